@@ -1,0 +1,1 @@
+"""Meta-Quantization: vector-quantized auto-encoders trained on two levels, in JAX."""

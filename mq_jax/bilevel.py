@@ -1,0 +1,175 @@
+"""The hyper-gradient: how the outer loss changes through one inner optimizer step.
+
+    inner:  theta' = theta + U(g),  g = grad_theta L_in(theta, phi)     U: one Optax update
+    outer:  d/dphi L_out(theta'(phi), phi) = direct + indirect
+
+The direct part differentiates the second argument of L_out at theta'; the indirect part, the
+hyper-gradient proper, goes through theta'. This file knows pytrees and Optax, nothing of
+vector quantization.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+PyTree = Any
+Loss = Callable[[PyTree, PyTree], tuple[jax.Array, Any]]
+
+KINDS = ("unrolled", "unrolled-reverse", "finite-difference", "none")
+
+# The scale of the finite difference in the authors' code: eps = PROBE / ||v||.
+PROBE = 0.01
+
+
+class Bilevel(NamedTuple):
+    """The inner step and the outer gradient, with everything met on the way.
+
+    Attributes:
+      theta: theta', the inner parameters after the inner step.
+      opt_state: the inner optimizer's state after it.
+      inner: (L_in(theta, phi), its aux).
+      outer: (L_out(theta', phi), its aux).
+      inner_gradient: grad_theta L_in(theta, phi).
+      direct: the direct part of the outer gradient, a tree like phi.
+      indirect: the indirect part, a tree like phi; zeros for the kind `none`.
+      probes: the aux of L_in at theta' + eps v and theta' - eps v for `finite-difference`,
+        else None.
+    """
+
+    theta: PyTree
+    opt_state: PyTree
+    inner: tuple[jax.Array, Any]
+    outer: tuple[jax.Array, Any]
+    inner_gradient: PyTree
+    direct: PyTree
+    indirect: PyTree
+    probes: tuple[Any, Any] | None = None
+
+
+def hypergradient(
+    inner_loss: Loss,
+    outer_loss: Loss,
+    optimizer: optax.GradientTransformation,
+    theta: PyTree,
+    opt_state: PyTree,
+    phi: PyTree,
+    *,
+    kind: str,
+    pullback_optimizer: optax.GradientTransformation | None = None,
+) -> Bilevel:
+    """One inner step on theta and the gradient of the outer loss through it.
+
+    Args:
+      inner_loss: (theta, phi) -> (scalar, aux).
+      outer_loss: (theta, phi) -> (scalar, aux).
+      optimizer: U, the inner Optax transformation.
+      theta: inner parameters.
+      opt_state: the state of `optimizer` for theta.
+      phi: outer parameters.
+      kind: one of KINDS. `unrolled` is exact, reverse over forward; `unrolled-reverse` is the
+        same derivative written literally, reverse over reverse; `finite-difference` is the
+        released PyTorch code's; `none` leaves the indirect part out.
+      pullback_optimizer: a transformation with the same state as `optimizer`, whose Jacobian
+        the exact kinds use in place of U's (say, Adam with a larger epsilon); None for U's own.
+
+    Returns:
+      A Bilevel.
+
+    Raises:
+      ValueError: for a kind that is not among KINDS.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; expected one of {KINDS}.")
+
+    update = _make_update(optimizer, pullback_optimizer, theta, opt_state)
+    if kind == "unrolled-reverse":
+        return _reverse_over_reverse(inner_loss, outer_loss, update, theta, phi)
+
+    inner, gradient = jax.value_and_grad(inner_loss, has_aux=True)(theta, phi)
+    new_theta, pullback, new_opt_state = jax.vjp(update, gradient, has_aux=True)
+    outer, (v, direct) = jax.value_and_grad(outer_loss, argnums=(0, 1), has_aux=True)(
+        new_theta, phi
+    )
+    probes = None
+    if kind == "unrolled":
+        (u,) = pullback(v)
+        indirect = _reverse_over_forward(inner_loss, theta, phi, u)
+    elif kind == "finite-difference":
+        indirect, probes = _finite_difference(inner_loss, new_theta, phi, v)
+    else:
+        indirect = jax.tree.map(jnp.zeros_like, direct)
+    return Bilevel(new_theta, new_opt_state, inner, outer, gradient, direct, indirect, probes)
+
+
+def _make_update(optimizer, pullback_optimizer, theta, opt_state):
+    """Returns gradient -> (theta', new optimizer state), differentiable in the gradient."""
+
+    def step(transformation, gradient):
+        updates, new_opt_state = transformation.update(gradient, opt_state, theta)
+        return optax.apply_updates(theta, updates), new_opt_state
+
+    def update(gradient):
+        return step(optimizer, gradient)
+
+    if pullback_optimizer is None:
+        return update
+
+    def forward(gradient):
+        return update(gradient), gradient
+
+    def backward(gradient, cotangents):
+        _, pullback = jax.vjp(lambda g: step(pullback_optimizer, g)[0], gradient)
+        return pullback(cotangents[0])
+
+    surrogate = jax.custom_vjp(update)
+    surrogate.defvjp(forward, backward)
+    return surrogate
+
+
+def _reverse_over_forward(inner_loss, theta, phi, u):
+    """grad_phi of the derivative of L_in(., phi) at theta along u: the indirect part.
+
+    With u = U'(g)^T v it equals v^T U'(g) d/dphi grad_theta L_in: the mixed second derivative
+    is symmetric, so the one reverse pass runs over phi alone and never over theta.
+    """
+
+    def directional(phi):
+        loss = lambda theta: inner_loss(theta, phi)[0]  # noqa: E731
+        return jax.jvp(loss, (theta,), (u,))[1]
+
+    return jax.grad(directional)(phi)
+
+
+def _reverse_over_reverse(inner_loss, outer_loss, update, theta, phi):
+    """The literal form: grad over phi of a function that takes the inner step."""
+
+    def unrolled(inner_phi, outer_phi):
+        inner, gradient = jax.value_and_grad(inner_loss, has_aux=True)(theta, inner_phi)
+        new_theta, new_opt_state = update(gradient)
+        value, aux = outer_loss(new_theta, outer_phi)
+        return value, (new_theta, new_opt_state, inner, (value, aux), gradient)
+
+    # phi enters twice under two names, so that the two parts of the gradient come apart.
+    (indirect, direct), byproducts = jax.grad(unrolled, argnums=(0, 1), has_aux=True)(phi, phi)
+    return Bilevel(*byproducts, direct, indirect)
+
+
+def _finite_difference(inner_loss, theta, phi, v):
+    """-(grad_phi L_in(theta + eps v) - grad_phi L_in(theta - eps v)) / (2 eps).
+
+    As in the released code it stands at theta', and carries neither the inner learning rate
+    nor the optimizer's preconditioner.
+    """
+    # The floor keeps eps finite, and so the quotient zero, where v vanishes.
+    eps = PROBE / (optax.tree.norm(v) + 1e-12)
+
+    def probe(sign):
+        shifted = jax.tree.map(lambda t, d: t + sign * eps * d, theta, v)
+        return jax.grad(inner_loss, argnums=1, has_aux=True)(shifted, phi)
+
+    (plus, plus_aux), (minus, minus_aux) = probe(1.0), probe(-1.0)
+    indirect = jax.tree.map(lambda a, b: -(a - b) / (2 * eps), plus, minus)
+    return indirect, (plus_aux, minus_aux)

@@ -1,0 +1,200 @@
+"""Batches from a source: an infinite training stream and one pass for evaluation.
+
+The training stream is a pure function of (source, transform, batch_size, seed): batch k is the
+same whichever thread or worker process computes it and wherever the stream starts, and the rows
+of process p are rows p·b to (p+1)·b of the global batch. So the step number alone restores it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import grain
+import numpy as np
+from absl import flags
+
+from mq_jax.data.sources import Record, Source
+
+MAX_SKIPS = 8
+
+_EVAL_BUFFER = 2
+
+
+def train_stream(
+    source: Source,
+    transform: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 1,
+    workers: int = 0,
+    buffer: int = 2,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Streams augmented batches without end, reshuffled every epoch.
+
+    A record that cannot be read is replaced by the next one that can, so batches stay full.
+
+    Args:
+      source: the records.
+      transform: augmentation, as `make_train_transform` returns it.
+      batch_size: rows of the global batch, over all processes.
+      seed: of order and augmentation, at least 0.
+      start: number of batches already consumed.
+      process_index: which process this is.
+      process_count: how many processes share the global batch.
+      threads: reading threads, in each worker process where there are any; 0 reads on demand.
+      workers: worker processes, for when one interpreter is too slow. They start by "spawn", so
+        the calling script needs an `if __name__ == "__main__"` guard.
+      buffer: batches read ahead (at least one per thread), in each worker process where there
+        are any.
+
+    Returns:
+      An iterator of dicts, b = batch_size / process_count: image u8[b, S, S, 3], label i32[b],
+      skipped i64[b, MAX_SKIPS] (records found unreadable on the way, padded with -1). It has
+      close() and, without worker processes, get_state() and set_state().
+
+    Raises:
+      ValueError: an argument is out of range, the source is empty, or (while iterating) more
+        than MAX_SKIPS records in a row cannot be read.
+    """
+    local_size = _local_size(source, batch_size, process_index, process_count)
+    if start < 0 or seed < 0:
+        raise ValueError(f"start is {start} and seed is {seed}; expected both to be at least 0.")
+    rows = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    rows = rows.random_map(_make_train_row(source, transform))
+    # Without drop_remainder, the length of an endless stream of 1-row batches overflows.
+    batches = rows.batch(local_size, drop_remainder=True)[process_index::process_count]
+    if workers:
+        _accept_default_flags()
+        # Grain cannot set the state of several workers; an index shift does the same.
+        stream = batches[start:].to_iter_dataset(_read_options(threads, buffer))
+        return iter(stream.mp_prefetch(grain.MultiprocessingOptions(workers, buffer)))
+    iterator = iter(batches.to_iter_dataset(_read_options(threads, buffer)))
+    iterator.set_state({"next_index": start})
+    return iterator
+
+
+def eval_batches(
+    source: Source,
+    transform: Callable[[np.ndarray], np.ndarray],
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 1,
+) -> Iterable[dict[str, np.ndarray]]:
+    """Makes one ordered pass over a source; each `iter` starts a new one.
+
+    Args:
+      source: the records.
+      transform: as `make_eval_transform` returns it.
+      batch_size: rows of the global batch, over all processes.
+      process_index: which process this is.
+      process_count: how many processes share the global batch.
+      threads: reading threads; 0 reads on demand.
+
+    Returns:
+      An iterable of dicts, equally many in every process, b = batch_size / process_count:
+      image u8[b, S, S, 3], label i32[b] (-1: none), index i64[b] (record number, -1 where the
+      last batch is padded), mask f32[b] (1 for a row that counts, 0 for padding and for a record
+      that cannot be read, whose image is zero), skipped i64[b] (number of such a record, else -1).
+
+    Raises:
+      ValueError: an argument is out of range or the source is empty.
+    """
+    local_size = _local_size(source, batch_size, process_index, process_count)
+    padded_length = -(-len(source) // batch_size) * batch_size
+    rows = grain.MapDataset.range(padded_length).map(_make_eval_row(source, transform))
+    batches = rows.batch(local_size)[process_index::process_count]
+    return batches.to_iter_dataset(_read_options(threads, _EVAL_BUFFER))
+
+
+def _make_train_row(source: Source, transform: Callable) -> Callable:
+    """Makes the function from a record number and a generator to a row."""
+
+    def row(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        record, skipped = _next_readable(source, index)
+        return {
+            "image": transform(record.image, rng),
+            "label": np.int32(record.label),
+            "skipped": skipped,
+        }
+
+    return row
+
+
+def _next_readable(source: Source, index: int) -> tuple[Record, np.ndarray]:
+    """The first readable record from `index` on, and those skipped: i64[MAX_SKIPS]."""
+    skipped: list[int] = []
+    reason = ""
+    while len(skipped) <= MAX_SKIPS:
+        candidate = (index + len(skipped)) % len(source)
+        try:
+            record = source[candidate]
+        except ValueError as error:
+            skipped.append(candidate)
+            reason = str(error)
+            continue
+        return record, np.array(skipped + [-1] * (MAX_SKIPS - len(skipped)), np.int64)
+    names = ", ".join(source.name(i) for i in dict.fromkeys(skipped))
+    raise ValueError(
+        f"more than {MAX_SKIPS} records in a row cannot be read; check the data. The last reason: "
+        f"{reason} The records: {names}."
+    )
+
+
+def _make_eval_row(source: Source, transform: Callable) -> Callable:
+    """Makes the function from a row number, past the end for padding, to a row."""
+    # The transform alone knows the size of its images.
+    blank = np.zeros_like(transform(np.zeros((1, 1, 3), np.uint8)))
+
+    def row(index: int) -> dict[str, np.ndarray]:
+        image, label, real, skipped = blank, -1, index < len(source), -1
+        if real:
+            try:
+                record = source[index]
+            except ValueError:
+                skipped = index
+            else:
+                image, label = transform(record.image), record.label
+        return {
+            "image": image,
+            "label": np.int32(label),
+            "index": np.int64(index if real else -1),
+            "mask": np.float32(real and skipped < 0),
+            "skipped": np.int64(skipped),
+        }
+
+    return row
+
+
+def _read_options(threads: int, buffer: int) -> grain.ReadOptions:
+    """Grain's own defaults are 16 threads and 500 whole batches."""
+    if threads < 0 or buffer < 1:
+        raise ValueError(f"threads is {threads}, buffer {buffer}; expected at least 0 and 1.")
+    # Each thread computes a whole batch, so fewer places than threads would idle some.
+    ahead = max(buffer, threads) if threads else 0
+    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+
+
+def _local_size(source: Source, batch_size: int, process_index: int, process_count: int) -> int:
+    """Rows of this process in a batch, the arguments checked."""
+    if not len(source):
+        raise ValueError("the source is empty; expected at least one record.")
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index is {process_index}; expected 0 <= process_index < {process_count}."
+        )
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size is {batch_size}; expected a positive multiple of the number of "
+            f"processes, {process_count}."
+        )
+    return batch_size // process_count
+
+
+def _accept_default_flags() -> None:
+    """Lets Grain read its own absl flags in a program that has not parsed any."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

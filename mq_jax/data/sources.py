@@ -1,0 +1,185 @@
+"""Random-access sources of decoded images: TFDS, a folder, the embedded photos.
+
+A split may end in a slice as TFDS writes it: `train[:2000]`, `validation[10%:]`.
+"""
+
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from mq_jax.data import photos
+from mq_jax.data.decode import decode_image
+from mq_jax.data.folder import Listing, list_folder
+from mq_jax.data.prepared import open_prepared
+
+SPECS = ("tfds:NAME", "folder", "photos")
+
+_SPLIT = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+
+
+class Record(NamedTuple):
+    """One example: image u8[H, W, 3] RGB, label (-1 where there is none)."""
+
+    image: np.ndarray
+    label: int
+
+
+class Source(Protocol):
+    """Random access to records; picklable, and small when pickled.
+
+    Indexing decodes, and raises ValueError for an image that cannot be read.
+    """
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record: ...
+
+    def name(self, index: int) -> str:
+        """What a person calls a record: its path, or its set, split and number."""
+        ...
+
+
+def open_source(spec: str, *, directory: str, split: str) -> Source:
+    """Opens a source.
+
+    Args:
+      spec: "tfds:NAME" (a set prepared as ArrayRecord), "folder" (a tree of .jpg, .jpeg, .png,
+        .webp files) or "photos" (photographs inside scikit-image and scikit-learn).
+      directory: TFDS's data_dir ("" is TFDS's default), or the root of the tree; unused by photos.
+      split: a split of the set; `all`, `train`, `validation` or a sub-folder of the tree; `train`
+        or `validation` of the photos. An optional slice follows: `train[:2000]`, `all[50%:]`.
+
+    Returns:
+      The source, never empty.
+
+    Raises:
+      FileNotFoundError: the directory of a folder does not exist.
+      ValueError: the spec or split is unknown, or there is nothing to read.
+    """
+    kind, _, name = spec.partition(":")
+    if kind == "tfds" and name:
+        return TfdsSource(name, split, directory)
+    if spec not in SPECS[1:]:
+        raise ValueError(f"the source is {spec!r}; expected one of {', '.join(SPECS)}.")
+    match = _SPLIT.fullmatch(split)
+    if not match:
+        raise ValueError(f"split is {split!r}; expected NAME or NAME[a:b], such as 'train[:90%]'.")
+    if spec == "folder":
+        source = FolderSource(directory, list_folder(directory, match["name"]))
+    else:
+        source = PhotoSource(match["name"])
+    start = _bound(match["start"], 0, len(source), split)
+    stop = _bound(match["stop"], len(source), len(source), split)
+    if start >= stop:
+        raise ValueError(f"split {split!r} is empty: records {start} to {stop} of {len(source)}.")
+    return source if stop - start == len(source) else subset(source, range(start, stop))
+
+
+class TfdsSource:
+    """A split of a prepared TFDS set; images are decoded by `decode_image`."""
+
+    def __init__(self, name: str, split: str, directory: str):
+        self._records, self.class_names, self._labelled = open_prepared(name, split, directory)
+        self._title = f"{name} {split}"
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Record:
+        record: dict[str, Any] = self._records[index]
+        return Record(decode_image(record["image"]), record["label"] if self._labelled else -1)
+
+    def name(self, index: int) -> str:
+        return f"{self._title} #{index}"
+
+
+class FolderSource:
+    """The images of a directory tree that a listing names."""
+
+    def __init__(self, directory: str, listing: Listing):
+        self.class_names = listing.class_names
+        self._root = pathlib.Path(directory).expanduser().absolute()
+        self._listing = listing
+
+    def __len__(self) -> int:
+        return len(self._listing.paths)
+
+    def __getitem__(self, index: int) -> Record:
+        try:
+            data = (self._root / self._listing.paths[index]).read_bytes()
+        except OSError as error:
+            raise ValueError(f"cannot read the file ({error}).") from error
+        return Record(decode_image(data), self._listing.labels[index])
+
+    def name(self, index: int) -> str:
+        return str(self._root / self._listing.paths[index])
+
+
+class PhotoSource:
+    """Rectangles of the embedded photographs; the label tells the photograph."""
+
+    def __init__(self, split: str):
+        self.class_names = tuple(photos.PHOTOS)
+        self._crops = photos.photo_crops(split)
+
+    def __len__(self) -> int:
+        return len(self._crops)
+
+    def __getitem__(self, index: int) -> Record:
+        crop = self._crops[index]
+        return Record(photos.read_crop(crop), self.class_names.index(crop.photo))
+
+    def name(self, index: int) -> str:
+        photo, box = self._crops[index]
+        return f"photos {photo} {box.width}x{box.height}+{box.x}+{box.y}"
+
+
+class Subset:
+    """Some records of another source, in a given order."""
+
+    def __init__(self, source: Source, indices: Sequence[int]):
+        self.class_names = source.class_names
+        self._source = source
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._source[self._indices[index]]
+
+    def name(self, index: int) -> str:
+        return self._source.name(self._indices[index])
+
+
+def subset(source: Source, indices: Sequence[int]) -> Source:
+    """The records `indices` of a source, renumbered from 0; a range keeps the pickle small."""
+    return Subset(source, indices)
+
+
+def halves(source: Source) -> tuple[Source, Source]:
+    """Two disjoint halves (inner, outer): the even and the odd records.
+
+    Raises:
+      ValueError: the source has fewer than two records.
+    """
+    if len(source) < 2:
+        raise ValueError(f"the source has {len(source)} record; two halves need at least 2.")
+    return subset(source, range(0, len(source), 2)), subset(source, range(1, len(source), 2))
+
+
+def _bound(text: str | None, default: int, length: int, split: str) -> int:
+    """One end of a slice as a record number; percents round to the nearest record."""
+    if text is None:
+        return default
+    number = int(text.rstrip("%"))
+    limit = 100 if text.endswith("%") else length
+    if abs(number) > limit:
+        raise ValueError(f"split {split!r} reaches past its {length} records ({text}).")
+    number = number + limit if number < 0 else number
+    return round(number * length / 100) if text.endswith("%") else number

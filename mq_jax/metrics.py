@@ -1,0 +1,172 @@
+"""What is measured, as CLU metrics: mergeable sums that are merged inside jit."""
+
+from collections.abc import Mapping, Sequence
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import metrics as clu_metrics
+
+from mq_jax import quantize
+
+# Later than any step: no value was non-finite.
+NEVER = np.iinfo(np.int32).max
+
+
+@flax.struct.dataclass
+class CodeHistogram(clu_metrics.Metric):
+    """The merged code histogram; usage and perplexity are functions of it, not averages.
+
+    Attributes:
+      counts: i32[K].
+    """
+
+    counts: jax.Array
+
+    @classmethod
+    def from_model_output(cls, values: jax.Array, **_) -> "CodeHistogram":
+        """The histogram of one batch, i32[K]."""
+        return cls(counts=values)
+
+    def merge(self, other: "CodeHistogram") -> "CodeHistogram":
+        """The sum of two histograms."""
+        return type(self)(counts=self.counts + other.counts)
+
+
+class Usage(CodeHistogram):
+    """The share of codes that occur at all, in [0, 1]."""
+
+    def compute(self) -> jax.Array:
+        """f32[]."""
+        return quantize.usage(self.counts)
+
+
+class Perplexity(CodeHistogram):
+    """exp of the entropy of the code distribution, in [1, K]."""
+
+    def compute(self) -> jax.Array:
+        """f32[]."""
+        return quantize.perplexity(self.counts)
+
+
+@flax.struct.dataclass
+class FirstNonFinite(clu_metrics.Metric):
+    """The first step at which each of several terms was infinite or not a number.
+
+    Attributes:
+      steps: i32[T], NEVER for a term that was always finite.
+    """
+
+    steps: jax.Array
+
+    @classmethod
+    def from_model_output(cls, values: jax.Array, step: jax.Array, **_) -> "FirstNonFinite":
+        """From the terms' values f32[T] at a step i32[]."""
+        return cls(steps=jnp.where(jnp.isfinite(values), NEVER, step).astype(jnp.int32))
+
+    def merge(self, other: "FirstNonFinite") -> "FirstNonFinite":
+        """The earlier step, term by term."""
+        return type(self)(steps=jnp.minimum(self.steps, other.steps))
+
+    def compute(self) -> jax.Array:
+        """i32[T]."""
+        return self.steps
+
+
+def make_window(names: Sequence[str]) -> type[clu_metrics.Collection]:
+    """The collection of a training window, the steps between two lines of the log.
+
+    Args:
+      names: names of a train step's metrics.
+
+    Returns:
+      A CLU collection: averages of the scalars (those of the outer level over the steps that
+      had one), usage and perplexity of `inner/code_counts`, and `first_nonfinite` by term.
+    """
+    terms = terms_of(names)
+
+    def values_of_terms(step, **outputs):
+        return {"values": jnp.stack([outputs[name] for name in terms]), "step": step}
+
+    fields = {_identifier(name): _average(name, names) for name in terms}
+    return clu_metrics.Collection.create(
+        **fields,
+        inner__usage=Usage.from_output("inner/code_counts"),
+        inner__perplexity=Perplexity.from_output("inner/code_counts"),
+        first_nonfinite=FirstNonFinite.from_fun(values_of_terms),
+    )
+
+
+def terms_of(names: Sequence[str]) -> list[str]:
+    """The scalar terms among a train step's metrics, sorted.
+
+    Args:
+      names: names of a train step's metrics.
+
+    Returns:
+      The names, without the histogram and the bookkeeping.
+    """
+    return sorted(set(names) - {"inner/code_counts", "outer/updates"})
+
+
+def first_nonfinite(window: clu_metrics.Collection, names: Sequence[str]) -> tuple[int, list[str]]:
+    """The first bad step of a window and the terms that were non-finite then.
+
+    Args:
+      window: a collection of the class that make_window returned for `names`.
+      names: names of a train step's metrics.
+
+    Returns:
+      (step, terms); (NEVER, []) when all was finite.
+    """
+    steps = np.asarray(window.first_nonfinite.steps)
+    first = int(steps.min())
+    bad = [term for term, step in zip(terms_of(names), steps, strict=True) if step == first]
+    return first, bad if first != NEVER else []
+
+
+@flax.struct.dataclass
+class EvalMetrics(clu_metrics.Collection):
+    """What an evaluation reports: means over images, and code use over the whole set."""
+
+    mse: clu_metrics.Average.from_output("mse")
+    psnr: clu_metrics.Average.from_output("psnr")
+    usage: Usage.from_output("code_counts")
+    perplexity: Perplexity.from_output("code_counts")
+
+
+def scalars(collection: clu_metrics.Collection) -> dict[str, float]:
+    """The values of a collection, as Python numbers under their logged names.
+
+    Args:
+      collection: reduced metrics.
+
+    Returns:
+      name -> value; `first_nonfinite` is left out.
+    """
+    values: Mapping[str, jax.Array] = jax.device_get(collection.compute())
+    return {
+        _logged(name): float(value) for name, value in values.items() if name != "first_nonfinite"
+    }
+
+
+def _average(name, names):
+    """An average over steps; over the steps with an outer update, for what they alone have."""
+    if not (name.startswith("outer/") and "outer/updates" in names):
+        return clu_metrics.Average.from_output(name)
+
+    def masked(**outputs):
+        return {"values": outputs[name][None], "mask": outputs["outer/updates"][None]}
+
+    return clu_metrics.Average.from_fun(masked)
+
+
+def _identifier(name):
+    """`inner/loss` -> `inner__loss`: CLU's fields are Python identifiers."""
+    return name.replace("/", "__")
+
+
+def _logged(identifier):
+    """`inner__loss` -> `inner/loss`."""
+    return identifier.replace("__", "/")

@@ -1,0 +1,1 @@
+"""Networks: codebooks and auto-encoders, as Flax modules."""

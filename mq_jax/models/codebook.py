@@ -1,0 +1,70 @@
+"""The codebook C(phi) = net(E): a module whose call returns f32[K, D]."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+KINDS = ("mlp", "mlp-relu", "linear", "basis", "embedding")
+
+
+def uniform_fan_in(fan_in: int):
+    """PyTorch's default initialiser of a dense layer: uniform in +-1/sqrt(fan_in).
+
+    Args:
+      fan_in: inputs of the layer; the bias uses it too.
+
+    Returns:
+      A Flax initialiser.
+    """
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class Codebook(nn.Module):
+    """K codewords from an embedding E drawn from N(0, 1), through a hyper-net.
+
+    `mlp`: dense -> tanh -> dense (the paper's); `mlp-relu`: the same with ReLU; `linear`: one
+    dense layer (with E frozen: SimVQ); `basis`: E f32[D, D] through a dense layer D -> K,
+    transposed; `embedding`: E itself, the plain codebook of VQ-VAE.
+
+    Attributes:
+      kind: one of KINDS.
+      size: K.
+      dim: D.
+      embedding_dim: D_e, columns of E for `mlp`, `mlp-relu` and `linear`.
+      hidden: width of the hidden layer of `mlp` and `mlp-relu`.
+    """
+
+    kind: str
+    size: int
+    dim: int
+    embedding_dim: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """The codebook, f32[K, D]."""
+        shapes = {"embedding": (self.size, self.dim), "basis": (self.dim, self.dim)}
+        shape = shapes.get(self.kind, (self.size, self.embedding_dim))
+        embedding = self.param("embedding", nn.initializers.normal(1.0), shape)
+        if self.kind == "embedding":
+            return embedding
+        if self.kind == "basis":
+            return _dense(self.size, self.dim, "net_out")(embedding).T
+        if self.kind == "linear":
+            return _dense(self.dim, self.embedding_dim, "net_out")(embedding)
+        if self.kind not in ("mlp", "mlp-relu"):
+            raise ValueError(f"codebook kind is {self.kind!r}; expected one of {KINDS}.")
+        activation = nn.tanh if self.kind == "mlp" else nn.relu
+        hidden = activation(_dense(self.hidden, self.embedding_dim, "net_in")(embedding))
+        return _dense(self.dim, self.hidden, "net_out")(hidden)
+
+
+def _dense(features, fan_in, name):
+    """A dense layer with PyTorch's default initialisation."""
+    init = uniform_fan_in(fan_in)
+    return nn.Dense(features, kernel_init=init, bias_init=init, name=name)

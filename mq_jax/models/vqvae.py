@@ -1,0 +1,137 @@
+"""The auto-encoder of SQ-VAE (Takida et al., 2022), which the paper's MQVAE uses."""
+
+from collections.abc import Sequence
+
+import jax
+from flax import linen as nn
+
+from mq_jax.models.convolution import Upsample
+
+# PyTorch's defaults: its momentum of 0.1 weighs the new batch, Flax's 0.9 the old average.
+BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
+
+
+class ResidualBlock(nn.Module):
+    """x + BN(1x1(ReLU(BN(3x3(ReLU(x))))))."""
+
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """f32[B, h, w, C] -> f32[B, h, w, C]."""
+        y = x
+        for size in (3, 1):
+            y = _convolution(x.shape[-1], size, self.kernel_init, use_bias=False)(nn.relu(y))
+            y = nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(y)
+        return x + y
+
+
+class Encoder(nn.Module):
+    """Strided convolutions, a 3x3 convolution, residual blocks, 1x1 to D.
+
+    Attributes:
+      channels: width of each strided convolution; each halves the height and the width.
+      blocks: residual blocks.
+      dim: D.
+      layer_norm: whether z is normalised over its channels.
+      kernel_init: initialiser of all kernels.
+    """
+
+    channels: Sequence[int]
+    blocks: int
+    dim: int
+    layer_norm: bool
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """f32[B, H, W, 3] in [-1, 1] -> f32[B, h, w, D]."""
+        x = images
+        for features in self.channels:
+            # Padded by one on each side: windows centred as in PyTorch, not shifted as by "SAME".
+            downsample = nn.Conv(
+                features,
+                (4, 4),
+                strides=2,
+                padding=1,
+                use_bias=False,
+                kernel_init=self.kernel_init,
+            )
+            x = downsample(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(x))
+        x = _convolution(self.channels[-1], 3, self.kernel_init)(x)
+        for _ in range(self.blocks):
+            x = ResidualBlock(self.kernel_init)(x, train=train)
+        z = _convolution(self.dim, 1, self.kernel_init)(nn.relu(x))
+        return nn.LayerNorm(epsilon=1e-5)(z) if self.layer_norm else z
+
+
+class Decoder(nn.Module):
+    """The encoder's mirror: 1x1 from D, residual blocks, transposed convolutions.
+
+    Attributes:
+      channels: as the encoder's, in the encoder's order.
+      blocks: residual blocks.
+      kernel_init: initialiser of all kernels.
+    """
+
+    channels: Sequence[int]
+    blocks: int
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, z: jax.Array, *, train: bool) -> jax.Array:
+        """f32[B, h, w, D] -> f32[B, H, W, 3], nominally in [-1, 1], not clipped."""
+        x = _convolution(self.channels[-1], 1, self.kernel_init)(z)
+        for _ in range(self.blocks):
+            x = ResidualBlock(self.kernel_init)(x, train=train)
+        x = _convolution(self.channels[-1], 3, self.kernel_init, use_bias=False)(nn.relu(x))
+        for features in reversed(self.channels[:-1]):
+            x = nn.relu(nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(x))
+            x = Upsample(features, self.kernel_init, use_bias=False)(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(x))
+        return Upsample(3, self.kernel_init, use_bias=True)(x)
+
+
+class AutoEncoder(nn.Module):
+    """An encoder and a decoder under one parameter tree, theta.
+
+    Attributes:
+      channels: widths of the strided convolutions, outermost first.
+      blocks: residual blocks on either side.
+      dim: D.
+      layer_norm: whether z is normalised over its channels.
+      init_std: standard deviation of the kernels at initialisation.
+    """
+
+    channels: Sequence[int]
+    blocks: int
+    dim: int
+    layer_norm: bool
+    init_std: float
+
+    def setup(self):
+        init = nn.initializers.normal(self.init_std)
+        self.encoder = Encoder(self.channels, self.blocks, self.dim, self.layer_norm, init)
+        self.decoder = Decoder(self.channels, self.blocks, init)
+
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Both halves without a quantizer between them; initialisation runs it."""
+        return self.decode(self.encode(images, train=train), train=train)
+
+    def encode(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """f32[B, H, W, 3] in [-1, 1] -> z f32[B, h, w, D]."""
+        return self.encoder(images, train=train)
+
+    def decode(self, z: jax.Array, *, train: bool) -> jax.Array:
+        """f32[B, h, w, D] -> f32[B, H, W, 3], nominally in [-1, 1], not clipped."""
+        return self.decoder(z, train=train)
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels of the image, along one side, to one code."""
+        return 2 ** len(self.channels)
+
+
+def _convolution(features, size, kernel_init, *, use_bias=True):
+    return nn.Conv(features, (size, size), kernel_init=kernel_init, use_bias=use_bias)

@@ -1,0 +1,128 @@
+"""The folder of a run: one configuration each, written down when the run starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+_ABSENT = object()
+
+
+def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = ()) -> None:
+    """Makes the folder this configuration's own, or checks that it is.
+
+    The first call writes `config.json`; later ones compare with it and leave it as it is.
+
+    Args:
+      workdir: created with its parents if absent.
+      config_dict: nested or flat (dotted names), of what JSON can hold; tuples count as lists.
+      free_fields: dotted names, of fields or of whole sections, that may differ.
+
+    Raises:
+      ValueError: the folder belongs to another configuration, or its `config.json` is damaged.
+      OSError: the folder cannot be made or written to.
+    """
+    workdir = pathlib.Path(workdir)
+    _require_writable(workdir)
+    text = json.dumps(config_dict, indent=2, sort_keys=True) + "\n"
+    if not (workdir / "config.json").exists():
+        write_atomically(workdir / "config.json", text)
+        return
+    stored, given = dict(_flat(read_config(workdir))), dict(_flat(json.loads(text)))
+    differing = [
+        f"{name}: {_shown(stored, name)} in the workdir, {_shown(given, name)} now"
+        for name in sorted({*stored, *given})
+        if not _is_free(name, free_fields) and stored.get(name, _ABSENT) != given.get(name, _ABSENT)
+    ]
+    if differing:
+        raise ValueError(
+            f"{workdir} belongs to a run with another configuration ({'; '.join(differing)}). "
+            "Give another --workdir, or the same configuration to continue that run."
+        )
+
+
+def read_config(workdir) -> dict[str, Any]:
+    """The configuration that a workdir was claimed with.
+
+    Args:
+      workdir: the folder of a run.
+
+    Returns:
+      The nested configuration, its tuples as lists.
+
+    Raises:
+      FileNotFoundError: the folder has no `config.json`.
+      ValueError: `config.json` is damaged.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected the --workdir of a training run.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"it holds a {type(config).__name__}, not an object")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}). Put the run's configuration back, "
+            "or give another --workdir."
+        ) from error
+    return config
+
+
+def write_atomically(path, text: str) -> None:
+    """Writes a text file so that a crash leaves the old content or the new, never a part.
+
+    Args:
+      path: of the file; its folder exists.
+      text: the whole content.
+
+    Raises:
+      OSError: the file cannot be written; the old one is as it was.
+    """
+    path = pathlib.Path(path)
+    # The process id keeps several processes of one run from sharing a temporary file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _require_writable(workdir: pathlib.Path) -> None:
+    """Creates the folder and tries to write, since permission bits do not tell everything."""
+    if workdir.exists() and not workdir.is_dir():
+        raise NotADirectoryError(f"The workdir {workdir} is a file; give another --workdir.")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"The workdir {workdir} cannot be written to ({error.strerror}); "
+            "give another --workdir."
+        ) from error
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values; an empty section is a value."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _is_free(name: str, free_fields: tuple[str, ...]) -> bool:
+    return any(name == free or name.startswith(f"{free}.") for free in free_fields)
+
+
+def _shown(config: dict[str, Any], name: str) -> str:
+    return repr(config[name]) if name in config else "absent"

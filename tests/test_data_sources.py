@@ -1,0 +1,225 @@
+"""Folders, embedded photos, subsets: what each split holds."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mq_jax.data import photos
+from mq_jax.data.sources import halves, open_source, subset
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Returns a function that writes one-colour images at relative paths; red is the position."""
+
+    def write(*paths):
+        for red, path in enumerate(paths):
+            file = tmp_path / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            format = {"jpg": "JPEG", "jpeg": "JPEG"}.get(file.suffix[1:].lower(), file.suffix[1:])
+            Image.new("RGB", (4, 4), (red, 0, 0)).save(file, format)
+        return str(tmp_path)
+
+    return write
+
+
+def _names(source, directory):
+    return [os.path.relpath(source.name(i), directory) for i in range(len(source))]
+
+
+def _folder(directory, split):
+    return open_source("folder", directory=directory, split=split)
+
+
+def test_a_folder_is_read_in_sorted_order(tree):
+    directory = tree("b.png", "a.PNG", "c.jpg", "d.JPEG", "e.webp")
+    source = _folder(directory, "all")
+    assert _names(source, directory) == ["a.PNG", "b.png", "c.jpg", "d.JPEG", "e.webp"]
+    assert source[1].image[0, 0, 0] == 0 and source[1].image.shape == (4, 4, 3)
+    assert source.class_names == () and source[0].label == -1
+
+
+def test_hidden_and_other_files_are_ignored(tree):
+    directory = tree("a.png", ".b.png", ".hidden/c.png", "d/.e.png")
+    with open(os.path.join(directory, "notes.txt"), "w"):
+        pass
+    assert _names(_folder(directory, "all"), directory) == ["a.png"]
+
+
+def test_first_level_folders_are_the_classes(tree):
+    directory = tree("dog/1.png", "cat/deep/2.png", "cat/1.png", "stray.png")
+    source = _folder(directory, "all")
+    assert source.class_names == ("cat", "dog")
+    assert [source[i].label for i in range(4)] == [0, 0, 1, -1]
+
+
+def test_a_split_folder_is_found_and_is_no_class(tree):
+    directory = tree("train/cat/1.png", "train/dog/1.png", "val/dog/2.png")
+    train, validation = _folder(directory, "train"), _folder(directory, "validation")
+    assert _names(train, directory) == ["train/cat/1.png", "train/dog/1.png"]
+    assert _names(validation, directory) == ["val/dog/2.png"]
+    # The label counts from the classes of the whole tree, though this split lacks one.
+    assert train.class_names == validation.class_names == ("cat", "dog")
+    assert validation[0].label == 1
+    assert len(_folder(directory, "all")) == 3
+
+
+def test_any_folder_is_a_split(tree):
+    directory = tree("blue/a/1.png", "blue/b/1.png", "green/c/1.png")
+    source = _folder(directory, "blue")
+    assert len(source) == 2 and source.class_names == ("a", "b")
+
+
+def test_every_tenth_image_validates_where_no_folder_says(tree):
+    directory = tree(*(f"{i:02}.png" for i in range(25)))
+    train, validation = _folder(directory, "train"), _folder(directory, "validation")
+    assert _names(validation, directory) == ["00.png", "10.png", "20.png"]
+    both = _names(train, directory) + _names(validation, directory)
+    assert sorted(both) == [f"{i:02}.png" for i in range(25)]
+
+
+@pytest.mark.parametrize(
+    "bounds, expected",
+    [
+        ("[:3]", range(3)),
+        ("[2:]", range(2, 10)),
+        ("[50%:]", range(5, 10)),
+        ("[:25%]", range(2)),
+        ("[-2:]", range(8, 10)),
+        ("[-30%:-1]", range(7, 9)),
+        ("[:]", range(10)),
+    ],
+)
+def test_a_split_can_be_sliced(tree, bounds, expected):
+    directory = tree(*(f"{i}.png" for i in range(10)))
+    source = _folder(directory, f"all{bounds}")
+    assert _names(source, directory) == [f"{i}.png" for i in expected]
+
+
+def test_the_slices_of_a_split_partition_it(tree):
+    directory = tree(*(f"{i}.png" for i in range(7)))
+    parts = [_folder(directory, f"all{bounds}") for bounds in ("[:33%]", "[33%:66%]", "[66%:]")]
+    assert [name for part in parts for name in _names(part, directory)] == [
+        f"{i}.png" for i in range(7)
+    ]
+
+
+@pytest.mark.parametrize(
+    "split, message",
+    [
+        ("tests", "split 'tests' is not in .* sub-folders are train; expected one of them"),
+        ("validation", "split 'validation' is not in"),
+        ("train[1:1]", "is empty: records 1 to 1 of 1"),
+        ("train[:5]", "reaches past its 1 records"),
+        ("train[a:b]", "expected NAME or NAME"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused(tree, split, message):
+    with pytest.raises(ValueError, match=message):
+        _folder(tree("train/1.png"), split)
+
+
+def test_a_training_split_of_one_image_is_refused_as_empty(tree):
+    with pytest.raises(ValueError, match="split 'train' of .* is empty"):
+        _folder(tree("1.png"), "train")
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    for directory in (str(tmp_path / "absent"), ""):
+        with pytest.raises(FileNotFoundError, match="is no directory"):
+            _folder(directory, "all")
+
+
+def test_a_folder_without_images_says_what_it_holds(tmp_path):
+    (tmp_path / "data.tar").touch()
+    with pytest.raises(ValueError, match=r"looked for \.jpg, .*found 1 other files \(\.tar\)"):
+        _folder(str(tmp_path), "all")
+
+
+def test_a_link_up_the_tree_ends(tree):
+    directory = tree("a/1.png")
+    os.symlink(directory, os.path.join(directory, "a", "up"))
+    assert len(_folder(directory, "all")) == 1
+
+
+def test_an_unreadable_file_raises_value_error(tree):
+    directory = tree("a.png", "b.png")
+    source = _folder(directory, "all")
+    with open(os.path.join(directory, "a.png"), "wb") as file:
+        file.write(b"damaged")
+    os.remove(os.path.join(directory, "b.png"))
+    for index, reason in enumerate(("cannot decode", "No such file")):
+        with pytest.raises(ValueError, match=reason):
+            source[index]
+
+
+@pytest.mark.parametrize("spec", ["tfds", "tfds:", "images", "photos:x"])
+def test_an_unknown_spec_is_refused(spec):
+    with pytest.raises(ValueError, match="expected one of tfds:NAME, folder, photos"):
+        open_source(spec, directory="", split="train")
+
+
+def _overlap(a, b):
+    return (
+        min(a.x + a.width, b.x + b.width) > max(a.x, b.x)
+        and min(a.y + a.height, b.y + b.height) > max(a.y, b.y)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", photos.PHOTOS)
+def test_no_training_pixel_of_a_photo_is_a_validation_pixel(name):
+    photo = photos.PHOTOS[name]
+    boxes = photos.training_boxes(photo)
+    held = photo.held_out
+    assert len(boxes) == 4 and held.width % photos.TILE == held.height % photos.TILE == 0
+    for i, box in enumerate(boxes):
+        assert min(box.width, box.height) >= photos.MIN_SIDE
+        assert not any(_overlap(box, other) for other in [held, *boxes[:i]])
+    for box in [held, *boxes]:
+        assert box.x + box.width <= photo.width and box.y + box.height <= photo.height
+
+
+def test_the_photos_have_the_sizes_of_the_table():
+    for name, photo in photos.PHOTOS.items():
+        whole = photos.Crop(name, photos.Box(0, 0, photo.width + 1, photo.height + 1))
+        assert photos.read_crop(whole).shape == (photo.height, photo.width, 3)
+
+
+def test_the_photo_splits_read_their_rectangles():
+    validation = open_source("photos", directory="", split="validation")
+    images = [validation[i].image for i in range(len(validation))]
+    assert {image.shape for image in images} == {(128, 128, 3)} and len(images) == 10
+    assert validation.class_names[validation[0].label] == "astronaut"
+    assert validation.name(0) == "photos astronaut 128x128+166+64"
+    train = open_source("photos", directory="", split="train")
+    assert min(min(train[i].image.shape[:2]) for i in range(0, len(train), 10)) >= 64
+
+
+def test_a_photo_epoch_covers_the_training_area_about_once():
+    area = sum(
+        box.width * box.height
+        for photo in photos.PHOTOS.values()
+        for box in photos.training_boxes(photo)
+    )
+    covered = len(photos.photo_crops("train")) * 64**2
+    assert abs(covered / area - 1) < 0.01
+
+
+def test_halves_are_disjoint_and_complete(tree):
+    directory = tree(*(f"{i}.png" for i in range(5)))
+    inner, outer = halves(_folder(directory, "all"))
+    assert _names(inner, directory) == ["0.png", "2.png", "4.png"]
+    assert _names(outer, directory) == ["1.png", "3.png"]
+    with pytest.raises(ValueError, match="at least 2"):
+        halves(subset(inner, [0]))
+
+
+def test_sources_survive_pickling():
+    source = subset(open_source("photos", directory="", split="train"), range(3, 9))
+    copy = pickle.loads(pickle.dumps(source))
+    assert len(pickle.dumps(source)) < 20_000 and len(copy) == 6
+    np.testing.assert_array_equal(copy[2].image, source[2].image)
+    assert copy.name(2) == source.name(2)

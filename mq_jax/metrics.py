@@ -98,6 +98,34 @@ def make_window(names: Sequence[str]) -> type[clu_metrics.Collection]:
     )
 
 
+def empty_window(outputs: Mapping[str, jax.ShapeDtypeStruct]) -> clu_metrics.Collection:
+    """The window that no step has been merged into.
+
+    Args:
+      outputs: shapes and dtypes of a train step's metrics, by name.
+
+    Returns:
+      The neutral element of `merge`, of the class that make_window returns for these names.
+    """
+    zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in outputs.items()}
+    window = make_window(list(outputs))
+    return empty_like(window.single_from_model_output(step=jnp.zeros((), jnp.int32), **zeros))
+
+
+def empty_like(window: clu_metrics.Collection) -> clu_metrics.Collection:
+    """The neutral element of `merge` for a window.
+
+    Args:
+      window: any window; only its shapes are read.
+
+    Returns:
+      A window of the same class that no step has been merged into.
+    """
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), window)
+    never = jnp.full_like(empty.first_nonfinite.steps, NEVER)
+    return empty.replace(first_nonfinite=empty.first_nonfinite.replace(steps=never))
+
+
 def terms_of(names: Sequence[str]) -> list[str]:
     """The scalar terms among a train step's metrics, sorted.
 
@@ -126,14 +154,19 @@ def first_nonfinite(window: clu_metrics.Collection, names: Sequence[str]) -> tup
     return first, bad if first != NEVER else []
 
 
+def _unmasked_counts(code_counts, **_):
+    """The histogram, which the mask of the images does not fit."""
+    return {"values": code_counts, "mask": None}
+
+
 @flax.struct.dataclass
 class EvalMetrics(clu_metrics.Collection):
     """What an evaluation reports: means over images, and code use over the whole set."""
 
     mse: clu_metrics.Average.from_output("mse")
     psnr: clu_metrics.Average.from_output("psnr")
-    usage: Usage.from_output("code_counts")
-    perplexity: Perplexity.from_output("code_counts")
+    usage: Usage.from_fun(_unmasked_counts)
+    perplexity: Perplexity.from_fun(_unmasked_counts)
 
 
 def scalars(collection: clu_metrics.Collection) -> dict[str, float]:

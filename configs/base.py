@@ -1,0 +1,85 @@
+"""Every field of a configuration, once, with its meaning; experiments override what differs.
+
+Not an experiment itself: `config.data.source` is empty. Where the paper gives a value it is the
+default; where it is silent, the value of the authors' code, marked (code).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults: MQVAE as in the paper, on images of 32 pixels."""
+    config = ConfigDict()
+    config.seed = 0  # of initialisation, order and augmentation
+
+    config.model = ConfigDict()
+    config.model.channels = (32, 64)  # width of each stride-2 convolution; their number: log2(x)
+    config.model.blocks = 6  # residual blocks in the encoder, and as many in the decoder
+    config.model.layer_norm = True  # LayerNorm over the channels of z (code)
+    config.model.init_std = 0.02  # convolution kernels are drawn from N(0, init_std^2) (code)
+
+    config.codebook = ConfigDict()
+    config.codebook.kind = "mlp"  # mlp | mlp-relu | linear | basis | embedding
+    config.codebook.size = 1024  # K, codewords
+    config.codebook.dim = 32  # D, channels of a codeword
+    config.codebook.embedding_dim = 32  # D_e, columns of the embedding under mlp and linear
+    config.codebook.hidden = 256  # width of the hyper-net's hidden layer (mlp)
+    config.codebook.train_embedding = True  # False with kind linear: SimVQ
+    config.codebook.lookup_chunk = 0  # codewords compared at a time; 0: all, N x K floats
+
+    config.train = ConfigDict()
+    config.train.steps = 0  # inner updates; 0: as many as `epochs` make
+    config.train.epochs = 90  # passes of the inner level over the data, where steps is 0
+    config.train.batch_size = 64  # images of one level's batch, over all devices
+    config.train.hypergradient = "unrolled"  # unrolled | unrolled-reverse | finite-difference
+    #                                          | none (alternating) | joint (single-level)
+    config.train.straight_through = "encoder"  # encoder | encoder-and-codewords
+    #                                            | encoder-and-codewords-inside
+    config.train.learning_rate = 1e-4  # peak, of both levels
+    config.train.warmup = 0.1  # share of the steps with a linear warm-up; then half a cosine to 0
+    config.train.reconstruction = "mse"  # mse | l1 (code)
+    config.train.quantization_weight = 0.1  # lambda_q, of mean((z - z_q)^2) (code)
+    config.train.inner_updates = 1  # inner updates to one update of the codebook; (code): 4
+    config.train.log_every = 50  # steps between two lines of metrics
+    config.train.eval_every = 1000  # steps between two evaluations, each with a checkpoint
+    config.train.checkpoint_every = 1000  # steps between two further checkpoints
+    config.train.patience = 0  # evaluations without a better eval/mse before stopping; 0: never
+
+    config.inner = _optimizer()  # of the auto-encoder
+    config.inner.pullback_eps = 0.0  # Adam's eps in the Jacobian of the hyper-gradient; 0: eps
+    config.outer = _optimizer()  # of the codebook
+    config.outer.learning_rate_ratio = 1.0  # the codebook's learning rate over train.learning_rate
+
+    config.data = ConfigDict()
+    config.data.source = ""  # tfds:NAME | folder | photos
+    config.data.dir = ""  # of the folder, or TFDS's data_dir ("": TFDS's default); free to move
+    config.data.train_split = "train"  # may end in a slice, train[:90%]
+    config.data.eval_split = "validation"
+    config.data.image_size = 32  # side of a training image, pixels
+    config.data.eval_image_size = 0  # side of an evaluation image, pixels; 0: image_size
+    config.data.crop = 0  # side of a square crop before resizing, pixels; 0: none
+    config.data.resize = True  # whether to scale the smaller side to the image size
+    config.data.filter = "area"  # of resizing: area (antialiased) | bilinear (aliases; code)
+    config.data.flip = 0.0  # probability of a horizontal flip
+    config.data.disjoint = False  # whether the two levels see disjoint halves of the data
+    config.data.max_bad_share = 0.01  # share of unreadable images that ends the run when exceeded
+    config.data.threads = 1  # reading threads; changes no result
+    config.data.workers = 0  # reading processes beside them; changes no result
+
+    config.eval = ConfigDict()
+    config.eval.batch_size = 64  # images of an evaluation batch, over all devices
+    config.eval.pictures = 8  # images in the picture of originals over reconstructions
+    return config.lock()
+
+
+def _optimizer() -> ConfigDict:
+    """One level's optimizer; Adam as the paper has it for MQVAE."""
+    config = ConfigDict()
+    config.kind = "adam"  # adam | sgd
+    config.b1 = 0.9  # decay of the first moment; the momentum of sgd
+    config.b2 = 0.95  # decay of the second moment
+    config.eps = 1e-7  # (code)
+    config.eps_root = 1e-16  # positive: keeps the hyper-gradient finite at zero gradients
+    config.weight_decay = 0.0  # decoupled; the paper has none on the quantizer
+    config.clip = 0.0  # largest global gradient norm; 0: no clipping
+    return config

@@ -1,0 +1,25 @@
+"""MQVAE on a folder of images: any tree of JPEG, PNG and WebP files.
+
+  python -m mq_jax.main --config=configs/folder_mqvae.py --workdir=runs/mine \
+      --config.data.dir=IMAGES
+
+Sub-folders `train` and `validation` are the splits where they exist; otherwise every tenth
+image, in the order of the paths, is held out. Augmentation as the paper has it for ImageNet:
+the smaller side to 128, a random crop, a flip.
+Cost and result: not measured; they are your images.
+"""
+
+from configs import base
+
+
+def get_config():
+    """A tokenizer for one's own images at 128 pixels, 16 x 16 codes."""
+    config = base.get_config()
+    config.model.channels = (32, 64, 64)
+    config.train.epochs = 90
+    config.train.patience = 10
+    config.data.source = "folder"
+    config.data.image_size = 128
+    config.data.flip = 0.5
+    config.data.threads = 4
+    return config

@@ -1,0 +1,28 @@
+"""MQVAE on the embedded photographs: the quick start, with nothing to download.
+
+  bash launch/quickstart.sh
+  python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=runs/photos
+
+Trains on random 64 x 64 crops and evaluates on held-out regions of 128 x 128.
+"""
+
+from configs import base
+
+
+def get_config():
+    """Minutes on two CPU cores."""
+    config = base.get_config()
+    config.train.steps = 600
+    config.train.batch_size = 16
+    config.train.learning_rate = 1e-3
+    config.train.log_every = 20
+    config.train.eval_every = 100
+    config.train.checkpoint_every = 100
+    config.data.source = "photos"
+    config.data.image_size = 64
+    config.data.eval_image_size = 128
+    config.data.resize = False
+    config.data.flip = 0.5
+    config.eval.batch_size = 2
+    config.eval.pictures = 10
+    return config

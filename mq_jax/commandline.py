@@ -1,0 +1,95 @@
+"""A command line that explains itself: one line for what was wrong, no traceback."""
+
+import pathlib
+import runpy
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from mq_jax.validate import suggestion
+
+
+class UsageError(Exception):
+    """The command line asks for something that is not there; the message says what and where."""
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses absl flags, after a look at what ml_collections would answer with a traceback.
+
+    Args:
+      argv: the program's name and its arguments.
+
+    Returns:
+      Arguments that are no flags.
+
+    Raises:
+      UsageError: an unknown flag or configuration field, a value of the wrong type, or a
+        configuration file that is missing or fails.
+    """
+    path = _flag_value(argv, "config")
+    if path is not None:
+        _check_overrides(argv, path, _load(path))
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        # absl's message names the flag, the value and the problem, at times over several lines.
+        raise UsageError(" ".join(str(error).split())) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} or its overrides: {' '.join(str(error).split())}") from error
+
+
+def _flag_value(argv, name):
+    """The value of `--name=value` or `--name value`, None if it is not given."""
+    for position, argument in enumerate(argv[1:], start=1):
+        flag, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and flag == name:
+            return value if equals else next(iter(argv[position + 1 :]), "")
+    return None
+
+
+def _load(path):
+    """Runs the configuration file."""
+    # A file may be followed by an argument of its get_config: configs/x.py:argument.
+    name, _, argument = path.partition(":")
+    file = pathlib.Path(name)
+    if not file.is_file():
+        known = sorted(str(p) for p in file.parent.glob("*.py") if not p.stem.startswith("_"))
+        listed = f"; {file.parent} has {', '.join(known)}" if known else ""
+        raise UsageError(
+            f"--config={name}: there is no such file{suggestion(name, known) or listed}."
+        )
+    # Experiments say `from configs import base`, from wherever the program is started.
+    root = str(file.resolve().parent.parent)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    try:
+        return runpy.run_path(name)["get_config"](*([argument] if argument else []))
+    except Exception as error:
+        raise UsageError(
+            f"--config={path}: the file fails with {type(error).__name__}: "
+            f"{' '.join(str(error).split())}."
+        ) from error
+
+
+def _check_overrides(argv: Sequence[str], path: str, config: ConfigDict) -> None:
+    """Raises for the first `--config.a.b` that the configuration does not have."""
+    for argument in argv[1:]:
+        flag = argument.lstrip("-").partition("=")[0]
+        if not argument.startswith("-") or not flag.removeprefix("no").startswith("config."):
+            continue
+        section, walked = config, "config"
+        for key in flag.removeprefix("no").split(".")[1:]:
+            if not isinstance(section, ConfigDict):
+                raise UsageError(f"--{flag}: {walked} is {section!r}, not a section.")
+            if key not in section:
+                names = [f"{walked}.{other}" for other in section]
+                raise UsageError(
+                    f"--{flag}: {path} has no field {walked}.{key}"
+                    f"{suggestion(f'{walked}.{key}', names)} ({walked} has "
+                    f"{', '.join(sorted(section))})."
+                )
+            section, walked = section[key], f"{walked}.{key}"
+        if isinstance(section, ConfigDict):
+            raise UsageError(f"--{flag}: {walked} is a section; set one of its fields.")

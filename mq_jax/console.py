@@ -1,0 +1,96 @@
+"""What a person sees while a run goes on: log lines, a live progress line, a table."""
+
+import logging
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+import tqdm
+from absl import logging as absl_logging
+from rich.console import Console
+from rich.table import Table
+
+
+class _AboveProgress(logging.Handler):
+    """Prints a record above the live progress line instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.tqdm.write(self.format(record), file=sys.stderr)
+
+
+def log_to_terminal() -> None:
+    """Sends the program's log lines, and other libraries' warnings, to standard error."""
+    handler = _AboveProgress(logging.INFO)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    # absl's own handler prefixes each line with a file name and a thread number.
+    logging.getLogger().handlers = [handler]
+    absl_logging.set_verbosity(absl_logging.DEBUG)
+
+
+def log_to_file(path: pathlib.Path) -> None:
+    """Appends the same lines, with the time, to a file, and those too long for a terminal."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+
+
+class Progress:
+    """A live line on a terminal; elsewhere, and in the log file, a line at each report.
+
+    Args:
+      total: steps of the whole run.
+      initial: steps done already.
+    """
+
+    def __init__(self, total: int, initial: int):
+        self._total = total
+        self._bar = tqdm.tqdm(
+            total=total,
+            initial=initial,
+            unit="step",
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+
+    def advance(self) -> None:
+        """Counts one step."""
+        self._bar.update()
+
+    def report(self, step: int, scalars: Mapping[str, float], seconds_left: float) -> None:
+        """Shows the metrics of a window.
+
+        Args:
+          step: number of steps done.
+          scalars: by logged name.
+          seconds_left: estimate for the rest of the run.
+        """
+        loss, usage = scalars["inner/loss"], scalars["inner/usage"]
+        rate = scalars["train/images_per_second"]
+        self._bar.set_postfix_str(f"{rate:.0f} images/s, loss {loss:.4f}, usage {usage:.1%}")
+        if self._bar.disable:
+            left = tqdm.tqdm.format_interval(seconds_left)
+            absl_logging.info(
+                "step %d/%d  %.0f images/s  loss %.4f  usage %.1f%%  %s left",
+                *(step, self._total, rate, loss, 100 * usage, left),
+            )
+
+    def close(self) -> None:
+        """Ends the live line."""
+        self._bar.close()
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table on standard output.
+
+    Args:
+      title: above the table.
+      columns: heads; the first column is left-aligned, the others right-aligned.
+      rows: cells.
+    """
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

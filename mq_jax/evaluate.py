@@ -1,0 +1,116 @@
+"""Evaluation: one pass over a whole set, in evaluation mode, merged inside jit."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mq_jax import inputs, sharding
+from mq_jax.data.ledger import BadImages
+from mq_jax.data.sources import Source
+from mq_jax.images import comparison, from_uint8, to_uint8
+from mq_jax.losses import psnr_per_image, squared_error_per_image
+from mq_jax.metrics import EvalMetrics, scalars
+from mq_jax.mq import Objective
+from mq_jax.quantize import code_counts
+from mq_jax.state import TrainState
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+      scalars: `eval/mse`, `eval/psnr`, `eval/usage`, `eval/perplexity`.
+      picture: u8[H, W, 3], originals over reconstructions.
+    """
+
+    scalars: dict[str, float]
+    picture: np.ndarray
+
+
+def make_eval_step(objective: Objective) -> Callable:
+    """The step of an evaluation.
+
+    Args:
+      objective: L; its one formula serves training and evaluation.
+
+    Returns:
+      eval_step(state, metrics, images u8[B, H, W, 3], mask f32[B]) ->
+      (EvalMetrics, reconstructions u8[B, H, W, 3]), pure. Rows whose mask is 0 do not count.
+    """
+
+    def eval_step(state, metrics, images, mask):
+        x = from_uint8(images)
+        _, outputs = objective(
+            *state.params, state.batch_stats, x, straight_through="encoder", train=False
+        )
+        # A masked row's codes go to a code past the end, which the scatter drops.
+        size = objective.codebook.size
+        indices = jnp.where(mask[:, None, None] > 0, outputs.indices, size)
+        update = EvalMetrics.single_from_model_output(
+            mse=squared_error_per_image(x, outputs.images),
+            psnr=psnr_per_image(x, outputs.images),
+            code_counts=code_counts(indices, size),
+            mask=mask,
+        )
+        return metrics.merge(update), to_uint8(outputs.images)
+
+    return eval_step
+
+
+class Evaluator:
+    """Evaluates states of one run; compiles once.
+
+    Args:
+      config: validated.
+      objective: L.
+      source: from inputs.open_evaluation.
+      mesh: from sharding.make_mesh.
+    """
+
+    def __init__(self, config: ConfigDict, objective: Objective, source: Source, mesh: Mesh):
+        self._config, self._source, self._mesh = config, source, mesh
+        self._size = objective.codebook.size
+        self._step = jax.jit(make_eval_step(objective), donate_argnums=1)
+        self._bad_images = BadImages(source, config.data.max_bad_share)
+        # Spread evenly over the set, which is often sorted by class.
+        shown = np.linspace(0, len(source) - 1, min(config.eval.pictures, len(source)))
+        self._shown = set(shown.round().astype(int).tolist())
+
+    def run(self, state: TrainState) -> Evaluation:
+        """One pass over the whole set.
+
+        Args:
+          state: parameters and running statistics; only read.
+
+        Returns:
+          An Evaluation.
+
+        Raises:
+          ValueError: too many images are unreadable.
+        """
+        metrics = jax.device_put(_no_metrics(self._size), sharding.replicated(self._mesh))
+        pairs = []
+        for batch in inputs.evaluation_pass(self._config, self._source):
+            self._bad_images.record(batch["skipped"])
+            images, mask = sharding.shard_batch(self._mesh, (batch["image"], batch["mask"]))
+            metrics, reconstructions = self._step(state, metrics, images, mask)
+            rows = [row for row, index in enumerate(batch["index"]) if int(index) in self._shown]
+            if rows:
+                local = sharding.local_rows(reconstructions)
+                pairs += [(batch["image"][row], local[row]) for row in rows]
+        values = {f"eval/{name}": value for name, value in scalars(metrics).items()}
+        originals, reconstructed = (np.stack(images) for images in zip(*pairs, strict=True))
+        return Evaluation(values, comparison(originals, reconstructed))
+
+
+def _no_metrics(size: int) -> EvalMetrics:
+    """The metrics of no image yet."""
+    nothing = jnp.zeros((0,))
+    return EvalMetrics.single_from_model_output(
+        mse=nothing, psnr=nothing, code_counts=jnp.zeros(size, jnp.int32)
+    )

@@ -1,0 +1,49 @@
+"""Images between bytes and [-1, 1], and originals over their reconstructions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def from_uint8(images: jax.Array) -> jax.Array:
+    """Maps bytes to the range that the networks see.
+
+    Args:
+      images: u8[...].
+
+    Returns:
+      f32[...] in [-1, 1].
+    """
+    return images.astype(jnp.float32) / 127.5 - 1
+
+
+def to_uint8(images: jax.Array) -> jax.Array:
+    """Maps the networks' range back to bytes; the inverse of from_uint8.
+
+    Args:
+      images: f32[...], clipped to [-1, 1].
+
+    Returns:
+      u8[...].
+    """
+    return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+
+
+def comparison(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
+    """One picture: the originals in a row, their reconstructions in the row below.
+
+    Args:
+      originals: u8[N, H, W, 3].
+      reconstructions: u8[N, H, W, 3].
+
+    Returns:
+      u8[2H + gap, N W + gaps, 3] on white.
+    """
+    gap = 2
+    n, h, w, _ = originals.shape
+    picture = np.full((2 * h + gap, n * (w + gap) - gap, 3), 255, np.uint8)
+    for row, images in enumerate((originals, reconstructions)):
+        for column, image in enumerate(images):
+            top, left = row * (h + gap), column * (w + gap)
+            picture[top : top + h, left : left + w] = image
+    return picture

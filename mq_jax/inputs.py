@@ -1,0 +1,125 @@
+"""From a configuration to images: sources, training streams, the evaluation pass."""
+
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mq_jax.data.pipeline import eval_batches, train_stream
+from mq_jax.data.sources import Source, halves, open_source
+from mq_jax.data.transforms import make_eval_transform, make_train_transform
+from mq_jax.state import Parts
+
+
+def open_training(config: ConfigDict) -> Parts:
+    """Opens the sources of the two levels.
+
+    Args:
+      config: validated.
+
+    Returns:
+      Parts(autoencoder=the inner level's source, codebook=the outer level's).
+
+    Raises:
+      ValueError: the data is not there, or too little for one batch.
+      FileNotFoundError: the folder is not there.
+    """
+    source = _open(config, config.data.train_split)
+    return Parts(*halves(source)) if config.data.disjoint else Parts(source, source)
+
+
+def open_evaluation(config: ConfigDict) -> Source:
+    """Opens the source of the evaluation.
+
+    Args:
+      config: validated.
+
+    Returns:
+      The source.
+
+    Raises:
+      ValueError: the data is not there.
+      FileNotFoundError: the folder is not there.
+    """
+    return _open(config, config.data.eval_split)
+
+
+def require_divisible(config: ConfigDict) -> None:
+    """Checks that batches can be split over the devices.
+
+    Args:
+      config: validated.
+
+    Raises:
+      ValueError: a batch size is no multiple of the number of devices.
+    """
+    for name in ("train", "eval"):
+        size, devices = config[name].batch_size, jax.device_count()
+        if size % devices:
+            raise ValueError(
+                f"config.{name}.batch_size is {size}; expected a multiple of the {devices} devices."
+            )
+
+
+def stream(config: ConfigDict, source: Source, *, level: int, start: int) -> Iterator[dict]:
+    """The endless training batches of one level, this process's rows of them.
+
+    Args:
+      config: validated.
+      source: the level's.
+      level: 0 for the inner, 1 for the outer: each has an order of its own.
+      start: batches consumed already.
+
+    Returns:
+      As data.pipeline.train_stream's.
+    """
+    transform = make_train_transform(
+        image_size=config.data.image_size, flip=config.data.flip, **_geometry(config)
+    )
+    return train_stream(
+        source,
+        transform,
+        batch_size=config.train.batch_size,
+        seed=int(np.random.SeedSequence((config.seed, level)).generate_state(1)[0]),
+        start=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=config.data.threads,
+        workers=config.data.workers,
+    )
+
+
+def evaluation_pass(config: ConfigDict, source: Source) -> Iterable[dict]:
+    """One deterministic pass, this process's rows of it.
+
+    Args:
+      config: validated.
+      source: from open_evaluation.
+
+    Returns:
+      As data.pipeline.eval_batches's.
+    """
+    transform = make_eval_transform(
+        image_size=config.data.eval_image_size or config.data.image_size, **_geometry(config)
+    )
+    return eval_batches(
+        source,
+        transform,
+        batch_size=config.eval.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=config.data.threads,
+    )
+
+
+def _open(config, split):
+    return open_source(config.data.source, directory=config.data.dir, split=split)
+
+
+def _geometry(config):
+    return {
+        "crop": config.data.crop,
+        "resize": config.data.resize,
+        "filter": config.data.filter,
+    }

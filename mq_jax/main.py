@@ -1,0 +1,169 @@
+"""The program: flags, and one dispatch.
+
+python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR [--mode=train|evaluate]
+"""
+
+import os
+import pathlib
+import sys
+
+import jax
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+from PIL import Image
+
+from mq_jax import commandline, console, inputs, workdir
+from mq_jax.build import build
+from mq_jax.checkpoint import Checkpoints
+from mq_jax.evaluate import Evaluator
+from mq_jax.program import checkpoint_target
+from mq_jax.sharding import make_mesh
+from mq_jax.train import MONITOR, train
+from mq_jax.validate import validate
+from mq_jax.writers import read_metrics
+
+MODES = ("train", "evaluate")
+
+# These change where a run reads and how fast, never what it computes.
+FREE_FIELDS = ("data.dir", "data.threads", "data.workers")
+
+# An evaluation may look at other images than training did.
+FREE_IN_EVALUATION = ("data", "eval")
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, for all its outputs.")
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+
+_COLUMNS = {
+    "eval/mse": ("MSE on [-1, 1]", "{:.4f}"),
+    "eval/psnr": ("PSNR, dB", "{:.2f}"),
+    "eval/usage": ("usage", "{:.1%}"),
+    "eval/perplexity": ("perplexity", "{:.1f}"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Runs one mode.
+
+    Args:
+      argv: the program's name and the arguments that are no flags.
+
+    Returns:
+      The exit code.
+    """
+    console.log_to_terminal()
+    _use_compilation_cache()
+    try:
+        if len(argv) > 1:
+            raise commandline.UsageError(f"{argv[1]!r} is no flag; all arguments are flags.")
+        if not _WORKDIR.value:
+            raise commandline.UsageError("--workdir is missing; give the folder of the run.")
+        folder = pathlib.Path(_WORKDIR.value).expanduser()
+        if _MODE.value == "train":
+            return _train(folder)
+        return _evaluate(folder)
+    except KeyboardInterrupt:
+        logging.error("Stopped at once; the same command goes on from the last checkpoint.")
+        return 130
+    except (commandline.UsageError, ValueError, OSError, FloatingPointError) as error:
+        # The line is for the user; the log file keeps the traceback for the maintainer.
+        logging.error("error: %s", error)
+        logging.debug("traceback", exc_info=True)
+        return 1
+
+
+def _train(folder: pathlib.Path) -> int:
+    """Checks everything that can be checked, claims the workdir, trains."""
+    config = _given_config()
+    validate(config)
+    inputs.require_divisible(config)
+    sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
+    workdir.claim(folder, config.to_dict(), FREE_FIELDS)
+    console.log_to_file(folder / "train.log")
+    ended = train(config, sources, eval_source, folder)
+    if ended.startswith("SIG"):
+        logging.info("%s: saved. To go on:\n  %s", ended, _command())
+    elif jax.process_index() == 0:
+        _print_summary(folder, ended)
+    return 0
+
+
+def _evaluate(folder: pathlib.Path) -> int:
+    """Evaluates the best checkpoint of a run."""
+    stored = ConfigDict(workdir.read_config(folder))
+    config = stored
+    if _CONFIG.value is not None:
+        config = _given_config()
+        workdir.claim(folder, config.to_dict(), (*FREE_IN_EVALUATION, *FREE_FIELDS))
+    validate(config)
+    inputs.require_divisible(config)
+    source = inputs.open_evaluation(config)
+    mesh = make_mesh()
+    built = build(stored, steps=1)
+    with Checkpoints(folder / "checkpoints", monitor=MONITOR, read_only=True) as saved:
+        step = saved.best_step if saved.best_step is not None else saved.latest_step
+        if step is None:
+            raise ValueError(f"{saved.directory} has no checkpoint; train first.")
+        restored = saved.restore(checkpoint_target(stored, built, mesh), step)
+    evaluator = Evaluator(config, built.objective, source, mesh)
+    evaluation = evaluator.run(restored.tree["state"])
+    title = f"step {step}, {config.data.source} {config.data.eval_split}, {len(source)} images"
+    console.print_table(title, *_table({f"step {step}": evaluation.scalars}))
+    path = folder / "evaluation.png"
+    Image.fromarray(evaluation.picture).save(path)
+    print(f"Originals over reconstructions: {path}")
+    return 0
+
+
+def _given_config() -> ConfigDict:
+    """The experiment with its overrides."""
+    if _CONFIG.value is None:
+        raise commandline.UsageError("--config is missing; give an experiment, configs/X.py.")
+    return _CONFIG.value
+
+
+def _print_summary(folder: pathlib.Path, ended: str) -> None:
+    """The table at the end of a training run, and where to look."""
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if MONITOR in row]
+    pictures = sorted((folder / "reconstructions").glob("*.png"))
+    best = min(rows, key=lambda row: row[MONITOR])
+    chosen = {"start": rows[0], "end": rows[-1], "best": best}
+    named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
+    console.print_table(f"Training {ended}: {folder}", *_table(named))
+    print(f"Originals over reconstructions: {pictures[-1]}")
+    print(f"Curves: {sys.executable} -m tensorboard.main --logdir {folder / 'tensorboard'}")
+
+
+def _table(rows: dict[str, dict]) -> tuple[list[str], list[list[str]]]:
+    """Columns and cells of evaluations by name."""
+    columns = ["", *[head for head, _ in _COLUMNS.values()]]
+    cells = [
+        [name, *[form.format(row[key]) for key, (_, form) in _COLUMNS.items()]]
+        for name, row in rows.items()
+    ]
+    return columns, cells
+
+
+def _command() -> str:
+    """The command that was given, to be given again."""
+    return " ".join([sys.executable, "-m", "mq_jax.main", *sys.argv[1:]])
+
+
+def _use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, unless the environment says where or not to."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(cache / "mq_jax"))
+
+
+def run() -> None:
+    """Parses the command line and runs the program."""
+    try:
+        arguments = commandline.parse(sys.argv)
+    except commandline.UsageError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(main(arguments))
+
+
+if __name__ == "__main__":
+    run()

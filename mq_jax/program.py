@@ -1,0 +1,116 @@
+"""The compiled train step of a run, and the arrays that it starts from or is restored to."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mq_jax import sharding
+from mq_jax.build import Built, init_state
+from mq_jax.images import from_uint8
+from mq_jax.metrics import empty_window
+
+
+class Program(NamedTuple):
+    """What the training loop runs.
+
+    Attributes:
+      target: as checkpoint_target returns it.
+      step: (state, window, inner u8[B, H, W, 3], outer u8[B, H, W, 3]) -> (state, window, loss),
+        compiled; the state and the window are donated.
+      names: names of the train step's metrics.
+      flops: of one step on one device, as XLA counts them.
+    """
+
+    target: dict[str, Any]
+    step: Callable
+    names: tuple[str, ...]
+    flops: float
+
+
+def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
+    """Compiles the train step.
+
+    Args:
+      config: validated.
+      built: of the same configuration.
+      mesh: from sharding.make_mesh.
+
+    Returns:
+      A Program.
+    """
+    target = checkpoint_target(config, built, mesh)
+    window = type(target["window"])
+
+    def step(state, window_so_far, inner_images, outer_images):
+        state, metrics = built.train_step(state, from_uint8(inner_images), from_uint8(outer_images))
+        update = window.single_from_model_output(step=state.step, **metrics)
+        return state, window_so_far.merge(update), metrics["inner/loss"]
+
+    # Donated: the old state is dead after this call and holds twice the parameters.
+    jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=sharding.replicated(mesh))
+    images = _batch(config, jnp.uint8, sharding.split(mesh))
+    compiled = jitted.lower(target["state"], target["window"], images, images).compile()
+    flops = (compiled.cost_analysis() or {}).get("flops", float("nan"))
+    names = tuple(sorted(_step_metrics(config, built, target["state"])))
+    return Program(target, compiled, names, flops)
+
+
+def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
+    """What a checkpoint holds, as shapes, dtypes and shardings; computes nothing.
+
+    Args:
+      config: validated.
+      built: of the same configuration.
+      mesh: from sharding.make_mesh.
+
+    Returns:
+      {"state": TrainState, "window": collection}, with ShapeDtypeStructs for leaves.
+    """
+    everywhere = sharding.replicated(mesh)
+    shapes = jax.eval_shape(lambda: start(config, built))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes
+    )
+
+
+def start(config: ConfigDict, built: Built) -> dict[str, Any]:
+    """The arrays before the first step; traceable.
+
+    Args:
+      config: validated.
+      built: of the same configuration.
+
+    Returns:
+      {"state": TrainState at step 0, "window": metrics of no step}.
+    """
+    state = init_state(built, config)
+    return {"state": state, "window": empty_window(_step_metrics(config, built, state))}
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether no leaf has an infinity or a NaN.
+
+    Args:
+      tree: of float arrays.
+
+    Returns:
+      bool[].
+    """
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _step_metrics(config, built, state):
+    """Shapes and dtypes of the train step's metrics, by name."""
+    images = _batch(config, jnp.float32, None)
+    return jax.eval_shape(built.train_step, state, images, images)[1]
+
+
+def _batch(config, dtype, placement):
+    size = config.data.image_size
+    shape = (config.train.batch_size, size, size, 3)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=placement)

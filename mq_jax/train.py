@@ -1,0 +1,264 @@
+"""The training loop: build, restore, iterate, report, save. No mathematics."""
+
+import dataclasses
+import pathlib
+import time
+
+import jax
+from absl import logging
+from clu import parameter_overview
+from ml_collections import ConfigDict
+
+from mq_jax import inputs, sharding
+from mq_jax.build import build, total_steps
+from mq_jax.checkpoint import Checkpoints
+from mq_jax.console import Progress
+from mq_jax.data.ledger import BadImages
+from mq_jax.data.sources import Source
+from mq_jax.evaluate import Evaluator
+from mq_jax.interrupt import Interrupt
+from mq_jax.metrics import empty_like, first_nonfinite, scalars
+from mq_jax.mq import outer_update_due
+from mq_jax.program import all_finite, compile_program, start
+from mq_jax.state import Parts
+from mq_jax.writers import NullWriters, Writers
+
+MONITOR = "eval/mse"
+
+
+@dataclasses.dataclass
+class Standing:
+    """What a resumed run must remember beside its arrays; all of it fits JSON.
+
+    Attributes:
+      best: lowest `eval/mse` so far, None before the first evaluation.
+      stale: evaluations since then.
+      stopped_early: whether patience has run out.
+      bad_images: record numbers of unreadable images, by level.
+    """
+
+    best: float | None = None
+    stale: int = 0
+    stopped_early: bool = False
+    bad_images: tuple[list[int], list[int]] = ([], [])
+
+
+def train(config: ConfigDict, sources: Parts, eval_source: Source, workdir: pathlib.Path) -> str:
+    """Trains until the last step, early stopping or a signal; resumes where it was.
+
+    Args:
+      config: validated; the workdir is claimed for it.
+      sources: from inputs.open_training.
+      eval_source: from inputs.open_evaluation.
+      workdir: holds all outputs.
+
+    Returns:
+      Why it ended: "finished", "stopped early" or the name of a signal.
+
+    Raises:
+      FloatingPointError: a loss, a gradient or a parameter is infinite or not a number.
+      OSError: an output could not be written.
+      ValueError: too many unreadable images, or no checkpoint that can be restored.
+    """
+    with Interrupt() as interrupt, Checkpoints(workdir / "checkpoints", monitor=MONITOR) as saved:
+        run = _Run(config, sources, eval_source, saved)
+        resumed = run.restore()
+        writers = Writers(workdir, resumed) if jax.process_index() == 0 else NullWriters()
+        try:
+            return run.loop(writers, interrupt)
+        finally:
+            writers.close()
+
+
+class _Run:
+    """The arrays of a run, its data and its standing, from the restored step on."""
+
+    def __init__(self, config: ConfigDict, sources: Parts, eval_source: Source, saved: Checkpoints):
+        self._config, self._sources, self._saved = config, sources, saved
+        self._total = total_steps(config, len(sources.autoencoder))
+        self._standing = Standing()
+        inner = BadImages(sources.autoencoder, config.data.max_bad_share)
+        # Levels that share their images share the account of the bad ones.
+        shared = sources.codebook is sources.autoencoder
+        outer = inner if shared else BadImages(sources.codebook, config.data.max_bad_share)
+        self._ledgers = (inner, outer)
+        started = time.monotonic()
+        self._built, self._mesh = build(config, self._total), sharding.make_mesh()
+        self._program = compile_program(config, self._built, self._mesh)
+        self._evaluator = Evaluator(config, self._built.objective, eval_source, self._mesh)
+        logging.info(
+            "Compiled in %.1f s: %.2f GFLOP a step, %d steps, %d device(s)",
+            *(time.monotonic() - started, self._program.flops / 1e9),
+            *(self._total, jax.device_count()),
+        )
+
+    def restore(self) -> int | None:
+        """Takes the newest whole checkpoint, or the state before the first step.
+
+        Returns:
+          The step of the checkpoint, None without one.
+        """
+        restored = self._saved.restore(self._program.target)
+        if restored is None:
+            everywhere = sharding.replicated(self._mesh)
+            arrays = jax.jit(lambda: start(self._config, self._built), out_shardings=everywhere)()
+            self._state, self._window, self._step = arrays["state"], arrays["window"], 0
+            self._log_parameters()
+            return None
+        self._state, self._window = restored.tree["state"], restored.tree["window"]
+        self._step, self._standing = restored.step, Standing(**restored.extra)
+        for ledger, indices in zip(self._ledgers, self._standing.bad_images, strict=True):
+            ledger.restore(indices)
+        logging.info("Going on from the checkpoint of step %d", restored.step)
+        return restored.step
+
+    def _log_parameters(self):
+        """The size of each part; the whole table goes to the log file alone."""
+        params = self._state.params._asdict()
+        logging.debug("%s", parameter_overview.get_parameter_overview(params))
+        sizes = {name: parameter_overview.count_parameters(part) for name, part in params.items()}
+        logging.info("Parameters: %s", ", ".join(f"{n} {size:,}" for n, size in sizes.items()))
+
+    def loop(self, writers: Writers | NullWriters, interrupt: Interrupt) -> str:
+        """Runs the remaining steps.
+
+        Args:
+          writers: where metrics and pictures go.
+          interrupt: asks to stop after a step.
+
+        Returns:
+          Why it ended.
+        """
+        if self._saved.latest_step is None:
+            writers.write_scalars(0, self._evaluate(writers))
+        batches = self._batches()
+        progress = Progress(self._total, self._step)
+        self._start_clock()
+        loss = None
+        try:
+            while self._step < self._total and not self._standing.stopped_early:
+                if interrupt.requested:
+                    self._save(writers, None)
+                    return interrupt.signal_name
+                # One step behind, so that the host is never more than a batch ahead.
+                jax.block_until_ready(loss)
+                self._state, self._window, loss = self._program.step(
+                    self._state, self._window, *next(batches)
+                )
+                self._step += 1
+                self._clocked_steps += 1
+                progress.advance()
+                self._report(writers, progress)
+        finally:
+            progress.close()
+            batches.close()
+        return "stopped early" if self._standing.stopped_early else "finished"
+
+    def _batches(self):
+        """Pairs of an inner and an outer batch on the devices, from the current step on."""
+        n = self._config.train.inner_updates
+        starts = (self._step, self._step // n)
+        levels = 1 if self._config.train.hypergradient == "joint" else 2
+        streams = [
+            inputs.stream(self._config, self._sources[level], level=level, start=starts[level])
+            for level in range(levels)
+        ]
+
+        def take(level):
+            batch = next(streams[level])
+            self._ledgers[level].record(batch["skipped"])
+            return sharding.shard_batch(self._mesh, batch["image"])
+
+        try:
+            step = self._step
+            while True:
+                inner = take(0)
+                # Where the step reads no outer batch, any array of its shape will do.
+                yield inner, take(1) if levels == 2 and outer_update_due(step, n) else inner
+                step += 1
+        finally:
+            for stream in streams:
+                stream.close()
+
+    def _report(self, writers, progress):
+        """What is due after a step: metrics, an evaluation, a checkpoint."""
+        due = {
+            every: self._step % self._config.train[every] == 0 or self._step == self._total
+            for every in ("log_every", "eval_every", "checkpoint_every")
+        }
+        row, evaluation = {}, None
+        if due["log_every"]:
+            row = self._close_window()
+            left = (self._total - self._step) * self._config.train.batch_size
+            progress.report(self._step, row, left / row["train/images_per_second"])
+        if due["eval_every"]:
+            evaluation = self._evaluate(writers)
+            row |= evaluation
+        if row:
+            writers.write_scalars(self._step, row)
+        if due["eval_every"] or due["checkpoint_every"]:
+            self._save(writers, evaluation)
+        if any(due.values()):
+            self._start_clock()
+
+    def _close_window(self):
+        """The metrics since the last line of the log; a new window begins."""
+        self._require_finite()
+        row = scalars(self._window)
+        seconds = time.monotonic() - self._clock
+        images = self._clocked_steps * self._config.train.batch_size
+        row["train/images_per_second"] = images / seconds
+        self._window = self._new_window()
+        return row
+
+    def _evaluate(self, writers):
+        """Evaluates, keeps the standing, writes the picture."""
+        evaluation = self._evaluator.run(self._state)
+        writers.write_images(self._step, {"reconstructions": evaluation.picture})
+        value, standing = evaluation.scalars[MONITOR], self._standing
+        improved = standing.best is None or value < standing.best
+        standing.best = value if improved else standing.best
+        standing.stale = 0 if improved else standing.stale + 1
+        patience = self._config.train.patience
+        standing.stopped_early = 0 < patience <= standing.stale
+        logging.info(
+            "step %d  eval: mse %.4f  psnr %.2f dB  usage %.1f%%  perplexity %.1f",
+            *(self._step, value, evaluation.scalars["eval/psnr"]),
+            *(100 * evaluation.scalars["eval/usage"], evaluation.scalars["eval/perplexity"]),
+        )
+        return evaluation.scalars
+
+    def _save(self, writers, evaluation):
+        """Saves a checkpoint, unless that would poison the run."""
+        self._require_finite()
+        if not all_finite((self._state.params, self._state.batch_stats)):
+            raise self._nonfinite(self._step, ["parameters"])
+        self._standing.bad_images = tuple(ledger.indices for ledger in self._ledgers)
+        # The lines of the log up to this step must be there whenever the checkpoint is.
+        writers.flush()
+        tree = {"state": self._state, "window": self._window}
+        self._saved.save(self._step, tree, dataclasses.asdict(self._standing), evaluation)
+
+    def _require_finite(self):
+        step, terms = first_nonfinite(self._window, self._program.names)
+        if terms:
+            raise self._nonfinite(step, terms)
+
+    def _nonfinite(self, step, terms):
+        """The report of a run that went wrong."""
+        self._saved.wait()
+        return FloatingPointError(
+            f"At step {step} not finite: {', '.join(terms)}. The last good checkpoint is of step "
+            f"{self._saved.latest_step} in {self._saved.directory}; nothing later was saved. The "
+            "same command would fail again: start another --workdir with a lower "
+            "config.train.learning_rate, or with config.inner.clip and config.outer.clip."
+        )
+
+    def _new_window(self):
+        """The window of no step, made anew: the step donates it."""
+        everywhere = sharding.replicated(self._mesh)
+        return jax.device_put(empty_like(self._window), everywhere)
+
+    def _start_clock(self):
+        """Starts to time the training steps; evaluations and saves are left out."""
+        self._clock, self._clocked_steps = time.monotonic(), 0

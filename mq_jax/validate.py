@@ -1,0 +1,194 @@
+"""What a configuration may hold: checked before anything is compiled or written."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mq_jax import mq, optim
+from mq_jax.data.transforms import FILTERS
+from mq_jax.losses import RECONSTRUCTION_LOSSES
+from mq_jax.models import codebook
+
+# A rule says what it expects, and tells whether a value is that.
+Rule = tuple[str, Callable[[Any], bool]]
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every field, then what the fields ask of each other.
+
+    Args:
+      config: as configs/base.py lays it out.
+
+    Raises:
+      ValueError: names the field, its value and the possible ones.
+    """
+    values = _flat(config)
+    for name in sorted(set(values) ^ set(RULES)):
+        problem = "is missing" if name in RULES else "is unknown"
+        raise ValueError(
+            f"config.{name} {problem}{_nearest(name, values if name in RULES else RULES)}. "
+            "A configuration has exactly the fields of configs/base.py."
+        )
+    for name, (expected, accepts) in RULES.items():
+        if not accepts(values[name]):
+            raise ValueError(f"config.{name} is {values[name]!r}; expected {expected}.")
+    _validate_together(config)
+
+
+def suggestion(value: str, choices: Any) -> str:
+    """A phrase with the nearest choice, empty where none is near.
+
+    Args:
+      value: what was got.
+      choices: strings.
+
+    Returns:
+      `; did you mean 'X'?` or an empty string.
+    """
+    near = difflib.get_close_matches(value, list(choices), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _validate_together(config: ConfigDict) -> None:
+    """What one field asks of another."""
+    scale = 2 ** len(config.model.channels)
+    for name in ("image_size", "eval_image_size"):
+        if config.data[name] % scale:
+            raise ValueError(
+                f"config.data.{name} is {config.data[name]}; expected a multiple of {scale}: "
+                f"config.model.channels halves an image {len(config.model.channels)} times."
+            )
+    train = config.train
+    exact = train.hypergradient in ("unrolled", "unrolled-reverse")
+    if exact and config.inner.kind == "adam" and not config.inner.eps_root > 0:
+        raise ValueError(
+            f"config.inner.eps_root is {config.inner.eps_root}; expected a positive number, "
+            "1e-16 say: Adam's derivative is infinite where a gradient is zero."
+        )
+    if train.hypergradient != "joint":
+        return
+    alone = {
+        "train.straight_through": train.straight_through == "encoder-and-codewords-inside",
+        "train.inner_updates": train.inner_updates != 1,
+        "data.disjoint": config.data.disjoint,
+    }
+    for name, given in alone.items():
+        if given:
+            raise ValueError(
+                f"config.{name} is {_flat(config)[name]!r}, which needs two levels, while "
+                "config.train.hypergradient is 'joint'; change one of them."
+            )
+
+
+def _nearest(name: str, choices: Any) -> str:
+    return suggestion(f"config.{name}", [f"config.{choice}" for choice in choices])
+
+
+def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Dotted names and values."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _choice(*choices: str) -> Rule:
+    return f"one of {', '.join(choices)}", lambda value: value in choices
+
+
+def _integer(least: int) -> Rule:
+    expected = f"a whole number of at least {least}"
+    return expected, lambda value: type(value) is int and value >= least
+
+
+def _number(low: float, high: float, *, open_low: bool = False, open_high: bool = False) -> Rule:
+    expected = f"a number in {'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+
+    def accepts(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        above = value > low if open_low else value >= low
+        return above and (value < high if open_high else value <= high)
+
+    return expected, accepts
+
+
+_INFINITY = float("inf")
+_NONNEGATIVE = _number(0, _INFINITY, open_high=True)
+_POSITIVE = _number(0, _INFINITY, open_low=True, open_high=True)
+_SHARE = _number(0, 1)
+_BOOLEAN: Rule = ("True or False", lambda value: isinstance(value, bool))
+_TEXT: Rule = ("text", lambda value: isinstance(value, str))
+_SOURCE: Rule = (
+    "tfds:NAME, folder or photos",
+    lambda value: value in ("folder", "photos") or (value.startswith("tfds:") and len(value) > 5),
+)
+_WIDTHS: Rule = (
+    "a tuple of positive whole numbers, (32, 64) say",
+    lambda value: len(value) > 0 and all(type(width) is int and width > 0 for width in value),
+)
+_SPLIT: Rule = ("the name of a split", lambda value: isinstance(value, str) and bool(value))
+
+_OPTIMIZER: dict[str, Rule] = {
+    "kind": _choice(*optim.KINDS),
+    "b1": _number(0, 1, open_high=True),
+    "b2": _number(0, 1, open_high=True),
+    "eps": _NONNEGATIVE,
+    "eps_root": _NONNEGATIVE,
+    "weight_decay": _NONNEGATIVE,
+    "clip": _NONNEGATIVE,
+}
+
+RULES: dict[str, Rule] = {
+    "seed": ("a whole number in [0, 2^32)", lambda v: type(v) is int and 0 <= v < 2**32),
+    "model.channels": _WIDTHS,
+    "model.blocks": _integer(0),
+    "model.layer_norm": _BOOLEAN,
+    "model.init_std": _POSITIVE,
+    "codebook.kind": _choice(*codebook.KINDS),
+    "codebook.size": _integer(1),
+    "codebook.dim": _integer(1),
+    "codebook.embedding_dim": _integer(1),
+    "codebook.hidden": _integer(1),
+    "codebook.train_embedding": _BOOLEAN,
+    "codebook.lookup_chunk": _integer(0),
+    "train.steps": _integer(0),
+    "train.epochs": _integer(1),
+    "train.batch_size": _integer(1),
+    "train.hypergradient": _choice(*mq.HYPERGRADIENTS),
+    "train.straight_through": _choice(*mq.STRAIGHT_THROUGH),
+    "train.learning_rate": _POSITIVE,
+    "train.warmup": _SHARE,
+    "train.reconstruction": _choice(*RECONSTRUCTION_LOSSES),
+    "train.quantization_weight": _NONNEGATIVE,
+    "train.inner_updates": _integer(1),
+    "train.log_every": _integer(1),
+    "train.eval_every": _integer(1),
+    "train.checkpoint_every": _integer(1),
+    "train.patience": _integer(0),
+    **{f"inner.{name}": rule for name, rule in _OPTIMIZER.items()},
+    "inner.pullback_eps": _NONNEGATIVE,
+    **{f"outer.{name}": rule for name, rule in _OPTIMIZER.items()},
+    "outer.learning_rate_ratio": _NONNEGATIVE,
+    "data.source": _SOURCE,
+    "data.dir": _TEXT,
+    "data.train_split": _SPLIT,
+    "data.eval_split": _SPLIT,
+    "data.image_size": _integer(1),
+    "data.eval_image_size": _integer(0),
+    "data.crop": _integer(0),
+    "data.resize": _BOOLEAN,
+    "data.filter": _choice(*FILTERS),
+    "data.flip": _SHARE,
+    "data.disjoint": _BOOLEAN,
+    "data.max_bad_share": _SHARE,
+    "data.threads": _integer(0),
+    "data.workers": _integer(0),
+    "eval.batch_size": _integer(1),
+    "eval.pictures": _integer(1),
+}

@@ -1,0 +1,186 @@
+"""The hyper-gradient: closed forms on quadratics, and what Adam does to it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import make_adam, make_sgd
+
+from mq_jax import bilevel
+from mq_jax.bilevel import KINDS, hypergradient
+
+EXACT = ("unrolled", "unrolled-reverse")
+RATE = 0.3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def matrix(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+A = matrix(0, 3, 3) + matrix(0, 3, 3).T
+B, M = matrix(1, 3, 2), matrix(2, 3, 2)
+TARGET, THETA, PHI = matrix(3, 3), matrix(4, 3), matrix(5, 2)
+
+
+def inner_loss(theta, phi):
+    """theta.A.theta / 2 + theta.B.phi."""
+    t = theta["t"]
+    return t @ A @ t / 2 + t @ B @ phi[0], {"theta": t}
+
+
+def outer_loss(theta, phi):
+    """|theta - target|^2 / 2 + theta.M.phi + |phi|^2 / 2."""
+    t = theta["t"]
+    loss = jnp.sum((t - TARGET) ** 2) / 2 + t @ M @ phi[0] + jnp.sum(phi[0] ** 2) / 2
+    return loss, {"theta": t}
+
+
+def solve(optimizer, **kwargs):
+    theta = {"t": jnp.asarray(THETA)}
+    return hypergradient(
+        inner_loss, outer_loss, optimizer, theta, optimizer.init(theta), (PHI,), **kwargs
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_parts_have_their_closed_form_on_a_quadratic(kind):
+    result = solve(make_sgd(RATE), kind=kind)
+
+    gradient = A @ THETA + B @ PHI
+    theta = THETA - RATE * gradient
+    v = theta - TARGET + M @ PHI
+    # The finite difference is exact on a quadratic, but for the learning rate it leaves out.
+    rate = {"finite-difference": 1.0, "none": 0.0}.get(kind, RATE)
+    np.testing.assert_allclose(result.inner_gradient["t"], gradient, rtol=1e-12)
+    np.testing.assert_allclose(result.theta["t"], theta, rtol=1e-12)
+    np.testing.assert_allclose(result.direct[0], M.T @ theta + PHI, rtol=1e-12)
+    np.testing.assert_allclose(result.indirect[0], -rate * B.T @ v, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_and_aux_come_back_from_the_points_they_were_taken_at(kind):
+    result = solve(make_sgd(RATE), kind=kind)
+    for (loss, aux), (expected, expected_aux) in (
+        (result.inner, inner_loss({"t": THETA}, (PHI,))),
+        (result.outer, outer_loss(result.theta, (PHI,))),
+    ):
+        np.testing.assert_allclose(loss, expected, rtol=1e-12)
+        np.testing.assert_allclose(aux["theta"], expected_aux["theta"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_optimizer_state_is_that_of_a_plain_update(kind):
+    adam, theta = make_adam(RATE), {"t": jnp.asarray(THETA)}
+    _, expected = adam.update({"t": A @ THETA + B @ PHI}, adam.init(theta), theta)
+    for got, want in zip(
+        jax.tree.leaves(solve(adam, kind=kind).opt_state), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_probes_stand_on_either_side_of_the_new_theta():
+    result = solve(make_sgd(RATE), kind="finite-difference")
+    plus, minus = (np.asarray(aux["theta"]) for aux in result.probes)
+    v = result.theta["t"] - TARGET + M @ PHI
+    np.testing.assert_allclose((plus + minus) / 2, result.theta["t"], rtol=1e-12)
+    np.testing.assert_allclose((plus - minus) / 2, bilevel.PROBE * v / np.linalg.norm(v))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "finite-difference"])
+def test_only_the_finite_difference_has_probes(kind):
+    assert solve(make_sgd(RATE), kind=kind).probes is None
+
+
+def test_the_finite_difference_vanishes_where_the_outer_loss_ignores_theta():
+    theta = {"t": jnp.asarray(THETA)}
+    sgd = make_sgd(RATE)
+    result = hypergradient(
+        inner_loss,
+        lambda theta, phi: (jnp.sum(phi[0] ** 2), None),
+        sgd,
+        theta,
+        sgd.init(theta),
+        (PHI,),
+        kind="finite-difference",
+    )
+    np.testing.assert_array_equal(result.indirect[0], np.zeros(2))
+
+
+@pytest.mark.parametrize("kind", ["darts", "joint", ""])
+def test_an_unknown_kind_is_refused(kind):
+    with pytest.raises(ValueError, match=f"kind is '{kind}'; expected one of"):
+        solve(make_sgd(RATE), kind=kind)
+
+
+def adam_slope(g, *, eps, eps_root):
+    """The derivative of Adam's first update, -rate * g / (sqrt(g^2 + eps_root) + eps)."""
+    root = np.sqrt(g**2 + eps_root)
+    return -RATE * (root + eps - g**2 / root) / (root + eps) ** 2
+
+
+@pytest.mark.parametrize("kind", EXACT)
+@pytest.mark.parametrize("pullback_eps", [None, 1e-1, 10.0])
+def test_a_pullback_optimizer_changes_the_indirect_part_and_nothing_else(kind, pullback_eps):
+    eps, eps_root = 1e-3, 1e-2
+    adam = make_adam(RATE, eps=eps, eps_root=eps_root)
+    plain = solve(adam, kind=kind)
+    pullback = pullback_eps and make_adam(RATE, eps=pullback_eps, eps_root=eps_root)
+    result = solve(adam, kind=kind, pullback_optimizer=pullback)
+
+    for field in ("theta", "opt_state", "inner", "outer", "inner_gradient", "direct"):
+        got, want = (jax.tree.leaves(getattr(r, field)) for r in (result, plain))
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    gradient = A @ THETA + B @ PHI
+    v = plain.theta["t"] - TARGET + M @ PHI
+    slope = adam_slope(gradient, eps=pullback_eps or eps, eps_root=eps_root)
+    np.testing.assert_allclose(result.indirect[0], B.T @ (slope * v), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", EXACT)
+@pytest.mark.parametrize("eps_root, finite", [(1e-16, True), (0.0, False)])
+def test_a_zero_gradient_in_adam_needs_eps_root(kind, eps_root, finite):
+    adam = make_adam(RATE, eps_root=eps_root)
+    theta, phi = jnp.ones(2), jnp.asarray([0.0, 1.0])
+    # The gradient over theta is phi: exactly zero in its first place.
+    result = hypergradient(
+        lambda theta, phi: (theta @ phi, None),
+        lambda theta, phi: (jnp.sum(theta**2), None),
+        adam,
+        theta,
+        adam.init(theta),
+        phi,
+        kind=kind,
+    )
+    assert np.isfinite(result.theta).all()
+    assert np.isfinite(result.indirect).tolist() == [finite, True]
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_the_derivative_goes_through_the_whole_optimizer(kind):
+    """Momentum, Adam and clipping chained: against central differences."""
+    optimizer = make_adam(RATE, clip=0.5, weight_decay=0.1)
+    theta = {"t": jnp.asarray(THETA)}
+    state = optimizer.init(theta)
+    for scale in (1.0, -0.3, 0.7):
+        _, state = optimizer.update({"t": scale * matrix(6, 3)}, state, theta)
+
+    def outer_value(phi):
+        gradient = {"t": A @ THETA + B @ phi}
+        updates, _ = optimizer.update(gradient, state, theta)
+        return outer_loss(optax.apply_updates(theta, updates), (PHI,))[0]
+
+    h = 1e-5
+    numeric = [
+        (outer_value(PHI + h * unit) - outer_value(PHI - h * unit)) / (2 * h) for unit in np.eye(2)
+    ]
+    result = hypergradient(inner_loss, outer_loss, optimizer, theta, state, (PHI,), kind=kind)
+    np.testing.assert_allclose(result.indirect[0], numeric, rtol=1e-7)

@@ -1,0 +1,67 @@
+"""An MQVAE small enough to be differentiated twice within a test, and a batch for it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mq_jax.losses import mean_squared_error
+from mq_jax.models.codebook import Codebook
+from mq_jax.models.vqvae import AutoEncoder
+from mq_jax.mq import Objective
+from mq_jax.optim import make_optimizer
+from mq_jax.state import Parts, TrainState
+
+
+def make_objective(kind: str = "mlp", chunk: int = 0) -> Objective:
+    """L with 16 codes of 4 channels, for images of 8x8 pixels in codes of 2x2."""
+    return Objective(
+        AutoEncoder(channels=(4, 8), blocks=1, dim=4, layer_norm=True, init_std=0.02),
+        Codebook(kind, size=16, dim=4, embedding_dim=3, hidden=6),
+        mean_squared_error,
+        quantization_weight=0.5,
+        lookup_chunk=chunk,
+    )
+
+
+def make_images(batch: int, seed: int) -> jax.Array:
+    """f[B, 8, 8, 3] in [-1, 1], of the default float type."""
+    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, (batch, 8, 8, 3)))
+
+
+def make_parameters(objective: Objective, seed: int = 0) -> tuple:
+    """(theta, phi, batch_stats) at a generic point, of the default float type.
+
+    Drawn by NumPy, since compiling the initialisers would take longer than most tests.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        center = 1.0 if path[-1].key in ("scale", "var") else 0.0
+        return jnp.asarray(center + rng.uniform(-0.5, 0.5, leaf.shape))
+
+    key, images = jax.random.key(0), jnp.zeros((1, 8, 8, 3))
+    shapes = jax.eval_shape(lambda: objective.autoencoder.init(key, images, train=True))
+    phi = jax.eval_shape(lambda: objective.codebook.init(key))["params"]
+    trees = (shapes["params"], phi, shapes["batch_stats"])
+    return jax.tree_util.tree_map_with_path(draw, trees)
+
+
+def make_state(objective: Objective, optimizers: Parts, seed: int = 0) -> TrainState:
+    """A state at step 0."""
+    theta, phi, batch_stats = make_parameters(objective, seed)
+    params = Parts(theta, phi)
+    opt_state = Parts(*[o.init(p) for o, p in zip(optimizers, params, strict=True)])
+    return TrainState(jnp.int32(0), params, opt_state, batch_stats, jax.random.key(0))
+
+
+def make_adam(learning_rate: float, **changes) -> optax.GradientTransformation:
+    """Adam with moments short enough to forget within a test."""
+    settings = dict(b1=0.8, b2=0.9, eps=1e-8, eps_root=1e-16, weight_decay=0.0, clip=0.0)
+    return make_optimizer("adam", lambda count: learning_rate, **{**settings, **changes})
+
+
+def make_sgd(learning_rate: float, momentum: float = 0.0) -> optax.GradientTransformation:
+    """SGD."""
+    settings = dict(b2=0.0, eps=0.0, eps_root=0.0, weight_decay=0.0, clip=0.0)
+    return make_optimizer("sgd", lambda count: learning_rate, b1=momentum, **settings)

@@ -75,7 +75,7 @@ class Evaluator:
     def __init__(self, config: ConfigDict, objective: Objective, source: Source, mesh: Mesh):
         self._config, self._source, self._mesh = config, source, mesh
         self._size = objective.codebook.size
-        self._step = jax.jit(make_eval_step(objective), donate_argnums=1)
+        self._step = jax.jit(make_eval_step(objective))
         self._bad_images = BadImages(source, config.data.max_bad_share)
         # Spread evenly over the set, which is often sorted by class.
         shown = np.linspace(0, len(source) - 1, min(config.eval.pictures, len(source)))

@@ -100,8 +100,7 @@ class _Run:
         """
         restored = self._saved.restore(self._program.target)
         if restored is None:
-            everywhere = sharding.replicated(self._mesh)
-            arrays = jax.jit(lambda: start(self._config, self._built), out_shardings=everywhere)()
+            arrays = start(self._config, self._built, self._mesh)
             self._state, self._window, self._step = arrays["state"], arrays["window"], 0
             self._log_parameters()
             return None

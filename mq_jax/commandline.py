@@ -87,8 +87,8 @@ def _check_overrides(argv: Sequence[str], path: str, config: ConfigDict) -> None
                 names = [f"{walked}.{other}" for other in section]
                 raise UsageError(
                     f"--{flag}: {path} has no field {walked}.{key}"
-                    f"{suggestion(f'{walked}.{key}', names)} ({walked} has "
-                    f"{', '.join(sorted(section))})."
+                    f"{suggestion(f'{walked}.{key}', names)}; {walked} has "
+                    f"{', '.join(sorted(section))}."
                 )
             section, walked = section[key], f"{walked}.{key}"
         if isinstance(section, ConfigDict):

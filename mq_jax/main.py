@@ -27,8 +27,8 @@ MODES = ("train", "evaluate")
 # These change where a run reads and how fast, never what it computes.
 FREE_FIELDS = ("data.dir", "data.threads", "data.workers")
 
-# An evaluation may look at other images than training did.
-FREE_IN_EVALUATION = ("data", "eval")
+# An evaluation needs the model of the run; it may look at other images.
+FREE_IN_EVALUATION = ("seed", "train", "inner", "outer", "data", "eval")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, for all its outputs.")
@@ -94,7 +94,7 @@ def _evaluate(folder: pathlib.Path) -> int:
     config = stored
     if _CONFIG.value is not None:
         config = _given_config()
-        workdir.claim(folder, config.to_dict(), (*FREE_IN_EVALUATION, *FREE_FIELDS))
+        workdir.claim(folder, config.to_dict(), FREE_IN_EVALUATION)
     validate(config)
     inputs.require_divisible(config)
     source = inputs.open_evaluation(config)

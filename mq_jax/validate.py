@@ -45,10 +45,10 @@ def suggestion(value: str, choices: Any) -> str:
       choices: strings.
 
     Returns:
-      `; did you mean 'X'?` or an empty string.
+      ` (did you mean X?)` or an empty string.
     """
     near = difflib.get_close_matches(value, list(choices), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _validate_together(config: ConfigDict) -> None:

@@ -21,6 +21,7 @@ class _AboveProgress(logging.Handler):
 def log_to_terminal() -> None:
     """Sends the program's log lines, and other libraries' warnings, to standard error."""
     handler = _AboveProgress(logging.INFO)
+    handler.addFilter(_is_ours_or_a_warning)
     handler.setFormatter(logging.Formatter("%(message)s"))
     # absl's own handler prefixes each line with a file name and a thread number.
     logging.getLogger().handlers = [handler]
@@ -32,6 +33,12 @@ def log_to_file(path: pathlib.Path) -> None:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
+
+
+def _is_ours_or_a_warning(record: logging.LogRecord) -> bool:
+    """TFDS and others log their doings through absl, as this package does."""
+    ours = pathlib.Path(record.pathname).is_relative_to(pathlib.Path(__file__).parent)
+    return ours or record.levelno >= logging.WARNING
 
 
 class Progress:

@@ -1,5 +1,8 @@
 """An MQVAE small enough to be differentiated twice within a test, and a batch for it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +16,20 @@ from mq_jax.optim import make_optimizer
 from mq_jax.state import Parts, TrainState
 
 
-def make_objective(kind: str = "mlp", chunk: int = 0) -> Objective:
-    """L with 16 codes of 4 channels, for images of 8x8 pixels in codes of 2x2."""
+@contextmanager
+def float64() -> Iterator[None]:
+    """Float64 by default, and programs that compile in half the time."""
+    with jax.enable_x64(True):
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def make_objective(kind: str = "mlp", *, deep: bool = False, chunk: int = 0) -> Objective:
+    """L with 16 codes of 4 channels, for images of 8x8 pixels; a deep one has every layer."""
+    channels, blocks = ((4, 8), 1) if deep else ((4,), 0)
     return Objective(
-        AutoEncoder(channels=(4, 8), blocks=1, dim=4, layer_norm=True, init_std=0.02),
+        AutoEncoder(channels, blocks, dim=4, layer_norm=True, init_std=0.02),
         Codebook(kind, size=16, dim=4, embedding_dim=3, hidden=6),
         mean_squared_error,
         quantization_weight=0.5,
@@ -38,7 +51,8 @@ def make_parameters(objective: Objective, seed: int = 0) -> tuple:
 
     def draw(path, leaf):
         center = 1.0 if path[-1].key in ("scale", "var") else 0.0
-        return jnp.asarray(center + rng.uniform(-0.5, 0.5, leaf.shape))
+        spread = 2.0 if path[-1].key == "embedding" else 0.5
+        return jnp.asarray(center + rng.uniform(-spread, spread, leaf.shape))
 
     key, images = jax.random.key(0), jnp.zeros((1, 8, 8, 3))
     shapes = jax.eval_shape(lambda: objective.autoencoder.init(key, images, train=True))

@@ -1,0 +1,19 @@
+"""The two lists of requirements are one."""
+
+import pathlib
+import re
+import tomllib
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def _listed(path):
+    lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+    return [line for line in lines if line]
+
+
+def test_requirements_are_those_of_the_project_with_cuda():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    expected = [re.sub(r"^jax>", "jax[cuda12]>", name) for name in project["dependencies"]]
+    assert _listed(ROOT / "requirements.txt") == expected
+    assert project["optional-dependencies"]["cuda12"] == [expected[0]]

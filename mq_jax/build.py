@@ -11,6 +11,7 @@ from mq_jax import mq
 from mq_jax.losses import RECONSTRUCTION_LOSSES
 from mq_jax.models.codebook import Codebook
 from mq_jax.models.vqvae import AutoEncoder
+from mq_jax.objective import Objective
 from mq_jax.optim import freeze, make_optimizer, make_warmup_cosine
 from mq_jax.state import Parts, TrainState
 
@@ -24,7 +25,7 @@ class Built(NamedTuple):
       train_step: (state, inner_batch, outer_batch) -> (state, metrics).
     """
 
-    objective: mq.Objective
+    objective: Objective
     optimizers: Parts
     train_step: mq.TrainStep
 
@@ -106,7 +107,7 @@ def total_steps(config: ConfigDict, images: int) -> int:
     return steps
 
 
-def _make_objective(config: ConfigDict) -> mq.Objective:
+def _make_objective(config: ConfigDict) -> Objective:
     """L with its modules."""
     autoencoder = AutoEncoder(
         channels=tuple(config.model.channels),
@@ -122,7 +123,7 @@ def _make_objective(config: ConfigDict) -> mq.Objective:
         embedding_dim=config.codebook.embedding_dim,
         hidden=config.codebook.hidden,
     )
-    return mq.Objective(
+    return Objective(
         autoencoder,
         codebook,
         RECONSTRUCTION_LOSSES[config.train.reconstruction],

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging as python_logging
 import math
 import pathlib
-import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
+
+from mq_jax import orbax_noise
+from mq_jax.trees import differences, shapes
 
 # Orbax writes it last into a step folder: without it the folder is not a whole checkpoint.
 _COMMIT_MARKER = "commit_success.txt"
@@ -45,10 +44,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory, *, monitor: str = "eval/mse", read_only: bool = False):
-        # Orbax logs its inner life through absl, and on damage through asyncio; its failures
-        # reach the user as this module's exceptions instead.
-        for logger in ("absl", "asyncio"):
-            python_logging.getLogger(logger).addFilter(_is_not_orbax_chatter)
+        orbax_noise.silence()
         self.directory = pathlib.Path(directory).absolute()
         self._monitor = monitor
         self._read_only = read_only
@@ -151,7 +147,7 @@ class Checkpoints:
                 f"{self.directory} has no checkpoint of step {step}; it has {self.steps}."
             )
         restored, damages = None, {}
-        with _abandoned_reads_unreported():
+        with orbax_noise.abandoned_reads_unreported():
             for candidate in reversed(self.steps) if step is None else [step]:
                 try:
                     restored = self._read(candidate, abstract_tree)
@@ -159,7 +155,7 @@ class Checkpoints:
                 except _AnotherModel:
                     raise
                 except Exception as error:
-                    damages[candidate] = _one_line(error)
+                    damages[candidate] = orbax_noise.one_line(error)
         if damages and restored is None:
             # They stay where they are: the next start must not take this run for a new one.
             reasons = "; ".join(f"{step}: {reason}" for step, reason in damages.items())
@@ -198,10 +194,10 @@ class Checkpoints:
         if damage is not None:
             raise FileNotFoundError(damage)
         stored = ocp.StandardCheckpointHandler().metadata(self._folder(step) / "tree").tree
-        differences = _differences(_shapes(stored), _shapes(abstract_tree))
-        if differences:
+        differing = differences(shapes(stored), shapes(abstract_tree))
+        if differing:
             raise _AnotherModel(
-                f"The checkpoint {self._folder(step)} is of another model: {differences}. "
+                f"The checkpoint {self._folder(step)} is of another model: {differing}. "
                 "Use the configuration it was trained with."
             )
         items = {"tree": ocp.args.StandardRestore(abstract_tree), "record": ocp.args.JsonRestore()}
@@ -249,7 +245,7 @@ class Checkpoints:
             self._reload()
             raise OSError(
                 f"Saving the checkpoint of step {failed} in {self.directory} failed: "
-                f"{_one_line(error)}. The last good checkpoint is that of step "
+                f"{orbax_noise.one_line(error)}. The last good checkpoint is that of step "
                 f"{self.latest_step}. Check the free space, then resume."
             ) from error
 
@@ -298,56 +294,3 @@ def _step_of_lowest(values: dict[int, float], steps: Sequence[int]) -> int | Non
     """The step with the lowest value; of equals the later."""
     candidates = [step for step in steps if step in values]
     return min(candidates, key=lambda step: (values[step], -step), default=None)
-
-
-def _shapes(tree) -> dict[str, tuple[int, ...]]:
-    """Shape on disk of every array, by its path with the kinds of the containers left out."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    shapes = {}
-    for path, leaf in leaves:
-        if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
-            leaf = jax.eval_shape(jax.random.key_data, leaf)  # Stored as its uint32 words.
-        shapes[jax.tree_util.keystr(path, simple=True, separator="/")] = tuple(np.shape(leaf))
-    return shapes
-
-
-def _differences(stored: dict[str, tuple], wanted: dict[str, tuple]) -> str:
-    """The first differences in words, empty if there is none."""
-    names = [name for name in {**wanted, **stored} if stored.get(name) != wanted.get(name)]
-    shown = [
-        f"{name} is {list(stored[name]) if name in stored else 'absent'} in the checkpoint, "
-        f"{list(wanted[name]) if name in wanted else 'absent'} in the model"
-        for name in names[:3]
-    ]
-    return "; ".join(shown + [f"and {len(names) - 3} more"] * (len(names) > 3))
-
-
-def _one_line(error: BaseException) -> str:
-    """Kind and message of an error, short enough for a warning."""
-    # TensorStore appends its whole specification in brackets, and puts the cause before it.
-    message = re.sub(r" ?\[\w+=.*", "", " ".join(str(error).split()))
-    if len(message) > 240:
-        message = f"{message[:80]} ... {message[-150:]}"
-    return f"{type(error).__name__}: {message}"
-
-
-@contextmanager
-def _abandoned_reads_unreported() -> Iterator[None]:
-    """Drops a traceback for each read that ends after another one has failed the restore."""
-    report = sys.unraisablehook
-
-    def report_others(unraisable):
-        if str(unraisable.exc_value) != "Event loop is closed":
-            report(unraisable)
-
-    sys.unraisablehook = report_others
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
-
-
-def _is_not_orbax_chatter(record: python_logging.LogRecord) -> bool:
-    """False for what Orbax's own files log, and for the reads it left when one had failed."""
-    abandoned = record.name == "asyncio" and "exception was never retrieved" in str(record.msg)
-    return not abandoned and "/orbax/checkpoint/" not in record.pathname.replace("\\", "/")

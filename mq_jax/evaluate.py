@@ -15,7 +15,7 @@ from mq_jax.data.sources import Source
 from mq_jax.images import comparison, from_uint8, to_uint8
 from mq_jax.losses import psnr_per_image, squared_error_per_image
 from mq_jax.metrics import EvalMetrics, scalars
-from mq_jax.mq import Objective
+from mq_jax.objective import Objective
 from mq_jax.quantize import code_counts
 from mq_jax.state import TrainState
 

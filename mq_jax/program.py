@@ -93,19 +93,6 @@ def start(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
     return jitted.lower().compile(compiler_options={"xla_backend_optimization_level": 1})()
 
 
-@jax.jit
-def all_finite(tree: Any) -> jax.Array:
-    """Whether no leaf has an infinity or a NaN.
-
-    Args:
-      tree: of float arrays.
-
-    Returns:
-      bool[].
-    """
-    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
-
-
 def _start(config, built):
     """The arrays of `start`; traceable."""
     state = init_state(built, config)

@@ -19,8 +19,9 @@ from mq_jax.evaluate import Evaluator
 from mq_jax.interrupt import Interrupt
 from mq_jax.metrics import empty_like, first_nonfinite, scalars
 from mq_jax.mq import outer_update_due
-from mq_jax.program import all_finite, compile_program, start
+from mq_jax.program import compile_program, start
 from mq_jax.state import Parts
+from mq_jax.trees import all_finite
 from mq_jax.writers import NullWriters, Writers
 
 MONITOR = "eval/mse"

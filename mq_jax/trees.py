@@ -1,0 +1,57 @@
+"""Questions to whole trees of arrays."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether no leaf has an infinity or a NaN.
+
+    Args:
+      tree: of float arrays.
+
+    Returns:
+      bool[].
+    """
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of every array as a checkpoint stores it.
+
+    Args:
+      tree: of arrays or their descriptions.
+
+    Returns:
+      Shapes by path, the kinds of the containers left out; a random key counts as its words.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    found = {}
+    for path, leaf in leaves:
+        if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
+        found[jax.tree_util.keystr(path, simple=True, separator="/")] = tuple(np.shape(leaf))
+    return found
+
+
+def differences(stored: dict[str, tuple], wanted: dict[str, tuple]) -> str:
+    """The first differences between a checkpoint and a model, in words.
+
+    Args:
+      stored: shapes of the checkpoint.
+      wanted: shapes of the model.
+
+    Returns:
+      Text, empty if there is none.
+    """
+    names = [name for name in {**wanted, **stored} if stored.get(name) != wanted.get(name)]
+    shown = [
+        f"{name} is {list(stored[name]) if name in stored else 'absent'} in the checkpoint, "
+        f"{list(wanted[name]) if name in wanted else 'absent'} in the model"
+        for name in names[:3]
+    ]
+    return "; ".join(shown + [f"and {len(names) - 3} more"] * (len(names) > 3))

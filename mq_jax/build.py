@@ -23,11 +23,14 @@ class Built(NamedTuple):
       objective: L, with the modules inside.
       optimizers: Optax transformations by part.
       train_step: (state, inner_batch, outer_batch) -> (state, metrics).
+      inner_step: the same without the outer level, between outer updates; None where every
+        step has one.
     """
 
     objective: Objective
     optimizers: Parts
     train_step: mq.TrainStep
+    inner_step: mq.TrainStep | None
 
 
 def build(config: ConfigDict, steps: int) -> Built:
@@ -43,20 +46,21 @@ def build(config: ConfigDict, steps: int) -> Built:
     objective = _make_objective(config)
     inner, outer, pullback = _make_optimizers(config, steps)
     optimizers = Parts(inner, outer)
+    kind = config.train.straight_through
     if config.train.hypergradient == "joint":
-        train_step = mq.make_joint_step(
-            objective, optimizers, straight_through=config.train.straight_through
-        )
-    else:
-        train_step = mq.make_train_step(
-            objective,
-            optimizers,
-            hypergradient=config.train.hypergradient,
-            straight_through=config.train.straight_through,
-            inner_updates=config.train.inner_updates,
-            pullback_optimizer=pullback,
-        )
-    return Built(objective, optimizers, train_step)
+        train_step = mq.make_joint_step(objective, optimizers, straight_through=kind)
+        return Built(objective, optimizers, train_step, None)
+    train_step = mq.make_train_step(
+        objective,
+        optimizers,
+        hypergradient=config.train.hypergradient,
+        straight_through=kind,
+        pullback_optimizer=pullback,
+    )
+    inner_step = None
+    if config.train.inner_updates > 1:
+        inner_step = mq.make_inner_step(objective, optimizers, straight_through=kind)
+    return Built(objective, optimizers, train_step, inner_step)
 
 
 def init_state(built: Built, config: ConfigDict) -> TrainState:

@@ -31,6 +31,10 @@ def parse(argv: Sequence[str]) -> list[str]:
     path = _flag_value(argv, "config")
     if path is not None:
         _check_overrides(argv, path, _load(path))
+    elif overrides := [argument for argument in argv[1:] if _overridden(argument)]:
+        raise UsageError(
+            f"{overrides[0]} changes a field of an experiment; give that too, --config=configs/X.py."
+        )
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
@@ -55,11 +59,10 @@ def _load(path):
     name, _, argument = path.partition(":")
     file = pathlib.Path(name)
     if not file.is_file():
-        known = sorted(str(p) for p in file.parent.glob("*.py") if not p.stem.startswith("_"))
+        known = sorted(p.name for p in file.parent.glob("*.py") if not p.stem.startswith("_"))
         listed = f"; {file.parent} has {', '.join(known)}" if known else ""
-        raise UsageError(
-            f"--config={name}: there is no such file{suggestion(name, known) or listed}."
-        )
+        near = suggestion(file.name, known, f"{file.parent}/")
+        raise UsageError(f"--config={name}: there is no such file{near or listed}.")
     # Experiments say `from configs import base`, from wherever the program is started.
     root = str(file.resolve().parent.parent)
     if root not in sys.path:
@@ -73,21 +76,26 @@ def _load(path):
         ) from error
 
 
+def _overridden(argument: str) -> str:
+    """`config.a.b` for `--config.a.b=value`, empty for an argument of another kind."""
+    flag = argument.lstrip("-").partition("=")[0].removeprefix("no")
+    return flag if argument.startswith("-") and flag.startswith("config.") else ""
+
+
 def _check_overrides(argv: Sequence[str], path: str, config: ConfigDict) -> None:
     """Raises for the first `--config.a.b` that the configuration does not have."""
     for argument in argv[1:]:
-        flag = argument.lstrip("-").partition("=")[0]
-        if not argument.startswith("-") or not flag.removeprefix("no").startswith("config."):
+        flag = _overridden(argument)
+        if not flag:
             continue
         section, walked = config, "config"
-        for key in flag.removeprefix("no").split(".")[1:]:
+        for key in flag.split(".")[1:]:
             if not isinstance(section, ConfigDict):
                 raise UsageError(f"--{flag}: {walked} is {section!r}, not a section.")
             if key not in section:
-                names = [f"{walked}.{other}" for other in section]
+                near = suggestion(key, section, f"{walked}.")
                 raise UsageError(
-                    f"--{flag}: {path} has no field {walked}.{key}"
-                    f"{suggestion(f'{walked}.{key}', names)}; {walked} has "
+                    f"--{flag}: {path} has no field {walked}.{key}{near}; {walked} has "
                     f"{', '.join(sorted(section))}."
                 )
             section, walked = section[key], f"{walked}.{key}"

@@ -5,6 +5,7 @@ python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR [--mode=tra
 
 import os
 import pathlib
+import shlex
 import sys
 
 import jax
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
 from mq_jax import commandline, console, inputs, workdir
-from mq_jax.build import build
+from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.evaluate import Evaluator
 from mq_jax.program import checkpoint_target
@@ -78,6 +79,7 @@ def _train(folder: pathlib.Path) -> int:
     validate(config)
     inputs.require_divisible(config)
     sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
+    total_steps(config, len(sources.autoencoder))  # Raises where the epochs make no batch.
     workdir.claim(folder, config.to_dict(), FREE_FIELDS)
     console.log_to_file(folder / "train.log")
     ended = train(config, sources, eval_source, folder)
@@ -146,7 +148,7 @@ def _table(rows: dict[str, dict]) -> tuple[list[str], list[list[str]]]:
 
 def _command() -> str:
     """The command that was given, to be given again."""
-    return " ".join([sys.executable, "-m", "mq_jax.main", *sys.argv[1:]])
+    return shlex.join([sys.executable, "-m", "mq_jax.main", *sys.argv[1:]])
 
 
 def _use_compilation_cache() -> None:
@@ -156,8 +158,19 @@ def _use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "mq_jax"))
 
 
+def _help() -> str:
+    """How the program is called."""
+    known = [flags.FLAGS[flag.name] for flag in (_CONFIG, _WORKDIR, _MODE)]
+    lines = [f"  --{flag.name}: {flag.help}" for flag in known]
+    override = "  --config.SECTION.FIELD: Changes a field; configs/base.py explains them all."
+    return "\n".join([*__doc__.strip().splitlines()[2:], *lines, override])
+
+
 def run() -> None:
     """Parses the command line and runs the program."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(_help())
+        sys.exit(0)
     try:
         arguments = commandline.parse(sys.argv)
     except commandline.UsageError as error:

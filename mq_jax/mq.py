@@ -9,7 +9,6 @@ One formula serves both levels: which argument is differentiated says who learns
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +37,6 @@ def make_train_step(
     *,
     hypergradient: str,
     straight_through: str,
-    inner_updates: int = 1,
     pullback_optimizer: optax.GradientTransformation | None = None,
 ) -> TrainStep:
     """Algorithm 1: an inner step on theta, then an outer step on phi through it.
@@ -48,19 +46,15 @@ def make_train_step(
       optimizers: Optax transformations of the auto-encoder (inner) and the codebook (outer).
       hypergradient: one of bilevel.KINDS.
       straight_through: a key of STRAIGHT_THROUGH.
-      inner_updates: inner updates to one outer update; the hyper-gradient goes through the
-        last of them.
       pullback_optimizer: see bilevel.hypergradient.
 
     Returns:
       train_step(state, inner_batch, outer_batch) -> (state, metrics), pure; batches are
-      f32[B, H, W, 3] in [-1, 1], metrics scalars by name and `inner/code_counts` i32[K]. The
-      outer batch is read only at every `inner_updates`-th step; at others the metrics'
-      `outer/updates` and outer values are 0.
+      f32[B, H, W, 3] in [-1, 1], metrics scalars by name and `inner/code_counts` i32[K].
     """
     inner_kind, outer_kind = STRAIGHT_THROUGH[straight_through]
 
-    def both_levels(state, inner_batch, outer_batch):
+    def train_step(state, inner_batch, outer_batch):
         theta, phi = state.params
         result = bilevel.hypergradient(
             _loss_on(inner_batch, objective, state.batch_stats, inner_kind),
@@ -78,11 +72,28 @@ def make_train_step(
         params, opt_state = Parts(result.theta, phi), Parts(result.opt_state, phi_state)
         return _advance(state, params, opt_state, result.inner[1].batch_stats), metrics
 
-    if inner_updates == 1:
-        return both_levels
+    return train_step
 
-    def inner_level(state, inner_batch, outer_batch):
-        loss_on_batch = _loss_on(inner_batch, objective, state.batch_stats, inner_kind)
+
+def make_inner_step(objective: Objective, optimizers: Parts, *, straight_through: str) -> TrainStep:
+    """An inner step alone, for several inner updates to one outer update.
+
+    A step of its own, not a branch inside train_step: XLA's CPU backend runs the convolutions
+    of a conditional an order of magnitude slower.
+
+    Args:
+      objective: L.
+      optimizers: Optax transformations of the auto-encoder and the codebook.
+      straight_through: a key of STRAIGHT_THROUGH.
+
+    Returns:
+      inner_step(state, batch, _) -> (state, metrics), as make_train_step's, without the outer
+      level's metrics; the codebook stays and the outer batch is not read.
+    """
+    inner_kind, _ = STRAIGHT_THROUGH[straight_through]
+
+    def inner_step(state, batch, _):
+        loss_on_batch = _loss_on(batch, objective, state.batch_stats, inner_kind)
         (loss, outputs), gradient = jax.value_and_grad(loss_on_batch, has_aux=True)(*state.params)
         theta, theta_state = _update(
             optimizers.autoencoder,
@@ -90,18 +101,12 @@ def make_train_step(
             state.opt_state.autoencoder,
             state.params.autoencoder,
         )
-        like = jax.eval_shape(both_levels, state, inner_batch, outer_batch)[1]
-        metrics = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in like.items()}
-        metrics |= _inner_metrics(objective, loss, outputs, gradient)
+        metrics = _inner_metrics(objective, loss, outputs, gradient)
         params = state.params._replace(autoencoder=theta)
         opt_state = state.opt_state._replace(autoencoder=theta_state)
         return _advance(state, params, opt_state, outputs.batch_stats), metrics
 
-    def train_step(state, inner_batch, outer_batch):
-        due = outer_update_due(state.step, inner_updates)
-        return jax.lax.cond(due, both_levels, inner_level, state, inner_batch, outer_batch)
-
-    return train_step
+    return inner_step
 
 
 def make_joint_step(objective: Objective, optimizers: Parts, *, straight_through: str) -> TrainStep:
@@ -131,19 +136,6 @@ def make_joint_step(objective: Objective, optimizers: Parts, *, straight_through
         return _advance(state, params, opt_state, outputs.batch_stats), metrics
 
     return train_step
-
-
-def outer_update_due(step: Any, inner_updates: int) -> Any:
-    """Whether the step of this number (from 0) also updates the codebook.
-
-    Args:
-      step: int or i32[], inner updates taken before it.
-      inner_updates: inner updates to one outer update.
-
-    Returns:
-      bool or bool[].
-    """
-    return (step + 1) % inner_updates == 0
 
 
 def _loss_on(batch, objective, batch_stats, straight_through):

@@ -21,12 +21,14 @@ class Program(NamedTuple):
       target: as checkpoint_target returns it.
       step: (state, window, inner u8[B, H, W, 3], outer u8[B, H, W, 3]) -> (state, window, loss),
         compiled; the state and the window are donated.
+      inner_step: the same without the outer level; None where every step has one.
       names: names of the train step's metrics.
       flops: of one step on one device, as XLA counts them.
     """
 
     target: dict[str, Any]
     step: Callable
+    inner_step: Callable | None
     names: tuple[str, ...]
     flops: float
 
@@ -43,20 +45,26 @@ def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
       A Program.
     """
     target = checkpoint_target(config, built, mesh)
+    shapes = _step_metrics(config, built, target["state"])
     window = type(target["window"])
-
-    def step(state, window_so_far, inner_images, outer_images):
-        state, metrics = built.train_step(state, from_uint8(inner_images), from_uint8(outer_images))
-        update = window.single_from_model_output(step=state.step, **metrics)
-        return state, window_so_far.merge(update), metrics["inner/loss"]
-
-    # Donated: the old state is dead after this call and holds twice the parameters.
-    jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=sharding.replicated(mesh))
     images = _batch(config, jnp.uint8, sharding.split(mesh))
-    compiled = jitted.lower(target["state"], target["window"], images, images).compile()
-    flops = (compiled.cost_analysis() or {}).get("flops", float("nan"))
-    names = tuple(sorted(_step_metrics(config, built, target["state"])))
-    return Program(target, compiled, names, flops)
+
+    def compiled(train_step):
+        def step(state, window_so_far, inner_images, outer_images):
+            state, metrics = train_step(state, from_uint8(inner_images), from_uint8(outer_images))
+            # An inner step has no outer metrics: zeros, with a weight of zero.
+            absent = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+            update = window.single_from_model_output(step=state.step, **(absent | metrics))
+            return state, window_so_far.merge(update), metrics["inner/loss"]
+
+        # Donated: the old state is dead after this call and holds twice the parameters.
+        jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=sharding.replicated(mesh))
+        return jitted.lower(target["state"], target["window"], images, images).compile()
+
+    step = compiled(built.train_step)
+    inner_step = built.inner_step and compiled(built.inner_step)
+    flops = (step.cost_analysis() or {}).get("flops", float("nan"))
+    return Program(target, step, inner_step, tuple(sorted(shapes)), flops)
 
 
 def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:

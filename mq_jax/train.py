@@ -18,7 +18,6 @@ from mq_jax.data.sources import Source
 from mq_jax.evaluate import Evaluator
 from mq_jax.interrupt import Interrupt
 from mq_jax.metrics import empty_like, first_nonfinite, scalars
-from mq_jax.mq import outer_update_due
 from mq_jax.program import compile_program, start
 from mq_jax.state import Parts
 from mq_jax.trees import all_finite
@@ -142,9 +141,9 @@ class _Run:
                     return interrupt.signal_name
                 # One step behind, so that the host is never more than a batch ahead.
                 jax.block_until_ready(loss)
-                self._state, self._window, loss = self._program.step(
-                    self._state, self._window, *next(batches)
-                )
+                inner_only = self._program.inner_step and not self._outer_due(self._step)
+                step = self._program.inner_step if inner_only else self._program.step
+                self._state, self._window, loss = step(self._state, self._window, *next(batches))
                 self._step += 1
                 self._clocked_steps += 1
                 progress.advance()
@@ -174,11 +173,15 @@ class _Run:
             while True:
                 inner = take(0)
                 # Where the step reads no outer batch, any array of its shape will do.
-                yield inner, take(1) if levels == 2 and outer_update_due(step, n) else inner
+                yield inner, take(1) if levels == 2 and self._outer_due(step) else inner
                 step += 1
         finally:
             for stream in streams:
                 stream.close()
+
+    def _outer_due(self, step):
+        """Whether the step of this number, from 0, also updates the codebook."""
+        return (step + 1) % self._config.train.inner_updates == 0
 
     def _report(self, writers, progress):
         """What is due after a step: metrics, an evaluation, a checkpoint."""

@@ -26,9 +26,9 @@ def validate(config: ConfigDict) -> None:
     """
     values = _flat(config)
     for name in sorted(set(values) ^ set(RULES)):
-        problem = "is missing" if name in RULES else "is unknown"
+        problem, near = ("is missing", values) if name in RULES else ("is unknown", RULES)
         raise ValueError(
-            f"config.{name} {problem}{_nearest(name, values if name in RULES else RULES)}. "
+            f"config.{name} {problem}{suggestion(name, near, 'config.')}. "
             "A configuration has exactly the fields of configs/base.py."
         )
     for name, (expected, accepts) in RULES.items():
@@ -37,18 +37,19 @@ def validate(config: ConfigDict) -> None:
     _validate_together(config)
 
 
-def suggestion(value: str, choices: Any) -> str:
+def suggestion(value: str, choices: Any, prefix: str = "") -> str:
     """A phrase with the nearest choice, empty where none is near.
 
     Args:
       value: what was got.
       choices: strings.
+      prefix: of both, which says nothing about how near they are.
 
     Returns:
       ` (did you mean X?)` or an empty string.
     """
     near = difflib.get_close_matches(value, list(choices), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    return f" (did you mean {prefix}{near[0]}?)" if near else ""
 
 
 def _validate_together(config: ConfigDict) -> None:
@@ -80,10 +81,6 @@ def _validate_together(config: ConfigDict) -> None:
                 f"config.{name} is {_flat(config)[name]!r}, which needs two levels, while "
                 "config.train.hypergradient is 'joint'; change one of them."
             )
-
-
-def _nearest(name: str, choices: Any) -> str:
-    return suggestion(f"config.{name}", [f"config.{choice}" for choice in choices])
 
 
 def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:

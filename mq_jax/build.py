@@ -59,7 +59,7 @@ def build(config: ConfigDict, steps: int) -> Built:
     )
     inner_step = None
     if config.train.inner_updates > 1:
-        inner_step = mq.make_inner_step(objective, optimizers, straight_through=kind)
+        inner_step = mq.make_inner_step(objective, optimizers)
     return Built(objective, optimizers, train_step, inner_step)
 
 

@@ -147,15 +147,14 @@ class Checkpoints:
                 f"{self.directory} has no checkpoint of step {step}; it has {self.steps}."
             )
         restored, damages = None, {}
-        with orbax_noise.abandoned_reads_unreported():
-            for candidate in reversed(self.steps) if step is None else [step]:
-                try:
-                    restored = self._read(candidate, abstract_tree)
-                    break
-                except _AnotherModel:
-                    raise
-                except Exception as error:
-                    damages[candidate] = orbax_noise.one_line(error)
+        for candidate in reversed(self.steps) if step is None else [step]:
+            try:
+                restored = self._read(candidate, abstract_tree)
+                break
+            except _AnotherModel:
+                raise
+            except Exception as error:
+                damages[candidate] = orbax_noise.one_line(error)
         if damages and restored is None:
             # They stay where they are: the next start must not take this run for a new one.
             reasons = "; ".join(f"{step}: {reason}" for step, reason in damages.items())

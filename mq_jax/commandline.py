@@ -33,7 +33,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         _check_overrides(argv, path, _load(path))
     elif overrides := [argument for argument in argv[1:] if _overridden(argument)]:
         raise UsageError(
-            f"{overrides[0]} changes a field of an experiment; give that too, --config=configs/X.py."
+            f"{overrides[0]} changes a field; name its experiment too, --config=configs/X.py."
         )
     try:
         return flags.FLAGS(argv)

@@ -1,6 +1,6 @@
 """From a configuration to images: sources, training streams, the evaluation pass."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -45,16 +45,17 @@ def open_evaluation(config: ConfigDict) -> Source:
     return _open(config, config.data.eval_split)
 
 
-def require_divisible(config: ConfigDict) -> None:
+def require_divisible(config: ConfigDict, names: Sequence[str] = ("train", "eval")) -> None:
     """Checks that batches can be split over the devices.
 
     Args:
       config: validated.
+      names: the sections whose batches will be.
 
     Raises:
       ValueError: a batch size is no multiple of the number of devices.
     """
-    for name in ("train", "eval"):
+    for name in names:
         size, devices = config[name].batch_size, jax.device_count()
         if size % devices:
             raise ValueError(

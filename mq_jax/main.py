@@ -98,7 +98,7 @@ def _evaluate(folder: pathlib.Path) -> int:
         config = _given_config()
         workdir.claim(folder, config.to_dict(), FREE_IN_EVALUATION)
     validate(config)
-    inputs.require_divisible(config)
+    inputs.require_divisible(config, ["eval"])
     source = inputs.open_evaluation(config)
     mesh = make_mesh()
     built = build(stored, steps=1)

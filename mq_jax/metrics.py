@@ -34,6 +34,7 @@ class CodeHistogram(clu_metrics.Metric):
         return type(self)(counts=self.counts + other.counts)
 
 
+@flax.struct.dataclass
 class Usage(CodeHistogram):
     """The share of codes that occur at all, in [0, 1]."""
 
@@ -42,6 +43,7 @@ class Usage(CodeHistogram):
         return quantize.usage(self.counts)
 
 
+@flax.struct.dataclass
 class Perplexity(CodeHistogram):
     """exp of the entropy of the code distribution, in [1, K]."""
 

@@ -75,7 +75,7 @@ def make_train_step(
     return train_step
 
 
-def make_inner_step(objective: Objective, optimizers: Parts, *, straight_through: str) -> TrainStep:
+def make_inner_step(objective: Objective, optimizers: Parts) -> TrainStep:
     """An inner step alone, for several inner updates to one outer update.
 
     A step of its own, not a branch inside train_step: XLA's CPU backend runs the convolutions
@@ -84,16 +84,15 @@ def make_inner_step(objective: Objective, optimizers: Parts, *, straight_through
     Args:
       objective: L.
       optimizers: Optax transformations of the auto-encoder and the codebook.
-      straight_through: a key of STRAIGHT_THROUGH.
 
     Returns:
       inner_step(state, batch, _) -> (state, metrics), as make_train_step's, without the outer
       level's metrics; the codebook stays and the outer batch is not read.
     """
-    inner_kind, _ = STRAIGHT_THROUGH[straight_through]
 
     def inner_step(state, batch, _):
-        loss_on_batch = _loss_on(batch, objective, state.batch_stats, inner_kind)
+        # The estimators differ in the gradient of phi alone.
+        loss_on_batch = _loss_on(batch, objective, state.batch_stats, "encoder")
         (loss, outputs), gradient = jax.value_and_grad(loss_on_batch, has_aux=True)(*state.params)
         theta, theta_state = _update(
             optimizers.autoencoder,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 def silence() -> None:
@@ -14,6 +12,9 @@ def silence() -> None:
     # Its failures reach the user as exceptions of mq_jax.checkpoint instead.
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).addFilter(_is_not_chatter)
+    # For good: a save fails in the background, at any time.
+    if not isinstance(sys.unraisablehook, _ReportOthers):
+        sys.unraisablehook = _ReportOthers(sys.unraisablehook)
 
 
 def one_line(error: BaseException) -> str:
@@ -25,20 +26,15 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}"
 
 
-@contextmanager
-def abandoned_reads_unreported() -> Iterator[None]:
-    """Drops a traceback for each read that ends after another one has failed the restore."""
-    report = sys.unraisablehook
+class _ReportOthers:
+    """Drops a traceback for each read or write that ends after another one has failed."""
 
-    def report_others(unraisable):
+    def __init__(self, report):
+        self._report = report
+
+    def __call__(self, unraisable) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
-            report(unraisable)
-
-    sys.unraisablehook = report_others
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
+            self._report(unraisable)
 
 
 def _is_not_chatter(record: logging.LogRecord) -> bool:

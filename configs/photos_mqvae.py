@@ -10,9 +10,10 @@ from configs import base
 
 
 def get_config():
-    """Minutes on two CPU cores."""
+    """Minutes on two CPU cores: a third of the residual blocks, a larger learning rate."""
     config = base.get_config()
-    config.train.steps = 600
+    config.model.blocks = 2
+    config.train.steps = 800
     config.train.batch_size = 16
     config.train.learning_rate = 1e-3
     config.train.log_every = 20

@@ -29,8 +29,10 @@ from mq_jax.data.sources import open_source
 from mq_jax.quantize import nearest_codeword
 from mq_jax.validate import validate
 
+DEFAULT_CONFIG = "configs/cifar10_mqvae.py"
+
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/cifar10_mqvae.py", "The experiment.", lock_config=True
+    "config", DEFAULT_CONFIG, "The experiment.", lock_config=True
 )
 _PART = flags.DEFINE_enum("part", "step", ("step", "pieces", "input", "startup"), "What to time.")
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "Interleaved rounds; medians count.", lower_bound=1)
@@ -68,7 +70,7 @@ def bench_step(config: ConfigDict) -> None:
         rate = flops / seconds / 1e9
         rows.append(
             [
-                f"{kinds[0]} ({kinds[1]})",
+                f"{kinds[0]}, {kinds[1]}",
                 *(f"{flops / 1e9:.2f}", f"{flops / base_flops:.2f}"),
                 *(f"{seconds * 1e3:.0f}", f"{seconds / base:.2f}"),
                 *(f"{rate:.0f}", f"{rate / peak:.0%}"),
@@ -77,7 +79,7 @@ def bench_step(config: ConfigDict) -> None:
     console.print_table(
         f"Train steps, batch {config.train.batch_size}, K {config.codebook.size}, medians of "
         f"{_ROUNDS.value}; a matrix product runs at {peak:.0f} GFLOP/s",
-        ["step", "GFLOP", "over joint", "ms", "over joint", "GFLOP/s", "of product"],
+        ["step, straight-through", "GFLOP", "/joint", "ms", "/joint", "GFLOP/s", "of product"],
         rows,
     )
 
@@ -248,7 +250,7 @@ def _seconds_to_line(command, environment, start) -> float:
 def run() -> None:
     """Parses the command line and runs one part."""
     try:
-        commandline.parse(sys.argv)
+        commandline.parse(sys.argv, DEFAULT_CONFIG)
         validate(_CONFIG.value)
     except (commandline.UsageError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -15,11 +15,12 @@ class UsageError(Exception):
     """The command line asks for something that is not there; the message says what and where."""
 
 
-def parse(argv: Sequence[str]) -> list[str]:
+def parse(argv: Sequence[str], default_config: str | None = None) -> list[str]:
     """Parses absl flags, after a look at what ml_collections would answer with a traceback.
 
     Args:
       argv: the program's name and its arguments.
+      default_config: the configuration file of a program that does not ask for one.
 
     Returns:
       Arguments that are no flags.
@@ -28,7 +29,7 @@ def parse(argv: Sequence[str]) -> list[str]:
       UsageError: an unknown flag or configuration field, a value of the wrong type, or a
         configuration file that is missing or fails.
     """
-    path = _flag_value(argv, "config")
+    path = _flag_value(argv, "config") or default_config
     if path is not None:
         _check_overrides(argv, path, _load(path))
     elif overrides := [argument for argument in argv[1:] if _overridden(argument)]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import tqdm
 from absl import logging as absl_logging
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -95,9 +96,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
       columns: heads; the first column is left-aligned, the others right-aligned.
       rows: cells.
     """
-    table = Table(title=title, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    # Not as the table's own title, which is broken to the width of the table.
+    print(title)
+    # A file has no width; 80 columns, the fallback, would cut the wider tables.
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

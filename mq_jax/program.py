@@ -110,6 +110,8 @@ def _start(config, built):
 def _step_metrics(config, built, state):
     """Shapes and dtypes of the train step's metrics, by name."""
     images = _batch(config, jnp.float32, None)
+    # Without their shardings the shapes are the same at each call, and JAX traces the step once.
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
     return jax.eval_shape(built.train_step, state, images, images)[1]
 
 

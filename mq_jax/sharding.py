@@ -37,8 +37,9 @@ def shard_batch(mesh: Mesh, batch: Any) -> Any:
     Returns:
       The tree with global arrays [B, ...].
     """
+    # Copied: JAX would keep what it aliases, such as memory that a worker process shares.
     return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(split(mesh), np.asarray(rows)), batch
+        lambda rows: jax.make_array_from_process_local_data(split(mesh), np.array(rows)), batch
     )
 
 

@@ -5,6 +5,10 @@ same whichever thread or worker process computes it and wherever the stream star
 of process p are rows p·b to (p+1)·b of the global batch. So the step number alone restores it.
 """
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 
 import grain
@@ -69,7 +73,8 @@ def train_stream(
         _accept_default_flags()
         # Grain cannot set the state of several workers; an index shift does the same.
         stream = batches[start:].to_iter_dataset(_read_options(threads, buffer))
-        return iter(stream.mp_prefetch(grain.MultiprocessingOptions(workers, buffer)))
+        options = grain.MultiprocessingOptions(workers, buffer)
+        return iter(stream.mp_prefetch(options, worker_init_fn=_attach_worker))
     iterator = iter(batches.to_iter_dataset(_read_options(threads, buffer)))
     iterator.set_state({"next_index": start})
     return iterator
@@ -192,6 +197,20 @@ def _local_size(source: Source, batch_size: int, process_index: int, process_cou
             f"processes, {process_count}."
         )
     return batch_size // process_count
+
+
+def _attach_worker(index: int, count: int) -> None:
+    """Makes a worker process live exactly as long as the main process wants it."""
+    # A terminal's Ctrl-C reaches every process, and the main one still needs its batches to save.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends a worker whose main process was killed."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _accept_default_flags() -> None:

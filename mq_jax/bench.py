@@ -237,8 +237,9 @@ def _write_jpegs(folder: pathlib.Path) -> None:
 
 def _seconds_to_line(command, environment, start) -> float:
     """Seconds from a command to the line of its log that starts so."""
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     started = time.perf_counter()
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         found = next((line for line in process.stderr if line.startswith(start)), None)
         seconds = time.perf_counter() - started
         process.stderr.read()

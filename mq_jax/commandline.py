@@ -29,7 +29,8 @@ def parse(argv: Sequence[str], default_config: str | None = None) -> list[str]:
       UsageError: an unknown flag or configuration field, a value of the wrong type, or a
         configuration file that is missing or fails.
     """
-    path = _flag_value(argv, "config") or default_config
+    given = _flag_value(argv, "config")
+    path = default_config if given is None else given
     if path is not None:
         _check_overrides(argv, path, _load(path))
     elif overrides := [argument for argument in argv[1:] if _overridden(argument)]:

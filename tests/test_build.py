@@ -1,0 +1,98 @@
+"""From a configuration to steps: how many, and who moves how far."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+import runs
+
+from mq_jax.build import build, init_state, total_steps
+
+
+@pytest.mark.parametrize(
+    "steps, epochs, batch_size, images, expected",
+    [
+        (12, 90, 64, 50_000, 12),
+        (0, 90, 64, 50_000, 90 * 50_000 // 64),
+        (0, 1, 8, 8, 1),
+        (0, 3, 8, 10, 3),
+        (0, 1, 8, 15, 1),
+    ],
+)
+def test_steps_are_as_given_or_whole_batches_of_all_epochs(
+    steps, epochs, batch_size, images, expected
+):
+    config = runs.configure(train__steps=steps, train__epochs=epochs, train__batch_size=batch_size)
+    assert total_steps(config, images) == expected
+
+
+def test_epochs_without_one_whole_batch_are_refused():
+    config = runs.configure(train__steps=0, train__epochs=1, train__batch_size=8)
+    with pytest.raises(ValueError, match="config.train.epochs is 1 over 7 images, .* batch of 8"):
+        total_steps(config, 7)
+
+
+# The single-level step compiles fastest; what is frozen or scaled is the same in all.
+JOINT = {
+    "train__hypergradient": "joint",
+    "train__warmup": 0.0,
+    "outer__kind": "sgd",
+    "outer__b1": 0.0,
+}
+
+
+@functools.cache
+def before_and_after(**changes):
+    """Parameters before and after the first step, as (theta, phi) of arrays by name."""
+    config = runs.configure(**JOINT, **changes)
+    built = build(config, 100)
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 32, 32, 3)).astype(np.float32)
+
+    def both():
+        state = init_state(built, config)
+        return state.params, built.train_step(state, images, images)[0].params
+
+    with runs.programs_shared():
+        return [[named(part) for part in params] for params in jax.jit(both)()]
+
+
+def named(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(k, simple=True, separator="/"): np.asarray(v) for k, v in leaves}
+
+
+def test_a_frozen_embedding_keeps_every_bit_while_the_net_moves():
+    (_, phi), (_, moved) = before_and_after(
+        codebook__kind="linear", codebook__train_embedding=False
+    )
+    assert moved["embedding"].tobytes() == phi["embedding"].tobytes()
+    nets = set(phi) - {"embedding"}
+    assert nets and all((moved[name] != phi[name]).any() for name in nets)
+
+
+def test_a_trained_embedding_moves_with_the_net():
+    (_, phi), (_, moved) = before_and_after(codebook__kind="linear")
+    assert all((moved[name] != phi[name]).any() for name in phi)
+
+
+def test_the_ratio_scales_the_step_of_the_codebook_alone():
+    (_, phi), (theta_1, phi_1) = before_and_after(codebook__kind="linear")
+    _, (theta_3, phi_3) = before_and_after(codebook__kind="linear", outer__learning_rate_ratio=3.0)
+    for name in theta_1:
+        np.testing.assert_array_equal(theta_1[name], theta_3[name])
+    for name in phi:
+        single, triple = phi_1[name] - phi[name], phi_3[name] - phi[name]
+        assert np.abs(single).max() > 1e-5
+        np.testing.assert_allclose(triple, 3 * single, rtol=1e-2, atol=1e-6)
+
+
+def test_the_seed_decides_the_start():
+    def start(seed):
+        config = runs.configure(**JOINT, seed=seed)
+        return init_state(build(config, 1), config).params
+
+    with runs.quick_compilation():
+        first, other = (named(params) for params in jax.jit(lambda: (start(0), start(1)))())
+    drawn = [name for name in first if name.endswith(("kernel", "embedding"))]
+    assert len(drawn) > 3 and all((first[name] != other[name]).any() for name in drawn)

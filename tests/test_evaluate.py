@@ -1,0 +1,249 @@
+"""Evaluation: the numbers against NumPy's, what counts, and the mode of the program."""
+
+import json
+import pathlib
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+
+from mq_jax import inputs
+from mq_jax.build import build, init_state
+from mq_jax.evaluate import Evaluator
+from mq_jax.sharding import make_mesh
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+COUNT, BAD = 13, 5
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of 13 images of noise, one of which is damaged."""
+    directory = runs.write_images(tmp_path_factory.mktemp("images"), COUNT)
+    path = sorted(pathlib.Path(directory).glob("*/*.png"))[BAD]
+    path.write_bytes(path.read_bytes()[:500])
+    return directory
+
+
+def configure(images, **changes):
+    given = {"data__source": "folder", "data__dir": images, "data__eval_split": "all"}
+    # Wide kernels and codewords from N(0, 1) use many codes without training.
+    wide = {"codebook__kind": "embedding", "model__init_std": 0.5, "data__max_bad_share": 0.1}
+    return runs.configure(**{**given, **wide, **changes})
+
+
+@pytest.fixture(scope="module")
+def model(images):
+    """(objective, state), its running statistics unlike those of any batch."""
+    config = configure(images)
+    built = build(config, 1)
+    with runs.programs_shared():
+        state = jax.jit(lambda: init_state(built, config))()
+    rng = np.random.default_rng(0)
+
+    def shifted(leaf):
+        return leaf + rng.uniform(0, 0.3, leaf.shape).astype(np.float32)
+
+    return built.objective, state.replace(batch_stats=jax.tree.map(shifted, state.batch_stats))
+
+
+def evaluate(config, model):
+    objective, state = model
+    with runs.programs_shared():
+        evaluator = Evaluator(config, objective, inputs.open_evaluation(config), make_mesh())
+        return evaluator.run(state)
+
+
+@pytest.fixture(scope="module")
+def found(images, model):
+    return evaluate(configure(images), model)
+
+
+@pytest.fixture(scope="module")
+def expected(images, model):
+    """The readable images and their reconstructions, and the four numbers, by NumPy."""
+    objective, state = model
+    source = inputs.open_evaluation(configure(images))
+    originals = np.stack([source[i].image for i in range(COUNT) if i != BAD])
+    x = originals / 127.5 - 1
+    variables = {"params": state.params.autoencoder, "batch_stats": state.batch_stats}
+
+    def run(method, argument):
+        module = objective.autoencoder
+        f = jax.jit(lambda a: module.apply(variables, a, train=False, method=method))
+        return np.asarray(f(argument.astype(np.float32)), np.float64)
+
+    z = run("encode", x)
+    codewords = np.asarray(objective.codewords(state.params.codebook), np.float64)
+    distances = np.square(z[..., None, :] - codewords).sum(-1)
+    codes = distances.argmin(-1)
+    x_hat = run("decode", codewords[codes])
+    mse = np.square(x - x_hat).mean((1, 2, 3))
+    clipped = np.square(x - x_hat.clip(-1, 1)).mean((1, 2, 3))
+    share = np.bincount(codes.ravel(), minlength=len(codewords)) / codes.size
+    values = {
+        "eval/mse": mse.mean(),
+        "eval/psnr": (20 * np.log10(2) - 10 * np.log10(clipped)).mean(),
+        "eval/usage": (share > 0).mean(),
+        "eval/perplexity": np.exp(-sum(p * np.log(p) for p in share if p)),
+    }
+    return originals, np.rint((x_hat.clip(-1, 1) + 1) * 127.5), values
+
+
+def test_the_numbers_are_numpys_over_the_readable_images_alone(found, expected):
+    _, _, values = expected
+    assert found.scalars == pytest.approx(values, rel=1e-5)
+    assert 0.5 < values["eval/usage"] and 4 < values["eval/perplexity"] < 16
+
+
+def test_the_picture_shows_images_spread_over_the_set_over_their_reconstructions(found, expected):
+    originals, reconstructions, _ = expected
+    assert found.picture.shape == (66, 3 * 34 - 2, 3)
+    for column, index in enumerate([0, 5, 11]):  # Records 0, 6 and 12; record 5 is damaged.
+        left = column * 34
+        np.testing.assert_array_equal(found.picture[:32, left : left + 32], originals[index])
+        below = found.picture[34:, left : left + 32].astype(float)
+        assert np.abs(below - reconstructions[index]).max() <= 1
+    assert (found.picture[32:34] == 255).all() and (found.picture[:, 32:34] == 255).all()
+
+
+@pytest.mark.parametrize("changes", [{"eval__batch_size": 16}, {"data__threads": 0}])
+def test_batches_and_threads_do_not_change_the_numbers(images, model, found, changes):
+    other = evaluate(configure(images, **changes), model)
+    assert other.scalars == pytest.approx(found.scalars, rel=1e-5)
+    np.testing.assert_array_equal(other.picture[:32], found.picture[:32])
+
+
+def test_an_evaluation_repeats_bit_for_bit_and_leaves_the_state_alone(images, model):
+    objective, state = model
+    before = [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, state.batch_stats))]
+    config = configure(images)
+    with runs.programs_shared():
+        evaluator = Evaluator(config, objective, inputs.open_evaluation(config), make_mesh())
+        first, second = evaluator.run(state), evaluator.run(state)
+    assert first.scalars == second.scalars
+    np.testing.assert_array_equal(first.picture, second.picture)
+    after = jax.tree.leaves((state.params, state.batch_stats))
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+def test_a_bad_image_is_named_and_too_many_are_refused(images, model, caplog):
+    evaluate(configure(images), model)
+    (message,) = [r.getMessage() for r in caplog.records if "Unreadable" in r.getMessage()]
+    name = inputs.open_evaluation(configure(images)).name(BAD)
+    assert message.startswith(f"Unreadable image 1 of at most 1: {name}: ")
+    with pytest.raises(ValueError, match="1 of 13 images cannot be read"):
+        evaluate(configure(images, data__max_bad_share=0.0), model)
+
+
+# The mode of the program.
+
+
+def evaluated(outcome):
+    """The step and the numbers that an evaluation printed."""
+    assert outcome.code == 0, outcome.err
+    title, *rest = outcome.out.splitlines()
+    step = re.match(r"step (\d+), ", title)[1]
+    table = runs.Outcome(0, "\n".join(rest), "")
+    return int(step), runs.table_row(table, f"step {step}")[1:]
+
+
+def logged(folder, step):
+    (row,) = [row for row in runs.metrics(folder) if row["step"] == step]
+    shown = ("mse:.4f", "psnr:.2f", "usage:.1%", "perplexity:.1f")
+    return [format(row[f"eval/{s.split(':')[0]}"], s.split(":")[1]) for s in shown]
+
+
+def state_of(folder):
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def test_evaluate_mode_without_a_config_gives_what_training_logged():
+    _, folder = runs.finished()
+    (folder / "evaluation.png").unlink(missing_ok=True)
+    before = state_of(folder)
+    outcome = runs.program("--mode=evaluate", f"--workdir={folder}")
+    assert (outcome.code, outcome.err) == (0, "")
+    step, numbers = evaluated(outcome)
+    assert numbers == logged(folder, step)
+    rows = [row for row in runs.metrics(folder)[1:] if "eval/mse" in row]
+    assert step == min(rows, key=lambda row: row["eval/mse"])["step"]
+    assert f"step {step}, photos validation, 10 images" in outcome.out
+    assert outcome.out.splitlines()[-1].endswith(f": {folder}/evaluation.png")
+    picture = np.asarray(Image.open(folder / "evaluation.png"))
+    trained = np.asarray(Image.open(folder / "reconstructions" / f"{step:08d}.png"))
+    np.testing.assert_array_equal(picture, trained)
+    (folder / "evaluation.png").unlink()
+    assert state_of(folder) == before
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A copy of a finished run."""
+    return shutil.copytree(runs.finished()[1], tmp_path / "run")
+
+
+def test_evaluate_mode_takes_another_split_and_changes_no_other_file(finished):
+    before = state_of(finished / "checkpoints"), (finished / "config.json").read_text()
+    given = runs.arguments(**runs.WHOLE, data__eval_split="train[:24]", data__flip=0.0)
+    outcome = runs.cli("--mode=evaluate", f"--workdir={finished}", *given)
+    assert outcome.code == 0, outcome.err
+    assert "photos train[:24], 24 images" in outcome.out
+    step, numbers = evaluated(outcome)
+    assert numbers != logged(finished, step)
+    assert before == (state_of(finished / "checkpoints"), (finished / "config.json").read_text())
+
+
+def test_evaluate_mode_refuses_the_config_of_another_model(finished):
+    given = runs.arguments(**{**runs.WHOLE, "codebook__size": 32})
+    outcome = runs.cli("--mode=evaluate", f"--workdir={finished}", *given)
+    assert outcome.code == 1 and len(outcome.err.splitlines()) == 1
+    assert "codebook.size: 16 in the workdir, 32 now" in outcome.err
+
+
+def test_evaluate_mode_takes_the_best_checkpoint_not_the_last(tmp_path):
+    config = runs.configure()
+    with runs.signalled_after(10):
+        assert runs.train_here(config, tmp_path) == "SIGTERM"
+    assert runs.checkpoint_steps(tmp_path)[-1] == 10
+    outcome = runs.cli("--mode=evaluate", f"--workdir={tmp_path}")
+    assert outcome.code == 0, outcome.err
+    step, numbers = evaluated(outcome)
+    assert step in (4, 8) and numbers == logged(tmp_path, step)
+
+
+def test_evaluate_mode_takes_the_last_checkpoint_where_none_was_evaluated(tmp_path):
+    with runs.signalled_after(2):
+        runs.train_here(runs.configure(), tmp_path)
+    outcome = runs.cli("--mode=evaluate", f"--workdir={tmp_path}")
+    assert outcome.code == 0 and "step 2, photos validation" in outcome.out
+
+
+def test_evaluate_mode_does_not_ask_for_the_devices_of_the_training(finished):
+    config = json.loads((finished / "config.json").read_text())
+    config["train"]["batch_size"] = 3
+    (finished / "config.json").write_text(json.dumps(config))
+    outcome = runs.cli("--mode=evaluate", f"--workdir={finished}")
+    assert outcome.code == 0, outcome.err
+
+
+def test_evaluate_mode_without_checkpoints_gets_one_line(finished):
+    shutil.rmtree(finished / "checkpoints")
+    before = state_of(finished)
+    outcome = runs.cli("--mode=evaluate", f"--workdir={finished}")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == f"error: {finished}/checkpoints has no checkpoint; train first.\n"
+    assert state_of(finished) == before
+
+
+def test_evaluate_mode_without_a_run_gets_one_line_and_leaves_nothing(tmp_path):
+    outcome = runs.cli("--mode=evaluate", f"--workdir={tmp_path / 'w'}")
+    assert (outcome.code, outcome.out) == (1, "")
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ") and f"{tmp_path}/w/config.json does not exist" in line
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,243 @@
+"""A run that is cut off, however, ends as if it had not been: bit for bit."""
+
+import contextlib
+import functools
+import os
+import re
+import shlex
+import shutil
+import signal
+import threading
+from unittest import mock
+
+import pytest
+import runs
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mq_jax.console import Progress
+from mq_jax.writers import Writers
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+KILLED = -signal.SIGKILL
+
+
+# In processes of their own.
+
+
+def test_an_interrupted_program_saves_says_how_to_go_on_and_ends_as_one_that_was_not(tmp_path):
+    _, whole = runs.finished()
+    folder = tmp_path / "my run"
+    command = [*runs.arguments(**runs.WHOLE), f"--workdir={folder}"]
+    for number, steps, reached, workers in [(signal.SIGINT, 3, 3, 1), (signal.SIGTERM, 4, 7, 0)]:
+        command = [*command[:-1], f"--config.data.workers={workers}", command[-1]]
+        outcome = runs.program(*command, at=f"step:{steps}", number=number)
+        assert (outcome.code, outcome.out) == (0, ""), outcome.err
+        assert "Traceback" not in outcome.err and "leaked" not in outcome.err
+        assert f"{number.name}: finishing this step, then saving" in outcome.err
+        *_, saved, to_go_on = outcome.err.splitlines()
+        assert saved == f"{number.name}: saved. To go on:"
+        assert shlex.split(to_go_on)[1:] == ["-m", "mq_jax.main", *command]
+        assert runs.checkpoint_steps(folder)[-1] == reached
+    outcome = runs.program(*command)
+    assert outcome.code == 0, outcome.err
+    assert "Going on from the checkpoint of step 7" in outcome.err
+    runs.assert_same_run(folder, whole)
+
+
+def test_a_program_killed_three_times_ends_as_one_that_was_not(tmp_path):
+    _, whole = runs.finished()
+    folder = tmp_path / "killed"
+    command = [*runs.arguments(**runs.WHOLE), f"--workdir={folder}"]
+    start = functools.partial(runs.program, *command)
+
+    # After the first line of training.
+    assert start(at="line:3").code == KILLED
+    assert [row["step"] for row in runs.metrics(folder)] == [0, 3]
+    assert runs.checkpoint_steps(folder) == []
+    # In the middle of it. Nobody is left to end the worker processes.
+    assert start("--config.data.workers=1", at="step:7").code == KILLED
+    assert runs.checkpoint_steps(folder) in ([4], [4, 5])
+    # With all arrays written, and the checkpoint not yet in its place.
+    assert start(at="save:8").code == KILLED
+    assert (folder / "checkpoints" / "8.orbax-checkpoint-tmp").is_dir()
+    last = start()
+    assert last.code == 0 and "Traceback" not in last.err, last.err
+    assert re.search(r"Skipping the damaged checkpoint \S*/8\.orbax.* never finished", last.err)
+
+    runs.assert_same_run(folder, whole)
+    # TensorBoard shows each number once, too.
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    for name in ("inner/loss", "outer/loss", "eval/mse"):
+        rows = [row["step"] for row in runs.metrics(folder) if name in row]
+        assert [event.step for event in events.Scalars(name)] == rows
+
+
+# In this process.
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run from beginning to end."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert runs.cli(*runs.arguments(), f"--workdir={folder}").code == 0
+    return folder
+
+
+@contextlib.contextmanager
+def copied_on_the_way(folder, target):
+    """Copies of a run's folder at many moments, as `kill -9` would leave it: yields their list."""
+    lock, copies = threading.Lock(), []
+    write_scalars, rename = Writers.write_scalars, os.rename
+
+    def copy(moment):
+        with lock:
+            place = target / f"{len(copies):02d}-{moment}"
+            # A file may go while the tree is copied, since the other thread does not wait.
+            for _ in range(100):
+                try:
+                    shutil.rmtree(place, ignore_errors=True)
+                    copies.append(shutil.copytree(folder, place))
+                    return
+                except (shutil.Error, FileNotFoundError):
+                    continue
+
+    def write_scalars_and_copy(self, step, scalars):
+        write_scalars(self, step, scalars)
+        if step in (3, 4, 8, 12):
+            copy(f"line-{step}")
+
+    def copy_and_rename(source, destination):
+        if re.search(r"/\d+\.orbax-checkpoint-tmp$", str(source)):
+            copy(f"save-{os.path.basename(destination)}")
+        rename(source, destination)
+
+    with (
+        mock.patch.object(Writers, "write_scalars", write_scalars_and_copy),
+        mock.patch.object(os, "rename", copy_and_rename),
+    ):
+        yield copies
+
+
+def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(tmp_path, whole):
+    with copied_on_the_way(tmp_path / "run", tmp_path) as copies:
+        runs.train_here(runs.configure(), tmp_path / "run")
+    moments = {path.name[3:] for path in copies}
+    saves = {f"save-{step}" for step in (4, 5, 8, 10, 12)}
+    assert moments == saves | {f"line-{step}" for step in (3, 4, 8, 12)}
+    for folder in copies:
+        assert runs.train_here(runs.configure(), folder) == "finished"
+        runs.assert_same_run(folder, whole)
+
+
+def test_a_run_interrupted_before_its_first_step_ends_as_one_that_was_not(tmp_path, whole):
+    write_scalars = Writers.write_scalars
+
+    def write_scalars_and_signal(self, step, scalars):
+        write_scalars(self, step, scalars)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with mock.patch.object(Writers, "write_scalars", write_scalars_and_signal):
+        assert runs.train_here(runs.configure(), tmp_path) == "SIGINT"
+    assert runs.checkpoint_steps(tmp_path) == [0]
+    assert runs.train_here(runs.configure(), tmp_path) == "finished"
+    runs.assert_same_run(tmp_path, whole)
+
+
+def test_a_second_signal_ends_the_program_at_once_without_a_traceback(tmp_path, whole):
+    def signal_twice(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    given = [*runs.arguments(), f"--workdir={tmp_path / 'w'}"]
+    with mock.patch.object(Progress, "advance", signal_twice):
+        outcome = runs.cli(*given)
+    assert (outcome.code, outcome.out) == (130, "")
+    last = outcome.err.splitlines()[-1]
+    assert last == "Stopped at once; the same command goes on from the last checkpoint."
+    assert "Traceback" not in outcome.err
+    assert runs.cli(*given).code == 0
+    runs.assert_same_run(tmp_path / "w", whole)
+
+
+def truncate_arrays(folder):
+    for path in folder.glob("tree/**/d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "truncated arrays": truncate_arrays,
+    "no commit marker": lambda folder: (folder / "commit_success.txt").unlink(),
+    "an empty folder": lambda folder: [shutil.rmtree(folder), folder.mkdir()],
+}
+
+
+# Reads that were given up are no trouble of the run, and would be printed by Python itself.
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_last_checkpoint_is_skipped_with_one_line_and_costs_nothing(
+    tmp_path, whole, damage
+):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    DAMAGES[damage](folder / "checkpoints" / "12")
+    outcome = runs.cli(*runs.arguments(), f"--workdir={folder}")
+    assert outcome.code == 0, outcome.err
+    (line,) = [line for line in outcome.err.splitlines() if "damaged" in line]
+    assert line.startswith(f"Skipping the damaged checkpoint {folder}/checkpoints/12 (")
+    assert "Going on from the checkpoint of step 10" in outcome.err
+    assert (folder / "checkpoints" / "damaged-12").is_dir()
+    runs.assert_same_run(folder, whole)
+
+
+def test_a_run_with_nothing_but_damage_gets_one_line_and_is_left_alone(tmp_path, whole):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    steps = runs.checkpoint_steps(folder)
+    for step in steps:
+        truncate_arrays(folder / "checkpoints" / str(step))
+    before = (folder / "metrics.jsonl").read_bytes()
+    outcome = runs.cli(*runs.arguments(), f"--workdir={folder}")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.splitlines()[-1].startswith("error: ") and "Traceback" not in outcome.err
+    assert runs.checkpoint_steps(folder) == steps
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def contents(folder):
+    """Every file but those that only grow."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    relative = {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    return {k: v for k, v in relative.items() if not k.startswith(("tensorboard/", "train.log"))}
+
+
+def test_a_finished_run_stays_as_it_is_and_shows_its_table_again(tmp_path, whole):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    outcomes = [runs.cli(*runs.arguments(), f"--workdir={folder}") for _ in range(2)]
+    assert [outcome.code for outcome in outcomes] == [0, 0]
+    assert contents(folder) == contents(whole)
+    assert "Training finished" in outcomes[0].out and "end (step 12)" in outcomes[0].out
+    assert outcomes[0].out == outcomes[1].out
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("eval/mse")] == [0, 4, 8, 12]
+
+
+def test_another_configuration_is_refused_with_every_field_that_differs(tmp_path, whole):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    before = contents(folder), (folder / "train.log").read_bytes()
+    other = {"seed": 1, "train__learning_rate": 0.5, "model__channels": "(8,)"}
+    outcome = runs.cli(*runs.arguments(**other), f"--workdir={folder}")
+    assert (outcome.code, outcome.out) == (1, "")
+    (line,) = outcome.err.splitlines()
+    assert line.startswith(f"error: {folder} belongs to a run with another configuration (")
+    assert "model.channels: [4] in the workdir, [8] now" in line
+    assert "seed: 0 in the workdir, 1 now" in line
+    assert "train.learning_rate: 0.01 in the workdir, 0.5 now" in line
+    assert "steps" not in line
+    assert (contents(folder), (folder / "train.log").read_bytes()) == before
+
+
+def test_where_the_data_lies_and_how_it_is_read_may_differ(tmp_path, whole):
+    with runs.signalled_after(6):
+        runs.train_here(runs.configure(), tmp_path)
+    other = {"data__dir": "/elsewhere", "data__threads": 3}
+    assert runs.cli(*runs.arguments(**other), f"--workdir={tmp_path}").code == 0
+    runs.assert_same_run(tmp_path, whole)

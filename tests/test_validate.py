@@ -1,0 +1,211 @@
+"""What a configuration may hold, and that every experiment holds it."""
+
+import ast
+import re
+import shlex
+
+import pytest
+import runs
+from absl.testing import flagsaver
+from ml_collections import ConfigDict
+
+from configs import base
+from mq_jax import commandline, mq
+from mq_jax.models import codebook
+from mq_jax.validate import RULES, suggestion, validate
+
+# ml_collections loads a configuration file in a way that Python 3.12 drops.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+EXPERIMENTS = sorted(
+    path.stem
+    for path in (runs.ROOT / "configs").glob("*.py")
+    if path.stem not in ("__init__", "base")
+)
+
+
+def flat(config, prefix=""):
+    names = {}
+    for key, value in config.items():
+        inside = isinstance(value, ConfigDict)
+        names |= flat(value, f"{prefix}{key}.") if inside else {prefix + key: value}
+    return names
+
+
+def docstring(experiment):
+    text = (runs.ROOT / "configs" / f"{experiment}.py").read_text()
+    return ast.get_docstring(ast.parse(text))
+
+
+def test_there_are_experiments():
+    assert {"cifar10_mqvae", "celeba_mqvae", "folder_mqvae", "photos_mqvae"} <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_is_valid_and_locked(experiment):
+    config = runs.experiment(experiment)
+    validate(config)
+    assert config.is_locked
+    with pytest.raises(AttributeError, match="stepz"):
+        config.train.stepz = 1
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_header_of_every_experiment_has_a_command_that_parses(experiment, monkeypatch):
+    commands = re.compile(r"^ *(python -m mq_jax\.main(?:.*\\\n)*.*)$", re.MULTILINE)
+    (command,) = commands.findall(docstring(experiment))
+    words = shlex.split(command)
+    assert words[:4] == ["python", "-m", "mq_jax.main", f"--config=configs/{experiment}.py"]
+    assert any(word.startswith("--workdir=") for word in words)
+    monkeypatch.chdir(runs.ROOT)
+    monkeypatch.setattr("sys.argv", words[2:])
+    with flagsaver.flagsaver():
+        assert commandline.parse(words[2:]) == ["mq_jax.main"]
+
+
+def test_the_base_has_exactly_the_fields_that_have_rules():
+    assert set(flat(base.get_config())) == set(RULES)
+
+
+def test_every_field_of_the_base_has_a_comment():
+    lines = (runs.ROOT / "configs" / "base.py").read_text().splitlines()
+    fields = [line for line in lines if re.match(r" +config(\.\w+)+ = (?!ConfigDict\(\))", line)]
+    # The fields of an optimizer are written once and stand twice, and each has one of its own.
+    shared = sum(name.startswith("inner.") for name in RULES) - 1
+    assert len(fields) == len(RULES) - shared + 2
+    assert [line for line in fields if not re.search(r"  # \S", line)] == []
+
+
+def test_the_base_itself_is_no_experiment():
+    with pytest.raises(ValueError, match="config.data.source is ''; expected tfds:NAME, folder"):
+        validate(base.get_config())
+
+
+# Field, a value that it must not have, and what the error says beside both.
+BAD_VALUES = [
+    ("seed", -1, "a whole number in [0, 2^32)"),
+    ("seed", 2**32, "a whole number in [0, 2^32)"),
+    ("model.channels", (), "a tuple of positive whole numbers"),
+    ("model.channels", (32, 0), "a tuple of positive whole numbers"),
+    ("model.channels", (32, 1.5), "a tuple of positive whole numbers"),
+    ("model.blocks", -1, "a whole number of at least 0"),
+    ("model.init_std", 0.0, "a number in (0, inf)"),
+    ("codebook.kind", "mpl", "one of mlp, mlp-relu, linear, basis, embedding"),
+    ("codebook.size", 0, "a whole number of at least 1"),
+    ("train.steps", -5, "a whole number of at least 0"),
+    ("train.batch_size", 0, "a whole number of at least 1"),
+    ("train.hypergradient", "exact", "one of unrolled, unrolled-reverse, finite-difference, none"),
+    ("train.straight_through", "decoder", "one of encoder, encoder-and-codewords"),
+    ("train.learning_rate", 0.0, "a number in (0, inf)"),
+    ("train.learning_rate", float("nan"), "a number in (0, inf)"),
+    ("train.learning_rate", float("inf"), "a number in (0, inf)"),
+    ("train.warmup", 1.5, "a number in [0, 1]"),
+    ("train.reconstruction", "l2", "one of mse, l1"),
+    ("train.log_every", 0, "a whole number of at least 1"),
+    ("inner.kind", "adamw", "one of adam, sgd"),
+    ("inner.b1", 1.0, "a number in [0, 1)"),
+    ("outer.clip", -1.0, "a number in [0, inf)"),
+    ("data.source", "tfds:", "tfds:NAME, folder or photos"),
+    ("data.source", "folders", "tfds:NAME, folder or photos"),
+    ("data.train_split", "", "the name of a split"),
+    ("data.filter", "lanczos", "one of area, bilinear"),
+    ("data.flip", 2.0, "a number in [0, 1]"),
+    ("data.max_bad_share", -0.1, "a number in [0, 1]"),
+    ("data.threads", -1, "a whole number of at least 0"),
+    ("eval.pictures", 0, "a whole number of at least 1"),
+]
+
+
+@pytest.mark.parametrize("name, value, expected", BAD_VALUES)
+def test_a_bad_value_is_refused_with_its_field_and_what_is_expected(name, value, expected):
+    config = runs.set_fields(runs.configure(), {name: value})
+    with pytest.raises(ValueError) as caught:
+        validate(config)
+    message = str(caught.value)
+    assert message.startswith(f"config.{name} is {value!r}; expected {expected}")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["train.steps", "model.layer_norm", "data.flip", "codebook.kind"])
+def test_a_value_of_the_wrong_type_is_refused(name):
+    config = runs.configure()
+    with config.ignore_type():
+        runs.set_fields(config, {name: None})
+    with pytest.raises(ValueError, match=f"config.{name} is None; expected"):
+        validate(config)
+
+
+@pytest.mark.parametrize("name", ["train.steps", "codebook.size"])
+def test_true_is_no_number(name):
+    with pytest.raises(ValueError, match=f"config.{name} is True; expected"):
+        validate(runs.set_fields(runs.configure(), {name: True}))
+
+
+# Fields that are right each alone.
+CONTRADICTIONS = [
+    ({"data.image_size": 30, "model.channels": (4, 8)}, "data.image_size is 30", "multiple of 4"),
+    ({"data.eval_image_size": 33}, "data.eval_image_size is 33", "multiple of 2"),
+    ({"inner.eps_root": 0.0}, "inner.eps_root is 0.0", "a positive number"),
+    (
+        {"inner.eps_root": 0.0, "train.hypergradient": "unrolled-reverse"},
+        "inner.eps_root is 0.0",
+        "a positive number",
+    ),
+    (
+        {"train.hypergradient": "joint", "train.straight_through": "encoder-and-codewords-inside"},
+        "train.straight_through is 'encoder-and-codewords-inside'",
+        "train.hypergradient is 'joint'",
+    ),
+    (
+        {"train.hypergradient": "joint", "train.inner_updates": 4},
+        "train.inner_updates is 4",
+        "train.hypergradient is 'joint'",
+    ),
+    (
+        {"train.hypergradient": "joint", "data.disjoint": True},
+        "data.disjoint is True",
+        "train.hypergradient is 'joint'",
+    ),
+]
+
+
+@pytest.mark.parametrize("values, given, expected", CONTRADICTIONS)
+def test_fields_that_contradict_each_other_are_refused(values, given, expected):
+    with pytest.raises(ValueError) as caught:
+        validate(runs.set_fields(runs.configure(), values))
+    assert f"config.{given}" in str(caught.value) and expected in str(caught.value)
+
+
+ALLOWED = [
+    {"inner.eps_root": 0.0, "train.hypergradient": "none"},
+    {"inner.eps_root": 0.0, "inner.kind": "sgd"},
+    {"outer.eps_root": 0.0},
+    {"data.eval_image_size": 0},
+    {"train.learning_rate": 1},
+    *[{"train.hypergradient": kind} for kind in mq.HYPERGRADIENTS],
+    *[{"train.straight_through": kind} for kind in mq.STRAIGHT_THROUGH],
+    *[{"codebook.kind": kind} for kind in codebook.KINDS],
+]
+
+
+@pytest.mark.parametrize("values", ALLOWED)
+def test_what_makes_sense_is_allowed(values):
+    config = runs.configure()
+    with config.ignore_type():
+        runs.set_fields(config, values)
+    validate(config)
+
+
+def test_a_missing_field_and_an_unknown_one_are_named_with_the_nearest():
+    config = runs.configure().unlock()
+    config.train.stepz = 3
+    with pytest.raises(ValueError, match=r"train.stepz is unknown \(did you mean config.train.ste"):
+        validate(config)
+    del config.train.stepz, config.train.steps
+    with pytest.raises(ValueError, match="config.train.steps is missing"):
+        validate(config)
+
+
+def test_a_suggestion_is_made_only_where_one_is_near():
+    assert suggestion("stepz", ["steps", "epochs"]) == " (did you mean steps?)"
+    assert suggestion("x", ["steps", "epochs"]) == ""

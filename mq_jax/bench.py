@@ -250,6 +250,7 @@ def _seconds_to_line(command, environment, start) -> float:
 
 def run() -> None:
     """Parses the command line and runs one part."""
+    commandline.answer_help(__doc__, (_PART, _CONFIG, _ROUNDS, _CORES))
     try:
         commandline.parse(sys.argv, DEFAULT_CONFIG)
         validate(_CONFIG.value)

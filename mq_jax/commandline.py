@@ -46,6 +46,22 @@ def parse(argv: Sequence[str], default_config: str | None = None) -> list[str]:
         raise UsageError(f"{path} or its overrides: {' '.join(str(error).split())}") from error
 
 
+def answer_help(usage: str, own: Sequence[flags.FlagHolder]) -> None:
+    """Prints how a program is called, and ends it, where `--help` or `-h` asks for that.
+
+    Args:
+      usage: the program's docstring.
+      own: its flags; those of the libraries are not worth a user's time.
+    """
+    if not {"--help", "-h"} & set(sys.argv[1:]):
+        return
+    known = [flags.FLAGS[flag.name] for flag in own]
+    lines = [f"  --{flag.name}: {flag.help}" for flag in known]
+    override = "  --config.SECTION.FIELD: Changes a field; configs/base.py explains them all."
+    print("\n".join([usage.strip(), "", *lines, override]))
+    sys.exit(0)
+
+
 def _flag_value(argv, name):
     """The value of `--name=value` or `--name value`, None if it is not given."""
     for position, argument in enumerate(argv[1:], start=1):

@@ -1,4 +1,4 @@
-"""The program: flags, and one dispatch.
+"""Trains and evaluates image tokenizers by Meta-Quantization: flags, and one dispatch.
 
 python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR [--mode=train|evaluate]
 """
@@ -158,19 +158,9 @@ def _use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "mq_jax"))
 
 
-def _help() -> str:
-    """How the program is called."""
-    known = [flags.FLAGS[flag.name] for flag in (_CONFIG, _WORKDIR, _MODE)]
-    lines = [f"  --{flag.name}: {flag.help}" for flag in known]
-    override = "  --config.SECTION.FIELD: Changes a field; configs/base.py explains them all."
-    return "\n".join([*__doc__.strip().splitlines()[2:], *lines, override])
-
-
 def run() -> None:
     """Parses the command line and runs the program."""
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        print(_help())
-        sys.exit(0)
+    commandline.answer_help(__doc__, (_CONFIG, _WORKDIR, _MODE))
     try:
         arguments = commandline.parse(sys.argv)
     except commandline.UsageError as error:

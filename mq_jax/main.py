@@ -128,7 +128,8 @@ def _print_summary(folder: pathlib.Path, ended: str) -> None:
     """The table at the end of a training run, and where to look."""
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if MONITOR in row]
     pictures = sorted((folder / "reconstructions").glob("*.png"))
-    best = min(rows, key=lambda row: row[MONITOR])
+    # Of equals the later, as the checkpoints have it.
+    best = min(rows, key=lambda row: (row[MONITOR], -row["step"]))
     chosen = {"start": rows[0], "end": rows[-1], "best": best}
     named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
     console.print_table(f"Training {ended}: {folder}", *_table(named))

@@ -328,12 +328,7 @@ def _key(config):
 
 
 # Every kind of layer and of step.
-WHOLE = {
-    "model__channels": "(4,8)",
-    "model__blocks": 1,
-    "train__inner_updates": 2,
-    "data__threads": 2,
-}
+WHOLE = {"model__blocks": 1, "train__inner_updates": 2, "data__threads": 2}
 
 
 @functools.cache

@@ -47,7 +47,7 @@ def test_a_run_ends_well_and_says_nothing_on_stderr_but_its_progress():
 def test_a_run_leaves_its_configuration():
     _, folder = runs.finished()
     config = json.loads((folder / "config.json").read_text())
-    assert config["train"]["steps"] == 12 and config["model"]["channels"] == [4, 8]
+    assert config["train"]["steps"] == 12 and config["model"]["channels"] == [4]
     assert config.keys() == runs.configure().to_dict().keys()
 
 

@@ -104,7 +104,7 @@ def copied_on_the_way(folder, target):
 
     def write_scalars_and_copy(self, step, scalars):
         write_scalars(self, step, scalars)
-        if step in (3, 4, 8, 12):
+        if step in (3, 8):
             copy(f"line-{step}")
 
     def copy_and_rename(source, destination):
@@ -124,7 +124,7 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(tmp_path, whole):
         runs.train_here(runs.configure(), tmp_path / "run")
     moments = {path.name[3:] for path in copies}
     saves = {f"save-{step}" for step in (4, 5, 8, 10, 12)}
-    assert moments == saves | {f"line-{step}" for step in (3, 4, 8, 12)}
+    assert moments == saves | {"line-3", "line-8"}
     for folder in copies:
         assert runs.train_here(runs.configure(), folder) == "finished"
         runs.assert_same_run(folder, whole)

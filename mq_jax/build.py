@@ -138,9 +138,7 @@ def _make_objective(config: ConfigDict) -> Objective:
 
 def _make_optimizers(config: ConfigDict, steps: int) -> tuple[optax.GradientTransformation, ...]:
     """The optimizers of theta and of phi, and that of the pullback or None."""
-    updates = {"inner": steps, "outer": steps}
-    if config.train.hypergradient != "joint":
-        updates["outer"] = max(steps // config.train.inner_updates, 1)
+    updates = {"inner": steps, "outer": max(steps // config.train.inner_updates, 1)}
 
     def optimizer(level, **changes):
         fields = {**config[level].to_dict(), **changes}

@@ -10,7 +10,7 @@ import tiny
 from jax import lax
 
 from mq_jax.models.codebook import KINDS, Codebook, uniform_fan_in
-from mq_jax.models.convolution import Upsample, transposed_convolution
+from mq_jax.models.convolution import Upsample, nearest_kernel, transposed_convolution
 from mq_jax.models.vqvae import AutoEncoder
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -62,6 +62,29 @@ def test_it_is_the_transpose_of_the_strided_convolution_with_the_kernel_turned(f
     )
 
 
+@pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (5, 4)])
+def test_its_nearest_kernel_is_nearest_upsampling_and_a_convolution(float64, height, width):
+    images, kernel = normal(0, 2, height, width, 3), normal(1, 3, 3, 3, 5)
+    cotangent = normal(2, 2, 2 * height, 2 * width, 5)
+
+    def plain(images, kernel):
+        doubled = jnp.repeat(jnp.repeat(images, 2, axis=1), 2, axis=2)
+        return lax.conv_general_dilated(
+            doubled, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=LAYOUT
+        )
+
+    def phases(images, kernel):
+        return transposed_convolution(images, nearest_kernel(kernel))
+
+    def value_and_gradients(function):
+        value, pullback = jax.vjp(function, images, kernel)
+        return value, *pullback(cotangent)
+
+    got, want = [tiny.jit(lambda f=f: value_and_gradients(f))() for f in (phases, plain)]
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("use_bias", [False, True])
 def test_upsampling_doubles_the_sides_and_adds_a_bias_where_asked(use_bias):
     layer = Upsample(5, jax.nn.initializers.ones, use_bias)
@@ -108,7 +131,8 @@ def test_the_decoder_mirrors_the_widths_of_the_encoder():
     images, key = jnp.zeros((1, 8, 8, 3)), jax.random.key(0)
     variables = jax.eval_shape(lambda: model.init(key, images, train=True))
     decoder = variables["params"]["decoder"]
-    kernels = [decoder[f"Upsample_{i}"]["kernel"].shape for i in range(3)]
+    names = ("Upsample_0", "Upsample_1", "head")
+    kernels = [decoder[name]["kernel"].shape for name in names]
     assert kernels == [(4, 4, 7, 5), (4, 4, 5, 3), (4, 4, 3, 3)]
 
 
@@ -122,6 +146,29 @@ def test_kernels_start_normal_with_the_given_deviation_and_biases_at_zero():
             np.testing.assert_allclose(jnp.mean(leaf), 0.0, atol=4 * 0.02 / np.sqrt(leaf.size))
         else:
             np.testing.assert_array_equal(leaf, float(path[-1].key == "scale"))
+
+
+def test_pixels_are_the_last_layer_and_need_its_parameters_alone():
+    model = tiny.make_objective(deep=True).autoencoder
+    theta, _, batch_stats = tiny.make_parameters(tiny.make_objective(deep=True))
+    variables = {"params": theta, "batch_stats": batch_stats}
+    head = theta["decoder"]["head"]
+
+    @tiny.jit
+    def parts(images):
+        z = model.apply(variables, images, train=False, method="encode")
+        features = model.apply(variables, z, train=False, method="features")
+        alone = {"params": {"decoder": {"head": head}}}
+        pixels = model.apply(alone, features, method="pixels")
+        whole = model.apply(variables, z, train=False, method="decode")
+        return features, pixels, whole, model.apply(variables, images, train=False)
+
+    features, pixels, *wholes = parts(tiny.make_images(2, seed=0))
+    assert features.shape == (2, 4, 4, 4)
+    for whole in wholes:
+        np.testing.assert_allclose(pixels, whole, rtol=1e-5, atol=1e-5)
+    expected = transposed_convolution(features, head["kernel"]) + head["bias"]
+    np.testing.assert_allclose(pixels, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_layer_norm_gives_every_encoding_mean_zero_and_norm_root_d():

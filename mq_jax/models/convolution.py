@@ -4,6 +4,7 @@ Each computes one of the four phases of the output pixels, which are then interl
 parameters and the FLOPs are those of the dilated form; what goes is the dilation, which XLA's
 CPU backend runs many times slower, forward and backward. (The strided convolution of the
 encoder is fast as it stands: folding its pixels into channels was measured to be slower.)
+Nearest-neighbour upsampling before a 3x3 convolution is such a transposed convolution too.
 """
 
 import jax
@@ -40,6 +41,25 @@ def transposed_convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
     rows = [jnp.stack([phase(p, 0), phase(p, 1)], axis=3) for p in (0, 1)]
     return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, features)
+
+
+def nearest_kernel(kernel: jax.Array) -> jax.Array:
+    """The kernel of the transposed convolution that equals nearest x2, then a 3x3 convolution.
+
+    Doubling the pixels is the transpose of summing 2x2 of them, so the two kernels convolve: each
+    entry sums the 2x2 entries of the given kernel that meet the same input pixel. The product has
+    4/9 of the FLOPs. Measured on one core, forward and backward: 52 against 104 ms for
+    f32[4, 32, 32, 64], 429 against 1013 ms for f32[2, 64, 64, 128]. Not measured on a GPU.
+
+    Args:
+      kernel: f32[3, 3, C, F]. Sum in float32, and round the result, where compute is bfloat16.
+
+    Returns:
+      f32[4, 4, C, F], for `transposed_convolution`.
+    """
+    padded = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
+    rows = padded[:-1] + padded[1:]
+    return rows[:, :-1] + rows[:, 1:]
 
 
 class Upsample(nn.Module):

@@ -79,9 +79,12 @@ class Decoder(nn.Module):
     blocks: int
     kernel_init: nn.initializers.Initializer
 
+    def setup(self):
+        self.head = Upsample(3, self.kernel_init, use_bias=True)
+
     @nn.compact
-    def __call__(self, z: jax.Array, *, train: bool) -> jax.Array:
-        """f32[B, h, w, D] -> f32[B, H, W, 3], nominally in [-1, 1], not clipped."""
+    def features(self, z: jax.Array, *, train: bool) -> jax.Array:
+        """f32[B, h, w, D] -> f32[B, H/2, W/2, C], the input of the last layer."""
         x = _convolution(self.channels[-1], 1, self.kernel_init)(z)
         for _ in range(self.blocks):
             x = ResidualBlock(self.kernel_init)(x, train=train)
@@ -89,8 +92,11 @@ class Decoder(nn.Module):
         for features in reversed(self.channels[:-1]):
             x = nn.relu(nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(x))
             x = Upsample(features, self.kernel_init, use_bias=False)(x)
-        x = nn.relu(nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(x))
-        return Upsample(3, self.kernel_init, use_bias=True)(x)
+        return nn.relu(nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(x))
+
+    def pixels(self, features: jax.Array) -> jax.Array:
+        """f32[B, H/2, W/2, C] -> f32[B, H, W, 3]."""
+        return self.head(features)
 
 
 class AutoEncoder(nn.Module):
@@ -125,7 +131,15 @@ class AutoEncoder(nn.Module):
 
     def decode(self, z: jax.Array, *, train: bool) -> jax.Array:
         """f32[B, h, w, D] -> f32[B, H, W, 3], nominally in [-1, 1], not clipped."""
-        return self.decoder(z, train=train)
+        return self.pixels(self.features(z, train=train))
+
+    def features(self, z: jax.Array, *, train: bool) -> jax.Array:
+        """f32[B, h, w, D] -> f32[B, H/2, W/2, C]: the decoder up to its last layer."""
+        return self.decoder.features(z, train=train)
+
+    def pixels(self, features: jax.Array) -> jax.Array:
+        """f32[B, H/2, W/2, C] -> x_hat f32[B, H, W, 3]: the last layer, decoder/head, alone."""
+        return self.decoder.pixels(features)
 
     @property
     def downsampling(self) -> int:

@@ -1,0 +1,297 @@
+"""The auto-encoder of VQGAN (Esser et al., 2021), in the shapes of Rombach et al. (2022).
+
+The last layer of either half computes in float32 whatever the others do: z goes into distances,
+and a bfloat16 pixel would be as coarse as one step of 8 bits.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mq_jax.models.codebook import uniform_fan_in
+from mq_jax.models.convolution import nearest_kernel, transposed_convolution
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """What the layers of all blocks have in common.
+
+    Attributes:
+      groups: of GroupNorm.
+      init_std: standard deviation of the kernels at initialisation; 0: PyTorch's default.
+      dtype: of convolutions and projections; parameters and statistics stay float32.
+      remat: whether the backward pass computes each block anew rather than keep its inside.
+    """
+
+    groups: int
+    init_std: float
+    dtype: Any
+    remat: bool
+
+    def convolution(self, features: int, size: int, inputs: int, **settings) -> nn.Conv:
+        """A convolution over `inputs` channels."""
+        kernel_init, bias_init = self.initialisers(size * size * inputs)
+        settings = {"dtype": self.dtype, **settings}
+        return nn.Conv(
+            features, (size, size), kernel_init=kernel_init, bias_init=bias_init, **settings
+        )
+
+    def norm(self) -> nn.GroupNorm:
+        """GroupNorm, its statistics in float32."""
+        return nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype)
+
+    def initialisers(self, fan_in: int) -> tuple:
+        """Of a kernel and of its bias."""
+        if self.init_std > 0:
+            return nn.initializers.normal(self.init_std), nn.initializers.zeros_init()
+        return uniform_fan_in(fan_in), uniform_fan_in(fan_in)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(swish(GN(conv(swish(GN(x)))))), x through a 1x1 convolution where widths differ."""
+
+    features: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f[B, h, w, C] -> f[B, h, w, features]."""
+        y = x
+        for _ in range(2):
+            y = nn.swish(self.layers.norm()(y))
+            y = self.layers.convolution(self.features, 3, y.shape[-1])(y)
+        if x.shape[-1] != self.features:
+            x = self.layers.convolution(self.features, 1, x.shape[-1], name="shortcut")(x)
+        return x + y
+
+
+class Attention(nn.Module):
+    """x + W_o softmax(q k^T / sqrt(C)) v over all positions, q, k, v from GN(x); one head."""
+
+    features: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f[B, h, w, C] -> f[B, h, w, C]."""
+        width = self.features
+        y = self.layers.norm()(x)
+        query, key, value = [
+            self.layers.convolution(width, 1, width, name=name)(y).reshape(len(x), -1, width)
+            for name in ("query", "key", "value")
+        ]
+        logits = jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=_wide(y.dtype))
+        weights = nn.softmax(logits * width**-0.5)
+        mixed = jnp.einsum("bqk,bkc->bqc", weights.astype(value.dtype), value).reshape(x.shape)
+        return x + self.layers.convolution(width, 1, width, name="out")(mixed)
+
+
+class Stack(nn.Module):
+    """Blocks of one width one after another, of the given classes."""
+
+    kinds: Sequence[type[nn.Module]]
+    features: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f[B, h, w, C] -> f[B, h, w, features]."""
+        for i, kind in enumerate(self.kinds):
+            block = nn.remat(kind) if self.layers.remat else kind
+            # Named, since a block's parameters lie at the same path with remat and without.
+            x = block(self.features, self.layers, name=f"{kind.__name__}_{i}")(x)
+        return x
+
+
+class NearestUpsample(nn.Module):
+    """Nearest-neighbour upsampling by two and a 3x3 convolution, as one transposed convolution."""
+
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f[B, h, w, C] -> f[B, 2h, 2w, C]."""
+        width = x.shape[-1]
+        kernel_init, bias_init = self.layers.initialisers(9 * width)
+        kernel = self.param("kernel", kernel_init, (3, 3, width, width))
+        bias = self.param("bias", bias_init, (width,))
+        dtype = self.layers.dtype
+        out = transposed_convolution(x.astype(dtype), nearest_kernel(kernel).astype(dtype))
+        return out + bias.astype(dtype)
+
+
+class Encoder(nn.Module):
+    """Levels of residual blocks, strided convolutions between them; then D channels.
+
+    Attributes: as the auto-encoder's.
+    """
+
+    channels: int
+    multipliers: Sequence[int]
+    blocks: int
+    attention: Sequence[int]
+    dim: int
+    z_channels: int
+    layer_norm: bool
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """f32[B, H, W, 3] in [-1, 1] -> f32[B, h, w, D]."""
+        layers = self.layers
+        x = layers.convolution(self.channels, 3, images.shape[-1])(images)
+        for level, multiplier in enumerate(self.multipliers):
+            if level > 0:
+                width = x.shape[-1]
+                # Padded at the right and at the bottom alone.
+                padding = ((0, 1), (0, 1))
+                x = layers.convolution(width, 3, width, strides=2, padding=padding)(x)
+            kinds = _level(self.blocks, level in self.attention)
+            x = Stack(kinds, self.channels * multiplier, layers, name=f"level_{level}")(x)
+        x = Stack(MIDDLE, x.shape[-1], layers, name="middle")(x)
+        x = nn.swish(layers.norm()(x))
+        x = layers.convolution(self.z_channels, 3, x.shape[-1])(x)
+        z = layers.convolution(self.dim, 1, self.z_channels, dtype=_wide(layers.dtype))(x)
+        return nn.LayerNorm(epsilon=1e-5)(z) if self.layer_norm else z
+
+
+class Decoder(nn.Module):
+    """The encoder's mirror, with one residual block more a level.
+
+    Attributes: as the auto-encoder's.
+    """
+
+    channels: int
+    multipliers: Sequence[int]
+    blocks: int
+    attention: Sequence[int]
+    z_channels: int
+    layers: Layers
+
+    def setup(self):
+        width = self.channels * self.multipliers[0]
+        self.head = self.layers.convolution(3, 3, width, dtype=_wide(self.layers.dtype))
+
+    @nn.compact
+    def features(self, z: jax.Array) -> jax.Array:
+        """f32[B, h, w, D] -> f32[B, H, W, C], the input of the last layer."""
+        layers = self.layers
+        x = layers.convolution(self.z_channels, 1, z.shape[-1])(z)
+        x = layers.convolution(self.channels * self.multipliers[-1], 3, self.z_channels)(x)
+        x = Stack(MIDDLE, x.shape[-1], layers, name="middle")(x)
+        for level, multiplier in reversed(list(enumerate(self.multipliers))):
+            kinds = _level(self.blocks + 1, level in self.attention)
+            x = Stack(kinds, self.channels * multiplier, layers, name=f"level_{level}")(x)
+            if level > 0:
+                x = NearestUpsample(layers)(x)
+        return nn.swish(layers.norm()(x)).astype(_wide(layers.dtype))
+
+    def pixels(self, features: jax.Array) -> jax.Array:
+        """f32[B, H, W, C] -> f32[B, H, W, 3]."""
+        return self.head(features)
+
+
+class AutoEncoder(nn.Module):
+    """An encoder and a decoder under one parameter tree, theta. No BatchNorm: `train` is unused.
+
+    Attributes:
+      channels: width at full resolution, before the first multiplier.
+      multipliers: of the width, one a level, full resolution first; each level but the last
+        halves the height and the width. VQ-f16: (1, 1, 2, 2, 4); VQ-f8: (1, 2, 2, 4).
+      blocks: residual blocks a level in the encoder; the decoder has one more.
+      attention: levels whose residual blocks are each followed by attention, 0 at full resolution.
+      dim: D.
+      z_channels: width between the 3x3 convolution and the 1x1 convolution to D, on either side.
+      groups: of GroupNorm.
+      layer_norm: whether z is normalised over its channels.
+      init_std: standard deviation of the kernels at initialisation, with biases at zero; 0:
+        PyTorch's default, kernels and biases uniform in +-1/sqrt(fan_in).
+      dtype: of convolutions and attention's projections: float32, bfloat16, or float64 in tests.
+      remat: whether the backward pass computes each block anew rather than keep its inside.
+
+    Raises:
+      ValueError: on use, if the groups do not divide a width, a level of `attention` does not
+        exist, or the sides of images are no multiples of the downsampling.
+    """
+
+    channels: int
+    multipliers: Sequence[int]
+    blocks: int
+    attention: Sequence[int]
+    dim: int
+    z_channels: int
+    groups: int
+    layer_norm: bool
+    init_std: float
+    dtype: Any
+    remat: bool
+
+    def setup(self):
+        self._check()
+        layers = Layers(self.groups, self.init_std, self.dtype, self.remat)
+        levels = (self.channels, self.multipliers, self.blocks, self.attention)
+        self.encoder = Encoder(*levels, self.dim, self.z_channels, self.layer_norm, layers)
+        self.decoder = Decoder(*levels, self.z_channels, layers)
+
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Both halves without a quantizer between them; initialisation runs it."""
+        return self.decode(self.encode(images, train=train), train=train)
+
+    def encode(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """f32[B, H, W, 3] in [-1, 1] -> z f32[B, h, w, D]."""
+        height, width = images.shape[1:3]
+        if height % self.downsampling or width % self.downsampling:
+            raise ValueError(
+                f"images are {height} x {width} pixels; expected multiples of the downsampling, "
+                f"{self.downsampling}."
+            )
+        return self.encoder(images)
+
+    def decode(self, z: jax.Array, *, train: bool) -> jax.Array:
+        """f32[B, h, w, D] -> f32[B, H, W, 3], nominally in [-1, 1], not clipped."""
+        return self.pixels(self.features(z, train=train))
+
+    def features(self, z: jax.Array, *, train: bool) -> jax.Array:
+        """f32[B, h, w, D] -> f32[B, H, W, C]: the decoder up to its last layer."""
+        return self.decoder.features(z)
+
+    def pixels(self, features: jax.Array) -> jax.Array:
+        """f32[B, H, W, C] -> x_hat f32[B, H, W, 3]: the last layer, decoder/head, alone."""
+        return self.decoder.pixels(features)
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels of the image, along one side, to one code."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    def _check(self):
+        widths = [self.channels * m for m in (1, *self.multipliers)]
+        for width in widths:
+            if width % self.groups:
+                raise ValueError(
+                    f"groups = {self.groups} does not divide a width of {width} channels; the "
+                    f"widths are channels = {self.channels} by multipliers = {self.multipliers}."
+                )
+        unknown = [level for level in self.attention if level not in range(len(self.multipliers))]
+        if unknown:
+            raise ValueError(
+                f"attention is at levels {tuple(self.attention)}; expected levels from 0 to "
+                f"{len(self.multipliers) - 1}, one for each of multipliers = {self.multipliers}."
+            )
+
+
+MIDDLE = (ResidualBlock, Attention, ResidualBlock)
+
+
+def _level(blocks, attention):
+    """The classes of a level's blocks."""
+    return (ResidualBlock, Attention) * blocks if attention else (ResidualBlock,) * blocks
+
+
+def _wide(dtype):
+    """The dtype, or float32 where that has more digits."""
+    return jnp.promote_types(dtype, jnp.float32)

@@ -188,8 +188,10 @@ def test_parameters_number_what_the_architecture_says(multipliers, levels, dim, 
     assert found == list(counts(128, multipliers, 2, levels, dim, z_channels))
 
 
-@pytest.mark.parametrize("multipliers, factor", [(F16, 16), (F8, 8), ((1,), 1)])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "multipliers, factor, dtype",
+    [(F16, 16, jnp.float32), (F8, 8, jnp.bfloat16), ((1,), 1, jnp.float32)],
+)
 def test_sides_are_divided_by_the_downsampling_and_restored(multipliers, factor, dtype):
     last = len(multipliers) - 1
     model = make_model(multipliers=multipliers, blocks=2, attention=(last,), dim=6, dtype=dtype)
@@ -238,44 +240,53 @@ def test_bfloat16_rounds_little_and_leaves_the_last_layers_in_float32():
         assert jnp.any(rounded.astype(jnp.bfloat16).astype(jnp.float32) != rounded)
 
 
-def gradient_of(model, images, **options):
-    def loss(params):
-        return jnp.mean((model.apply({"params": params}, images, train=True) - images) ** 2)
+@pytest.fixture(scope="module")
+def gradients():
+    """{remat: (compiled gradient of a squared error, its value)} in float64, and the parameters.
 
-    return jax.jit(jax.value_and_grad(loss), **options)
-
-
-def test_rematerialisation_changes_no_path_no_value_and_no_gradient():
-    images = make_images(2, 8, 8, dtype=np.float64)
+    Compiled with the barriers of rematerialisation kept, as a GPU's backend keeps them: the CPU's
+    drops them before it schedules, recomputes all the same, but early, and saves no memory.
+    """
+    images = make_images(64, 8, 8, dtype=np.float64)
+    options = {
+        "xla_disable_hlo_passes": "cse_barrier_expander",
+        "xla_backend_optimization_level": 0,
+        "xla_cpu_use_fusion_emitters": False,
+    }
+    found = {}
     with jax.enable_x64(True):
-        plain, remat = [make_model(remat=r, dtype=jnp.float64) for r in (False, True)]
-        params = draw_parameters(plain, images, train=True)
-        again = draw_parameters(remat, images, train=True)
-        assert jax.tree.structure(params) == jax.tree.structure(again)
-        options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-        results = [
-            gradient_of(model, images, compiler_options=options)(cast(params, jnp.float64))
-            for model in (plain, remat)
-        ]
-    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        for remat in (False, True):
+            model = make_model(channels=16, multipliers=(1,), attention=(), remat=remat)
+            model = model.clone(dtype=jnp.float64)
+            params = cast(draw_parameters(model, images, train=True), jnp.float64)
+
+            def loss(params, model=model):
+                out = model.apply({"params": params}, images, train=True)
+                return jnp.mean((out - images) ** 2)
+
+            compiled = jax.jit(jax.value_and_grad(loss)).lower(params).compile(options)
+            found[remat] = compiled, compiled(params)
+    return found
+
+
+def test_rematerialisation_changes_no_path_no_value_and_no_gradient(gradients):
+    plain, remat = gradients[False][1], gradients[True][1]
+    assert jax.tree.structure(plain) == jax.tree.structure(remat)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(remat), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-def test_rematerialisation_lowers_the_temporary_memory_of_a_gradient():
-    images = make_images(4, 32, 32)
-    temporary = {}
-    for remat in (False, True):
-        model = make_model(blocks=4, attention=(), remat=remat)
-        params = cast(draw_parameters(model, images, train=True), jnp.float32)
-        compiled = gradient_of(model, images).lower(params).compile()
-        temporary[remat] = compiled.memory_analysis().temp_size_in_bytes
-    print(temporary)
-    assert temporary[True] < 0.7 * temporary[False]
+def test_rematerialisation_lowers_the_temporary_memory_of_a_gradient(gradients):
+    temporary = {
+        remat: compiled.memory_analysis().temp_size_in_bytes
+        for remat, (compiled, _) in gradients.items()
+    }
+    assert temporary[True] < 0.5 * temporary[False], temporary
 
 
 @pytest.mark.parametrize("init_std", [0.0, 0.05])
 def test_initial_values_are_pytorchs_or_normal_as_asked(init_std):
-    model = make_model(channels=16, dim=16, init_std=init_std)
+    model = make_model(channels=16, multipliers=(1, 1), blocks=0, dim=16, init_std=init_std)
     init = tiny.jit(lambda key: model.init(key, jnp.zeros((1, 4, 4, 3)), train=True)["params"])
     with jax.default_prng_impl("rbg"):
         params = init(jax.random.key(0))
@@ -300,14 +311,6 @@ def test_initial_values_are_pytorchs_or_normal_as_asked(init_std):
             assert np.abs(kernel).max() <= bound and np.abs(bias).max() <= bound
             assert np.abs(bias).max() > 0.2 * bound
     assert sum("kernel" in layer for _, layer in layers) > 20
-
-
-def test_encodings_are_normalised_where_asked_alone():
-    images = make_images(1, 4, 4)
-    for asked in (True, False):
-        model = make_model(layer_norm=asked)
-        params = cast(draw_parameters(model, images, train=True), jnp.float32)
-        assert ("LayerNorm_0" in params["encoder"]) == asked
 
 
 WRONG = [

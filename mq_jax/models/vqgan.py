@@ -90,6 +90,10 @@ class Attention(nn.Module):
         return x + self.layers.convolution(width, 1, width, name="out")(mixed)
 
 
+# At the lowest resolution, last in the encoder and first in the decoder.
+MIDDLE = (ResidualBlock, Attention, ResidualBlock)
+
+
 class Stack(nn.Module):
     """Blocks of one width one after another, of the given classes."""
 
@@ -211,7 +215,8 @@ class AutoEncoder(nn.Module):
       init_std: standard deviation of the kernels at initialisation, with biases at zero; 0:
         PyTorch's default, kernels and biases uniform in +-1/sqrt(fan_in).
       dtype: of convolutions and attention's projections: float32, bfloat16, or float64 in tests.
-      remat: whether the backward pass computes each block anew rather than keep its inside.
+      remat: whether the backward pass computes each block anew rather than keep its inside. On
+        XLA's CPU backend that costs time and saves nothing: it drops remat's barriers.
 
     Raises:
       ValueError: on use, if the groups do not divide a width, a level of `attention` does not
@@ -282,9 +287,6 @@ class AutoEncoder(nn.Module):
                 f"attention is at levels {tuple(self.attention)}; expected levels from 0 to "
                 f"{len(self.multipliers) - 1}, one for each of multipliers = {self.multipliers}."
             )
-
-
-MIDDLE = (ResidualBlock, Attention, ResidualBlock)
 
 
 def _level(blocks, attention):

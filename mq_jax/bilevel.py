@@ -4,8 +4,9 @@
     outer:  d/dphi L_out(theta'(phi), phi) = direct + indirect
 
 The direct part differentiates the second argument of L_out at theta'; the indirect part, the
-hyper-gradient proper, goes through theta'. This file knows pytrees and Optax, nothing of
-vector quantization.
+hyper-gradient proper, goes through theta'. Each loss is a mean over parts of a batch, of which
+one at a time is in memory (gradient accumulation). This file knows pytrees and Optax, nothing
+of vector quantization.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 PyTree = Any
-Loss = Callable[[PyTree, PyTree], tuple[jax.Array, Any]]
+Loss = Callable[[PyTree, PyTree, PyTree], tuple[jax.Array, Any]]
 
 KINDS = ("unrolled", "unrolled-reverse", "finite-difference", "none")
 
@@ -26,6 +27,8 @@ PROBE = 0.01
 
 class Bilevel(NamedTuple):
     """The inner step and the outer gradient, with everything met on the way.
+
+    The aux of a loss has a leading axis over the parts of the batch.
 
     Attributes:
       theta: theta', the inner parameters after the inner step.
@@ -56,6 +59,7 @@ def hypergradient(
     theta: PyTree,
     opt_state: PyTree,
     phi: PyTree,
+    batches: tuple[PyTree, PyTree],
     *,
     kind: str,
     pullback_optimizer: optax.GradientTransformation | None = None,
@@ -63,12 +67,13 @@ def hypergradient(
     """One inner step on theta and the gradient of the outer loss through it.
 
     Args:
-      inner_loss: (theta, phi) -> (scalar, aux).
-      outer_loss: (theta, phi) -> (scalar, aux).
+      inner_loss: (theta, phi, part) -> (scalar, aux); L_in is its mean over the parts.
+      outer_loss: (theta, phi, part) -> (scalar, aux); L_out likewise.
       optimizer: U, the inner Optax transformation.
       theta: inner parameters.
       opt_state: the state of `optimizer` for theta.
       phi: outer parameters.
+      batches: the inner and the outer batch, leaves [parts, ...].
       kind: one of KINDS. `unrolled` is exact, reverse over forward; `unrolled-reverse` is the
         same derivative written literally, reverse over reverse; `finite-difference` is the
         released PyTorch code's; `none` leaves the indirect part out.
@@ -84,24 +89,76 @@ def hypergradient(
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; expected one of {KINDS}.")
 
+    inner_batch, outer_batch = batches
     update = _make_update(optimizer, pullback_optimizer, theta, opt_state)
     if kind == "unrolled-reverse":
-        return _reverse_over_reverse(inner_loss, outer_loss, update, theta, phi)
+        return _reverse_over_reverse(inner_loss, outer_loss, update, theta, phi, batches)
 
-    inner, gradient = jax.value_and_grad(inner_loss, has_aux=True)(theta, phi)
+    inner, gradient = value_and_gradient(inner_loss, theta, phi, inner_batch)
     new_theta, pullback, new_opt_state = jax.vjp(update, gradient, has_aux=True)
-    outer, (v, direct) = jax.value_and_grad(outer_loss, argnums=(0, 1), has_aux=True)(
-        new_theta, phi
-    )
+    outer, (v, direct) = value_and_gradient(outer_loss, new_theta, phi, outer_batch, argnums=(0, 1))
     probes = None
     if kind == "unrolled":
         (u,) = pullback(v)
-        indirect = _reverse_over_forward(inner_loss, theta, phi, u)
+        indirect = _reverse_over_forward(inner_loss, theta, phi, inner_batch, u)
     elif kind == "finite-difference":
-        indirect, probes = _finite_difference(inner_loss, new_theta, phi, v)
+        indirect, probes = _finite_difference(inner_loss, new_theta, phi, inner_batch, v)
     else:
         indirect = jax.tree.map(jnp.zeros_like, direct)
     return Bilevel(new_theta, new_opt_state, inner, outer, gradient, direct, indirect, probes)
+
+
+def value_and_gradient(
+    loss: Loss, theta: PyTree, phi: PyTree, batch: PyTree, argnums: int | tuple[int, ...] = 0
+) -> tuple[tuple[jax.Array, Any], PyTree]:
+    """The mean loss over the parts of a batch and its gradient, accumulated part by part.
+
+    Args:
+      loss: (theta, phi, part) -> (scalar, aux).
+      theta: first argument.
+      phi: second argument.
+      batch: leaves [parts, ...].
+      argnums: which of theta (0) and phi (1) the gradient is taken over.
+
+    Returns:
+      ((scalar, aux with a leading axis over the parts), gradient).
+    """
+
+    def on_part(part):
+        (value, aux), gradient = jax.value_and_grad(loss, argnums, has_aux=True)(theta, phi, part)
+        return (value, gradient), aux
+
+    (value, gradient), aux = mean_over_parts(on_part, batch)
+    return (value, aux), gradient
+
+
+def mean_over_parts(
+    function: Callable[[PyTree], tuple[PyTree, Any]], batch: PyTree
+) -> tuple[PyTree, Any]:
+    """The mean of a function over the parts of a batch, one part at a time.
+
+    Args:
+      function: part -> (what is averaged, aux).
+      batch: leaves [parts, ...].
+
+    Returns:
+      (mean, aux with a leading axis over the parts).
+    """
+    parts = jax.tree.leaves(batch)[0].shape[0]
+    first = jax.tree.map(lambda leaf: leaf[0], batch)
+    # Not a loop of one: XLA's CPU backend runs the convolutions of a loop far slower.
+    if parts == 1:
+        mean, aux = function(first)
+        return mean, jax.tree.map(lambda leaf: leaf[None], aux)
+
+    def visit(total, part):
+        value, aux = function(part)
+        return jax.tree.map(lambda t, x: t + x / parts, total, value), aux
+
+    nothing = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, first)[0]
+    )
+    return jax.lax.scan(visit, nothing, batch)
 
 
 def _make_update(optimizer, pullback_optimizer, theta, opt_state):
@@ -129,27 +186,29 @@ def _make_update(optimizer, pullback_optimizer, theta, opt_state):
     return surrogate
 
 
-def _reverse_over_forward(inner_loss, theta, phi, u):
+def _reverse_over_forward(inner_loss, theta, phi, batch, u):
     """grad_phi of the derivative of L_in(., phi) at theta along u: the indirect part.
 
     With u = U'(g)^T v it equals v^T U'(g) d/dphi grad_theta L_in: the mixed second derivative
     is symmetric, so the one reverse pass runs over phi alone and never over theta.
     """
 
-    def directional(phi):
-        loss = lambda theta: inner_loss(theta, phi)[0]  # noqa: E731
+    def directional(phi, part):
+        loss = lambda theta: inner_loss(theta, phi, part)[0]  # noqa: E731
         return jax.jvp(loss, (theta,), (u,))[1]
 
-    return jax.grad(directional)(phi)
+    return mean_over_parts(lambda part: (jax.grad(directional)(phi, part), ()), batch)[0]
 
 
-def _reverse_over_reverse(inner_loss, outer_loss, update, theta, phi):
+def _reverse_over_reverse(inner_loss, outer_loss, update, theta, phi, batches):
     """The literal form: grad over phi of a function that takes the inner step."""
 
     def unrolled(inner_phi, outer_phi):
-        inner, gradient = jax.value_and_grad(inner_loss, has_aux=True)(theta, inner_phi)
+        inner, gradient = value_and_gradient(inner_loss, theta, inner_phi, batches[0])
         new_theta, new_opt_state = update(gradient)
-        value, aux = outer_loss(new_theta, outer_phi)
+        value, aux = mean_over_parts(
+            lambda part: outer_loss(new_theta, outer_phi, part), batches[1]
+        )
         return value, (new_theta, new_opt_state, inner, (value, aux), gradient)
 
     # phi enters twice under two names, so that the two parts of the gradient come apart.
@@ -157,7 +216,7 @@ def _reverse_over_reverse(inner_loss, outer_loss, update, theta, phi):
     return Bilevel(*byproducts, direct, indirect)
 
 
-def _finite_difference(inner_loss, theta, phi, v):
+def _finite_difference(inner_loss, theta, phi, batch, v):
     """-(grad_phi L_in(theta + eps v) - grad_phi L_in(theta - eps v)) / (2 eps).
 
     As in the released code it stands at theta', and carries neither the inner learning rate
@@ -168,7 +227,8 @@ def _finite_difference(inner_loss, theta, phi, v):
 
     def probe(sign):
         shifted = jax.tree.map(lambda t, d: t + sign * eps * d, theta, v)
-        return jax.grad(inner_loss, argnums=1, has_aux=True)(shifted, phi)
+        (_, aux), gradient = value_and_gradient(inner_loss, shifted, phi, batch, argnums=1)
+        return gradient, aux
 
     (plus, plus_aux), (minus, minus_aux) = probe(1.0), probe(-1.0)
     indirect = jax.tree.map(lambda a, b: -(a - b) / (2 * eps), plus, minus)

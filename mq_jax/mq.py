@@ -1,22 +1,25 @@
 """Meta-Quantization (Qin & Zhang, ICML 2025), Algorithm 1, and the joint step beside it.
 
-    L(theta, phi; x) = rec(x, D_theta(z_hat)) + lambda_q * mean((z - z_q)^2)
+    L(theta, phi; x) = task(x, D_theta(z_hat)) + lambda_q * mean((z - z_q)^2) [+ adversarial]
 
     inner:  theta' = theta + U(grad_theta L(theta, phi; x_inner))
     outer:  phi    <- phi - opt( d/dphi L(theta'(phi), phi; x_outer) )
 
-One formula serves both levels: which argument is differentiated says who learns.
+One formula serves both levels: which argument is differentiated says who learns. A
+discriminator, where there is one, then learns from the inner pass.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mq_jax import bilevel
+from mq_jax.adversary import Adversary
 from mq_jax.objective import Objective
-from mq_jax.quantize import code_counts, nearest_codeword
+from mq_jax.quantize import code_counts
 from mq_jax.state import Parts, TrainState
 
 HYPERGRADIENTS = (*bilevel.KINDS, "joint")
@@ -28,12 +31,30 @@ STRAIGHT_THROUGH = {
     "encoder-and-codewords-inside": ("encoder-and-codewords", "encoder"),
 }
 
-TrainStep = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+
+
+class Problem(NamedTuple):
+    """What every kind of step is made for.
+
+    Attributes:
+      objective: L.
+      optimizers: Optax transformations of the auto-encoder (inner), the codebook (outer) and,
+        with an adversary, the discriminator.
+      adversary: how the discriminator learns; None without one.
+      ema_decay: of the moving averages of theta and phi, 0 for none.
+      parts: into which a batch is cut, one in memory at a time (gradient accumulation).
+    """
+
+    objective: Objective
+    optimizers: Parts
+    adversary: Adversary | None = None
+    ema_decay: float = 0.0
+    parts: int = 1
 
 
 def make_train_step(
-    objective: Objective,
-    optimizers: Parts,
+    problem: Problem,
     *,
     hypergradient: str,
     straight_through: str,
@@ -42,106 +63,129 @@ def make_train_step(
     """Algorithm 1: an inner step on theta, then an outer step on phi through it.
 
     Args:
-      objective: L.
-      optimizers: Optax transformations of the auto-encoder (inner) and the codebook (outer).
+      problem: L and its optimizers.
       hypergradient: one of bilevel.KINDS.
       straight_through: a key of STRAIGHT_THROUGH.
       pullback_optimizer: see bilevel.hypergradient.
 
     Returns:
-      train_step(state, inner_batch, outer_batch) -> (state, metrics), pure; batches are
-      f32[B, H, W, 3] in [-1, 1], metrics scalars by name and `inner/code_counts` i32[K].
+      train_step(state, inner_batch, outer_batch, frozen=()) -> (state, metrics), pure; batches
+      are f32[B, H, W, 3] in [-1, 1], `frozen` the weights of LPIPS where L has it, metrics
+      scalars by name and `inner/code_counts` i32[K].
     """
     inner_kind, outer_kind = STRAIGHT_THROUGH[straight_through]
 
-    def train_step(state, inner_batch, outer_batch):
-        theta, phi = state.params
+    def train_step(state, inner_batch, outer_batch, frozen=()):
+        theta, phi, _ = state.params
+        batches = _cut(inner_batch, problem.parts), _cut(outer_batch, problem.parts)
         result = bilevel.hypergradient(
-            _loss_on(inner_batch, objective, state.batch_stats, inner_kind),
-            _loss_on(outer_batch, objective, state.batch_stats, outer_kind),
-            optimizers.autoencoder,
+            _make_loss(problem, state, frozen, inner_kind),
+            _make_loss(problem, state, frozen, outer_kind),
+            problem.optimizers.autoencoder,
             theta,
             state.opt_state.autoencoder,
             phi,
+            batches,
             kind=hypergradient,
             pullback_optimizer=pullback_optimizer,
         )
         gradient = jax.tree.map(jnp.add, result.direct, result.indirect)
-        phi, phi_state = _update(optimizers.codebook, gradient, state.opt_state.codebook, phi)
-        metrics = _two_level_metrics(objective, result, phi)
-        params, opt_state = Parts(result.theta, phi), Parts(result.opt_state, phi_state)
-        return _advance(state, params, opt_state, result.inner[1].batch_stats), metrics
+        phi, phi_state = _update(
+            problem.optimizers.codebook, gradient, state.opt_state.codebook, phi
+        )
+        params = state.params._replace(autoencoder=result.theta, codebook=phi)
+        opt_state = state.opt_state._replace(autoencoder=result.opt_state, codebook=phi_state)
+        outputs = result.inner[1]
+        state, disc_metrics = _advance(problem, state, params, opt_state, batches[0], outputs)
+        return state, _two_level_metrics(problem.objective, result, phi) | disc_metrics
 
     return train_step
 
 
-def make_inner_step(objective: Objective, optimizers: Parts) -> TrainStep:
+def make_inner_step(problem: Problem) -> TrainStep:
     """An inner step alone, for several inner updates to one outer update.
 
     A step of its own, not a branch inside train_step: XLA's CPU backend runs the convolutions
     of a conditional an order of magnitude slower.
 
     Args:
-      objective: L.
-      optimizers: Optax transformations of the auto-encoder and the codebook.
+      problem: L and its optimizers.
 
     Returns:
-      inner_step(state, batch, _) -> (state, metrics), as make_train_step's, without the outer
-      level's metrics; the codebook stays and the outer batch is not read.
+      inner_step(state, batch, _, frozen=()) -> (state, metrics), as make_train_step's, without
+      the outer level's metrics; the codebook stays and the outer batch is not read.
     """
 
-    def inner_step(state, batch, _):
+    def inner_step(state, batch, _, frozen=()):
+        theta, phi, _ = state.params
+        batch = _cut(batch, problem.parts)
         # The estimators differ in the gradient of phi alone.
-        loss_on_batch = _loss_on(batch, objective, state.batch_stats, "encoder")
-        (loss, outputs), gradient = jax.value_and_grad(loss_on_batch, has_aux=True)(*state.params)
+        loss = _make_loss(problem, state, frozen, "encoder")
+        (value, outputs), gradient = bilevel.value_and_gradient(loss, theta, phi, batch)
         theta, theta_state = _update(
-            optimizers.autoencoder,
-            gradient,
-            state.opt_state.autoencoder,
-            state.params.autoencoder,
+            problem.optimizers.autoencoder, gradient, state.opt_state.autoencoder, theta
         )
-        metrics = _inner_metrics(objective, loss, outputs, gradient)
         params = state.params._replace(autoencoder=theta)
         opt_state = state.opt_state._replace(autoencoder=theta_state)
-        return _advance(state, params, opt_state, outputs.batch_stats), metrics
+        state, disc_metrics = _advance(problem, state, params, opt_state, batch, outputs)
+        return state, _inner_metrics(problem.objective, value, outputs, gradient) | disc_metrics
 
     return inner_step
 
 
-def make_joint_step(objective: Objective, optimizers: Parts, *, straight_through: str) -> TrainStep:
+def make_joint_step(problem: Problem, *, straight_through: str) -> TrainStep:
     """The single-level baseline: one backward pass for theta and phi, on the same batch.
 
     Args:
-      objective: L.
-      optimizers: Optax transformations of the auto-encoder and the codebook.
+      problem: L and its optimizers.
       straight_through: one of quantize.STRAIGHT_THROUGH.
 
     Returns:
-      train_step(state, batch, _) -> (state, metrics), as make_train_step's; the outer batch is
-      not read.
+      train_step(state, batch, _, frozen=()) -> (state, metrics), as make_train_step's; the
+      outer batch is not read.
     """
 
-    def train_step(state, batch, _):
-        loss_on_batch = _loss_on(batch, objective, state.batch_stats, straight_through)
-        (loss, outputs), gradients = jax.value_and_grad(
-            loss_on_batch, argnums=(0, 1), has_aux=True
-        )(*state.params)
-        updated = map(_update, optimizers, gradients, state.opt_state, state.params)
-        params, opt_state = (Parts(*part) for part in zip(*updated, strict=True))
-        metrics = {
-            **_inner_metrics(objective, loss, outputs, gradients[0]),
+    def train_step(state, batch, _, frozen=()):
+        batch, levels = _cut(batch, problem.parts), state.params[:2]
+        loss = _make_loss(problem, state, frozen, straight_through)
+        (value, outputs), gradients = bilevel.value_and_gradient(
+            loss, *levels, batch, argnums=(0, 1)
+        )
+        updated = map(_update, problem.optimizers[:2], gradients, state.opt_state[:2], levels)
+        (theta, theta_state), (phi, phi_state) = updated
+        params = state.params._replace(autoencoder=theta, codebook=phi)
+        opt_state = state.opt_state._replace(autoencoder=theta_state, codebook=phi_state)
+        state, disc_metrics = _advance(problem, state, params, opt_state, batch, outputs)
+        return state, {
+            **_inner_metrics(problem.objective, value, outputs, gradients[0]),
             "inner/codebook_gradient_norm": optax.tree.norm(gradients[1]),
+            **disc_metrics,
         }
-        return _advance(state, params, opt_state, outputs.batch_stats), metrics
 
     return train_step
 
 
-def _loss_on(batch, objective, batch_stats, straight_through):
-    """L on one batch, as a function of theta and phi alone."""
+def _cut(batch: jax.Array, parts: int) -> jax.Array:
+    """[B, ...] -> [parts, B / parts, ...], each part with rows of every device."""
+    return batch.reshape(-1, parts, *batch.shape[1:]).swapaxes(0, 1)
 
-    def loss(theta, phi):
-        return objective(theta, phi, batch_stats, batch, straight_through=straight_through)
+
+def _make_loss(
+    problem: Problem, state: TrainState, frozen: Any, straight_through: str
+) -> bilevel.Loss:
+    """L as a function of theta, phi and a part of a batch alone."""
+    opponent = problem.adversary and problem.adversary.opponent(state)
+
+    def loss(theta, phi, images):
+        return problem.objective(
+            theta,
+            phi,
+            state.batch_stats,
+            images,
+            straight_through=straight_through,
+            frozen=frozen,
+            opponent=opponent,
+        )
 
     return loss
 
@@ -152,11 +196,31 @@ def _update(optimizer, gradient, opt_state, params):
     return optax.apply_updates(params, updates), opt_state
 
 
-def _advance(state, params, opt_state, batch_stats):
-    """The state one inner update later."""
+def _advance(problem, state, params, opt_state, images, outputs):
+    """The state one inner update later, the discriminator's update included, and its metrics."""
+    anchors, metrics = state.anchors, {}
+    if problem.adversary is not None:
+        psi, psi_state, anchors, metrics = problem.adversary.update(
+            problem.optimizers.discriminator, state, images, outputs.images
+        )
+        params = params._replace(discriminator=psi)
+        opt_state = opt_state._replace(discriminator=psi_state)
+    ema = state.ema
+    if problem.ema_decay:
+        # The first averages span few steps, as there are few.
+        decay = jnp.minimum(problem.ema_decay, (1 + state.step) / (10 + state.step))
+        averaged = params._replace(discriminator=())
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, averaged)
+    # Each part of a batch has moved the same statistics.
+    batch_stats = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), outputs.batch_stats)
     return state.replace(
-        step=state.step + 1, params=params, opt_state=opt_state, batch_stats=batch_stats
-    )
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        batch_stats=batch_stats,
+        ema=ema,
+        anchors=anchors,
+    ), metrics
 
 
 def _two_level_metrics(objective, result, phi):
@@ -189,17 +253,14 @@ def _inner_metrics(objective, loss, outputs, gradient):
 
 
 def _loss_metrics(level, loss, outputs):
-    """L and its two terms."""
-    return {
-        f"{level}/loss": loss,
-        f"{level}/reconstruction": outputs.reconstruction,
-        f"{level}/quantization": outputs.quantization,
-    }
+    """L and its terms, means over the parts of the batch."""
+    terms = {f"{level}/{name}": jnp.mean(term) for name, term in outputs.terms.items()}
+    return {f"{level}/loss": loss, **terms}
 
 
 def _flip_rate(objective, outputs, phi):
     """The share of the outer batch's codes that the new codebook reassigns, z being fixed."""
     # One image in eight is sample enough, and the third lookup of a step costs next to nothing.
-    z, indices = outputs.z[::8], outputs.indices[::8]
-    moved = nearest_codeword(z, objective.codewords(phi), chunk=objective.lookup_chunk)
+    z, indices = outputs.z[:, ::8], outputs.indices[:, ::8]
+    moved = objective.lookup(z, objective.codewords(phi))
     return jnp.mean(moved != indices)

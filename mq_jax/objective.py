@@ -1,54 +1,103 @@
 """The one objective of both levels, and of evaluation.
 
-L(theta, phi; x) = rec(x, D_theta(z_hat)) + lambda_q * mean((z - z_q)^2)
+L(theta, phi; x) = task(x, x_hat) + lambda_q * mean((z - z_q)^2) + w * a * adversarial(x_hat)
+
+with x_hat = D_theta(z_hat) and task = rec + lambda_p * LPIPS. MQVAE is L without LPIPS and
+without the adversarial term; MQGAN has both.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
-from mq_jax.quantize import quantize
+from mq_jax.losses import adaptive_weight
+from mq_jax.quantize import Lookup, nearest_codeword, quantize
 
 
 class Outputs(NamedTuple):
     """What one pass through the auto-encoder leaves behind.
 
     Attributes:
-      reconstruction: f32[], the first term of L.
-      quantization: f32[], the second term without its weight.
+      terms: f32[] by name, what L is made of: `reconstruction` and `quantization` (the weights
+        of the sum left out), and where L has them `perceptual`, `adversarial`,
+        `adaptive_weight` (a) and `adaptive_clipped` (1 where a was at its cap, else 0).
       images: f32[B, H, W, 3], x_hat, nominally in [-1, 1], not clipped.
       z: f32[B, h, w, D].
       indices: i32[B, h, w] in [0, K).
       batch_stats: BatchNorm's running statistics after the pass.
     """
 
-    reconstruction: jax.Array
-    quantization: jax.Array
+    terms: dict[str, jax.Array]
     images: jax.Array
     z: jax.Array
     indices: jax.Array
     batch_stats: Any
 
 
+class Perceptual(NamedTuple):
+    """LPIPS as a term of L.
+
+    Attributes:
+      distance: (weights, images, reconstructions) -> f32[B].
+      weight: lambda_p.
+    """
+
+    distance: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    weight: float
+
+
+class Adversarial(NamedTuple):
+    """The discriminator as a term of L.
+
+    Attributes:
+      discriminator: module, images -> logits.
+      loss: logits on reconstructions -> f32[].
+      adaptive: whether a balances the gradients of task and adversarial, else a = 1.
+      cap: largest a.
+    """
+
+    discriminator: nn.Module
+    loss: Callable[[jax.Array], jax.Array]
+    adaptive: bool
+    cap: float
+
+
+class Opponent(NamedTuple):
+    """The discriminator as L meets it in a step.
+
+    Attributes:
+      psi: its parameters.
+      weight: f32[], w.
+    """
+
+    psi: Any
+    weight: jax.Array
+
+
 class Objective(NamedTuple):
     """L(theta, phi; x), and the pieces it is made of.
 
     Attributes:
-      autoencoder: module with `encode` and `decode`.
+      autoencoder: module with `encode`, `features` and `pixels`.
       codebook: module whose call returns f32[K, D].
       reconstruction_loss: (images, reconstructions) -> f32[].
       quantization_weight: lambda_q, on both sides of the term: unequal weights for z and z_q
         have no single term whose mixed derivative is right, and are not offered.
-      lookup_chunk: codewords compared at a time, 0 for all.
+      lookup: nearest_codeword, or one of its kind.
+      perceptual: None without LPIPS.
+      adversarial: None without a discriminator.
     """
 
     autoencoder: nn.Module
     codebook: nn.Module
     reconstruction_loss: Callable[[jax.Array, jax.Array], jax.Array]
     quantization_weight: float
-    lookup_chunk: int = 0
+    lookup: Lookup = nearest_codeword
+    perceptual: Perceptual | None = None
+    adversarial: Adversarial | None = None
 
     def codewords(self, phi: Any) -> jax.Array:
         """The codebook C(phi), f32[K, D]."""
@@ -63,6 +112,8 @@ class Objective(NamedTuple):
         *,
         straight_through: str,
         train: bool = True,
+        frozen: Any = (),
+        opponent: Opponent | None = None,
     ) -> tuple[jax.Array, Outputs]:
         """Evaluates L.
 
@@ -73,6 +124,8 @@ class Objective(NamedTuple):
           images: f32[B, H, W, 3] in [-1, 1].
           straight_through: one of quantize.STRAIGHT_THROUGH.
           train: whether BatchNorm uses the batch's statistics or the running ones.
+          frozen: the weights of LPIPS; read only where L has it.
+          opponent: the discriminator; None leaves its term out.
 
         Returns:
           (f32[], Outputs).
@@ -83,13 +136,52 @@ class Objective(NamedTuple):
             out, updated = self.autoencoder.apply(
                 variables, argument, train=train, method=method, mutable=["batch_stats"]
             )
-            return out, updated["batch_stats"]
+            return out, updated.get("batch_stats", batch_stats)
 
         z, batch_stats = run("encode", images, batch_stats)
-        q = quantize(
-            z, self.codewords(phi), straight_through=straight_through, chunk=self.lookup_chunk
-        )
-        x_hat, batch_stats = run("decode", q.z_hat, batch_stats)
-        reconstruction = self.reconstruction_loss(images, x_hat)
-        loss = reconstruction + self.quantization_weight * q.loss
-        return loss, Outputs(reconstruction, q.loss, x_hat, z, q.indices, batch_stats)
+        q = quantize(z, self.codewords(phi), straight_through=straight_through, lookup=self.lookup)
+        features, batch_stats = run("features", q.z_hat, batch_stats)
+        x_hat = self._last_layer(theta["decoder"]["head"], features)
+        task, terms = self._task(images, frozen, x_hat)
+        loss = task + self.quantization_weight * q.loss
+        terms["quantization"] = q.loss
+        if self.adversarial is not None and opponent is not None:
+            task_loss = lambda x_hat: self._task(images, frozen, x_hat)[0]  # noqa: E731
+            head = theta["decoder"]["head"]
+            term, its_terms = self._adversarial(head, opponent, task_loss, features, x_hat)
+            loss, terms = loss + term, terms | its_terms
+        return loss, Outputs(terms, x_hat, z, q.indices, batch_stats)
+
+    def _last_layer(self, head, features):
+        """The decoder's last layer, which needs its own parameters alone."""
+        theta = {"decoder": {"head": head}}
+        return self.autoencoder.apply({"params": theta}, features, method="pixels")
+
+    def _task(self, images, frozen, x_hat):
+        """rec + lambda_p * LPIPS, and the two by name."""
+        task = reconstruction = self.reconstruction_loss(images, x_hat)
+        terms = {"reconstruction": reconstruction}
+        if self.perceptual is not None:
+            distance = jnp.mean(self.perceptual.distance(frozen, images, x_hat))
+            task += self.perceptual.weight * distance
+            terms["perceptual"] = distance
+        return task, terms
+
+    def _adversarial(self, head, opponent, task_loss, features, x_hat):
+        """w * a * adversarial(x_hat), and its parts by name."""
+        _, loss, adaptive, cap = self.adversarial
+
+        def adversarial_loss(x_hat):
+            return loss(self.adversarial.discriminator.apply({"params": opponent.psi}, x_hat))
+
+        value = adversarial_loss(x_hat)
+        a = jnp.ones(())
+        if adaptive:
+            a = adaptive_weight(task_loss, adversarial_loss, self._last_layer, head, features)
+        clipped = jnp.minimum(a, cap)
+        terms = {
+            "adversarial": value,
+            "adaptive_weight": clipped,
+            "adaptive_clipped": (a > cap).astype(value.dtype),
+        }
+        return opponent.weight * clipped * value, terms

@@ -1,11 +1,15 @@
 """Lookup in a codebook, straight-through estimators, and what a code histogram tells."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 STRAIGHT_THROUGH = ("encoder", "encoder-and-codewords")
+
+# (z f32[..., D], codebook f32[K, D]) -> indices i32[...].
+Lookup = Callable[[jax.Array, jax.Array], jax.Array]
 
 # Codewords compared at once inside an argmin: wide enough for vector units, few enough blocks.
 BLOCK = 32
@@ -27,20 +31,22 @@ class Quantized(NamedTuple):
     loss: jax.Array
 
 
-def quantize(z: jax.Array, codebook: jax.Array, *, straight_through: str, chunk: int) -> Quantized:
+def quantize(
+    z: jax.Array, codebook: jax.Array, *, straight_through: str, lookup: Lookup
+) -> Quantized:
     """Replaces each encoding by its nearest codeword.
 
     Args:
       z: f32[..., D], encodings.
       codebook: f32[K, D].
       straight_through: one of STRAIGHT_THROUGH.
-      chunk: codewords compared at a time, 0 for all.
+      lookup: nearest_codeword, or one of its kind.
 
     Returns:
       A Quantized. Its loss stops no gradient: *which argument is differentiated* says who
       learns. Stopped on either side, it would cut the indirect part of the hyper-gradient.
     """
-    indices = nearest_codeword(z, codebook, chunk=chunk)
+    indices = lookup(z, codebook)
     z_q = codebook[indices]
     z_hat = apply_straight_through(z, z_q, kind=straight_through)
     return Quantized(z_q, z_hat, indices, jnp.mean(jnp.square(z - z_q)))

@@ -12,10 +12,12 @@ class Parts(NamedTuple):
     Attributes:
       autoencoder: theta, the encoder and the decoder.
       codebook: phi, the embedding and the hyper-net that make the codebook.
+      discriminator: psi; without an adversarial loss, empty.
     """
 
     autoencoder: Any
     codebook: Any
+    discriminator: Any = ()
 
 
 @flax.struct.dataclass
@@ -26,8 +28,11 @@ class TrainState:
       step: i32[], inner updates taken so far.
       params: Parts of parameter trees.
       opt_state: Parts of Optax states.
-      batch_stats: running statistics of BatchNorm; evaluation uses them.
+      batch_stats: running statistics of BatchNorm; evaluation uses them. Empty without BatchNorm.
       rng: the run's only random key; a step folds its number into it.
+      ema: Parts of moving averages of the parameters, psi left out; empty where none is kept.
+      anchors: f32[2], moving averages of the discriminator's output on real and on
+        reconstructed images, for LeCAM.
     """
 
     step: jax.Array
@@ -35,3 +40,11 @@ class TrainState:
     opt_state: Parts
     batch_stats: Any
     rng: jax.Array
+    ema: Any
+    anchors: jax.Array
+
+    @property
+    def evaluated(self) -> tuple[Any, Any]:
+        """(theta, phi) as evaluation and export take them: the averages where they are kept."""
+        chosen = self.ema or self.params
+        return chosen.autoencoder, chosen.codebook

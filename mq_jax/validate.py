@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from mq_jax import mq, optim
 from mq_jax.data.transforms import FILTERS
-from mq_jax.losses import RECONSTRUCTION_LOSSES
-from mq_jax.models import codebook
+from mq_jax.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
+from mq_jax.models import codebook, discriminator, lpips
 
 # A rule says what it expects, and tells whether a value is that.
 Rule = tuple[str, Callable[[Any], bool]]
@@ -129,6 +129,10 @@ _WIDTHS: Rule = (
     "a tuple of positive whole numbers, (32, 64) say",
     lambda value: len(value) > 0 and all(type(width) is int and width > 0 for width in value),
 )
+_SIDES: Rule = (
+    "a tuple of positive whole numbers, (16,) or () say",
+    lambda value: all(type(side) is int and side > 0 for side in value),
+)
 _SPLIT: Rule = ("the name of a split", lambda value: isinstance(value, str) and bool(value))
 
 _OPTIMIZER: dict[str, Rule] = {
@@ -143,10 +147,17 @@ _OPTIMIZER: dict[str, Rule] = {
 
 RULES: dict[str, Rule] = {
     "seed": ("a whole number in [0, 2^32)", lambda v: type(v) is int and 0 <= v < 2**32),
+    "model.kind": _choice("vqvae", "vqgan"),
     "model.channels": _WIDTHS,
+    "model.multipliers": _WIDTHS,
     "model.blocks": _integer(0),
+    "model.attention": _SIDES,
+    "model.z_channels": _integer(1),
+    "model.groups": _integer(1),
     "model.layer_norm": _BOOLEAN,
-    "model.init_std": _POSITIVE,
+    "model.init_std": _NONNEGATIVE,
+    "model.dtype": _choice("float32", "bfloat16"),
+    "model.remat": _BOOLEAN,
     "codebook.kind": _choice(*codebook.KINDS),
     "codebook.size": _integer(1),
     "codebook.dim": _integer(1),
@@ -163,15 +174,35 @@ RULES: dict[str, Rule] = {
     "train.warmup": _SHARE,
     "train.reconstruction": _choice(*RECONSTRUCTION_LOSSES),
     "train.quantization_weight": _NONNEGATIVE,
+    "train.ema_decay": _number(0, 1, open_high=True),
+    "train.accumulate": _integer(1),
     "train.inner_updates": _integer(1),
     "train.log_every": _integer(1),
     "train.eval_every": _integer(1),
     "train.checkpoint_every": _integer(1),
     "train.patience": _integer(0),
+    "perceptual.net": _choice("none", *lpips.NETS),
+    "perceptual.weight": _NONNEGATIVE,
+    "perceptual.dir": _TEXT,
+    "discriminator.weight": _NONNEGATIVE,
+    "discriminator.start": _SHARE,
+    "discriminator.ramp": _SHARE,
+    "discriminator.train_from": _SHARE,
+    "discriminator.loss": _choice(*ADVERSARIAL_LOSSES),
+    "discriminator.adaptive": _BOOLEAN,
+    "discriminator.cap": _POSITIVE,
+    "discriminator.r1": _NONNEGATIVE,
+    "discriminator.lecam": _NONNEGATIVE,
+    "discriminator.channels": _integer(1),
+    "discriminator.layers": _integer(1),
+    "discriminator.norm": _choice(*discriminator.NORMS),
     **{f"inner.{name}": rule for name, rule in _OPTIMIZER.items()},
     "inner.pullback_eps": _NONNEGATIVE,
     **{f"outer.{name}": rule for name, rule in _OPTIMIZER.items()},
     "outer.learning_rate_ratio": _NONNEGATIVE,
+    **{f"disc.{name}": rule for name, rule in _OPTIMIZER.items()},
+    "disc.learning_rate_ratio": _NONNEGATIVE,
+    "disc.warmup": _SHARE,
     "data.source": _SOURCE,
     "data.dir": _TEXT,
     "data.train_split": _SPLIT,
@@ -187,5 +218,7 @@ RULES: dict[str, Rule] = {
     "data.threads": _integer(0),
     "data.workers": _integer(0),
     "eval.batch_size": _integer(1),
+    "eval.lpips": _choice("none", *lpips.NETS),
+    "eval.monitor": _choice("mse", "lpips"),
     "eval.pictures": _integer(1),
 }

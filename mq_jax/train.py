@@ -83,7 +83,8 @@ class _Run:
         outer = inner if shared else BadImages(sources.codebook, config.data.max_bad_share)
         self._ledgers = (inner, outer)
         started = time.monotonic()
-        self._built, self._mesh = build(config, self._total), sharding.make_mesh()
+        self._built = build(config, self._total)
+        self._mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
         self._program = compile_program(config, self._built, self._mesh)
         self._evaluator = Evaluator(config, self._built.objective, eval_source, self._mesh)
         logging.info(

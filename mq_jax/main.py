@@ -27,7 +27,7 @@ from mq_jax.writers import read_metrics
 MODES = ("train", "evaluate")
 
 # These change where a run reads, where it computes and how fast, never what it computes.
-FREE_FIELDS = ("data.dir", "data.threads", "data.workers", "mesh")
+FREE_FIELDS = ("data.dir", "data.threads", "data.workers", "mesh", "codebook.shard_lookup")
 
 # An evaluation needs the model of the run; it may look at other images.
 FREE_IN_EVALUATION = ("seed", "train", "inner", "outer", "mesh", "data", "eval")

@@ -135,6 +135,15 @@ class Holding(NamedTuple):
     size: int
     per_device: int
 
+    def cells(self) -> list[str]:
+        """The row of a table with the columns HOLDING_COLUMNS."""
+        split_ones = f"{self.sharded} over {', '.join(self.axes)}" if self.sharded else "none"
+        sizes = [f"{count / 2**20:,.2f}" for count in (self.size, self.per_device)]
+        return [self.name, str(self.arrays), f"{self.elements:,}", *sizes, split_ones]
+
+
+HOLDING_COLUMNS = ("part", "arrays", "numbers", "MiB", "MiB per device", "split")
+
 
 def holdings(tree: Any) -> list[Holding]:
     """What every part takes, and what one device holds of it.

@@ -12,8 +12,13 @@ from mq_jax.build import build
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.program import checkpoint_target, compile_program, start
 
+# The joint step, which compiles quickly: shardings are not its business.
 CONFIG = runs.configure(
-    model__channels=(8,), codebook__hidden=16, mesh__shard_from=16, data__image_size=8
+    train__hypergradient="joint",
+    model__channels=(8,),
+    codebook__hidden=16,
+    mesh__shard_from=16,
+    data__image_size=8,
 )
 BUILT = build(CONFIG, steps=8)
 
@@ -74,7 +79,7 @@ def run_of_eight():
     return folder, saved, on_host(arrays), losses
 
 
-@pytest.mark.parametrize("data, fsdp", [(1, 1), (1, 2), (2, 2), (1, 8)])
+@pytest.mark.parametrize("data, fsdp", [(1, 1), (1, 2), (2, 2)])
 def test_a_checkpoint_of_eight_devices_goes_on_identically_on_others(data, fsdp):
     folder, saved, after, losses = run_of_eight()
     mesh = make_mesh(data, fsdp)
@@ -90,7 +95,7 @@ def test_a_checkpoint_of_eight_devices_goes_on_identically_on_others(data, fsdp)
         np.testing.assert_allclose(array, after[name], rtol=1e-3, atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("data, fsdp", [(8, 1), (2, 4)])
+@pytest.mark.parametrize("data, fsdp", [(1, 1), (2, 4)])
 def test_the_program_starts_and_ends_with_the_shardings_of_the_checkpoint(data, fsdp):
     """What the step returns is what it takes: nothing is gathered or recompiled in between."""
     mesh = make_mesh(data, fsdp)

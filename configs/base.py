@@ -36,7 +36,8 @@ def get_config() -> ConfigDict:
     config.codebook.embedding_dim = 32  # D_e, columns of the embedding under mlp and linear
     config.codebook.hidden = 256  # width of the hyper-net's hidden layer (mlp)
     config.codebook.train_embedding = True  # False with kind linear: SimVQ
-    config.codebook.lookup_chunk = 0  # codewords compared at a time; 0: all, N x K floats
+    config.codebook.lookup_chunk = 256  # codewords compared at a time; 0: all, N x K floats
+    config.codebook.shard_lookup = False  # whether the devices of `fsdp` share the codewords out
 
     config.train = ConfigDict()
     config.train.steps = 0  # inner updates; 0: as many as `epochs` make
@@ -85,6 +86,11 @@ def get_config() -> ConfigDict:
     config.disc = _optimizer()  # of the discriminator
     config.disc.learning_rate_ratio = 1.0  # its learning rate over train.learning_rate
     config.disc.warmup = 0.1  # share of its own updates with a linear warm-up
+
+    config.mesh = ConfigDict()  # free to change when a run goes on
+    config.mesh.data = 0  # groups of devices with a whole state each; 0: all that is left
+    config.mesh.fsdp = 1  # devices of a group, which share its parameters and optimizer states out
+    config.mesh.shard_from = 2**16  # numbers in the smallest array that is shared out
 
     config.data = ConfigDict()
     config.data.source = ""  # tfds:NAME | folder | photos

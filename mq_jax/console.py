@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: log lines, a live progress line, a table."""
 
+import io
 import logging
 import pathlib
 import sys
@@ -96,12 +97,30 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
       columns: heads; the first column is left-aligned, the others right-aligned.
       rows: cells.
     """
+    # Not as the table's own title, which is broken to the width of the table.
+    print(title)
+    # A file has no width; 80 columns, the fallback, would cut the wider tables.
+    Console(width=None if sys.stdout.isatty() else 120).print(_table(columns, rows))
+
+
+def log_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Writes a table to the log file alone: it is too long for a terminal.
+
+    Args:
+      title: as print_table's.
+      columns: as print_table's.
+      rows: as print_table's.
+    """
+    text = io.StringIO()
+    Console(file=text, width=120).print(_table(columns, rows))
+    absl_logging.debug("%s\n%s", title, text.getvalue())
+
+
+def _table(columns, rows):
+    """A table as Rich draws it."""
     table = Table(box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    # Not as the table's own title, which is broken to the width of the table.
-    print(title)
-    # A file has no width; 80 columns, the fallback, would cut the wider tables.
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    return table

@@ -75,7 +75,9 @@ class Evaluator:
     def __init__(self, config: ConfigDict, objective: Objective, source: Source, mesh: Mesh):
         self._config, self._source, self._mesh = config, source, mesh
         self._size = objective.codebook.size
-        self._step = jax.jit(make_eval_step(objective))
+        # The rows of a reconstruction stay with the process whose originals they are.
+        places = sharding.replicated(mesh), sharding.split(mesh)
+        self._step = jax.jit(make_eval_step(objective), out_shardings=places)
         self._bad_images = BadImages(source, config.data.max_bad_share)
         # Spread evenly over the set, which is often sorted by class.
         shown = np.linspace(0, len(source) - 1, min(config.eval.pictures, len(source)))

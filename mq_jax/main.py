@@ -3,6 +3,7 @@
 python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR [--mode=train|evaluate]
 """
 
+import math
 import os
 import pathlib
 import shlex
@@ -25,11 +26,11 @@ from mq_jax.writers import read_metrics
 
 MODES = ("train", "evaluate")
 
-# These change where a run reads and how fast, never what it computes.
-FREE_FIELDS = ("data.dir", "data.threads", "data.workers")
+# These change where a run reads, where it computes and how fast, never what it computes.
+FREE_FIELDS = ("data.dir", "data.threads", "data.workers", "mesh", "codebook.shard_lookup")
 
 # An evaluation needs the model of the run; it may look at other images.
-FREE_IN_EVALUATION = ("seed", "train", "inner", "outer", "data", "eval")
+FREE_IN_EVALUATION = ("seed", "train", "inner", "outer", "mesh", "data", "eval")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, for all its outputs.")
@@ -77,6 +78,7 @@ def _train(folder: pathlib.Path) -> int:
     """Checks everything that can be checked, claims the workdir, trains."""
     config = _given_config()
     validate(config)
+    make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
     inputs.require_divisible(config)
     sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
     total_steps(config, len(sources.autoencoder))  # Raises where the epochs make no batch.
@@ -97,10 +99,13 @@ def _evaluate(folder: pathlib.Path) -> int:
     if _CONFIG.value is not None:
         config = _given_config()
         workdir.claim(folder, config.to_dict(), FREE_IN_EVALUATION)
+    else:
+        # On the devices of this machine, which need not be those of the run.
+        config.mesh.update(data=0, fsdp=math.gcd(config.mesh.fsdp, jax.device_count()))
     validate(config)
     inputs.require_divisible(config, ["eval"])
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     source = inputs.open_evaluation(config)
-    mesh = make_mesh()
     built = build(stored, steps=1)
     with Checkpoints(folder / "checkpoints", monitor=MONITOR, read_only=True) as saved:
         step = saved.best_step if saved.best_step is not None else saved.latest_step

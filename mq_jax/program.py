@@ -57,8 +57,10 @@ def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
             update = window.single_from_model_output(step=state.step, **(absent | metrics))
             return state, window_so_far.merge(update), metrics["inner/loss"]
 
+        everywhere = sharding.replicated(mesh)
+        places = jax.tree.map(lambda leaf: leaf.sharding, target["state"]), everywhere, everywhere
         # Donated: the old state is dead after this call and holds twice the parameters.
-        jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=sharding.replicated(mesh))
+        jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=places)
         return jitted.lower(target["state"], target["window"], images, images).compile()
 
     step = compiled(built.train_step)
@@ -78,11 +80,8 @@ def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str,
     Returns:
       {"state": TrainState, "window": collection}, with ShapeDtypeStructs for leaves.
     """
-    everywhere = sharding.replicated(mesh)
     shapes = jax.eval_shape(lambda: _start(config, built))
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes
-    )
+    return sharding.placed(shapes, mesh, config.mesh.shard_from)
 
 
 def start(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
@@ -96,7 +95,13 @@ def start(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
     Returns:
       {"state": TrainState at step 0, "window": metrics of no step}, as checkpoint_target's.
     """
-    jitted = jax.jit(lambda: _start(config, built), out_shardings=sharding.replicated(mesh))
+    state = checkpoint_target(config, built, mesh)["state"]
+    # The window of this trace is of a class of its own, so that no tree describes it beforehand.
+    places = {
+        "state": jax.tree.map(lambda leaf: leaf.sharding, state),
+        "window": sharding.replicated(mesh),
+    }
+    jitted = jax.jit(lambda: _start(config, built), out_shardings=places)
     # Random numbers compile slowly on a CPU and run once: a third of the time at level 1.
     return jitted.lower().compile(compiler_options={"xla_backend_optimization_level": 1})()
 

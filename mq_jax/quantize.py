@@ -55,13 +55,14 @@ def quantize(
 def nearest_codeword(z: jax.Array, codebook: jax.Array, *, chunk: int = 0) -> jax.Array:
     """The index of the codeword nearest to each encoding; ties go to the lowest index.
 
-    argmin_k ||z - c_k||^2 = argmin_k (||c_k||^2 - 2 z.c_k); with a chunk the N x K matrix is
-    never whole: a scan over the codebook keeps a running minimum.
+    argmin_k ||z - c_k||^2 = argmin_k (||c_k||^2 - 2 z.c_k), in float32 or wider; with a chunk
+    the N x K matrix is never whole: a scan over the codebook keeps a running minimum.
 
     Args:
-      z: f32[..., D], encodings.
-      codebook: f32[K, D].
-      chunk: codewords compared at a time, 0 for all; K need not be a multiple of it.
+      z: f[..., D], encodings.
+      codebook: f[K, D].
+      chunk: codewords compared at a time, rounded up to a multiple of BLOCK; 0 for all. K need
+        not be a multiple of it.
 
     Returns:
       i32[...] in [0, K).
@@ -69,25 +70,55 @@ def nearest_codeword(z: jax.Array, codebook: jax.Array, *, chunk: int = 0) -> ja
     Raises:
       ValueError: when z and the codebook disagree on D.
     """
+    z, codebook = as_constants(z, codebook)
+    _, indices = lowest_scores(z.reshape(-1, z.shape[-1]), codebook, chunk=chunk)
+    return indices.reshape(z.shape[:-1])
+
+
+def as_constants(z: jax.Array, codebook: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What a lookup compares: values of float32 or wider, without a gradient.
+
+    Args:
+      z: f[..., D], encodings.
+      codebook: f[K, D].
+
+    Returns:
+      z and the codebook, of one dtype.
+
+    Raises:
+      ValueError: when they disagree on D.
+    """
     if z.shape[-1] != codebook.shape[-1]:
         raise ValueError(
             f"z has {z.shape[-1]} channels and the codebook {codebook.shape[-1]}; expected equal."
         )
+    # bfloat16 holds 8 bits: distances of near codewords would be equal.
+    dtype = jnp.result_type(z, codebook, jnp.float32)
     # The assignment is piecewise constant: its derivative is zero and not worth tracing.
-    z, codebook = jax.lax.stop_gradient((z, codebook))
-    flat = z.reshape(-1, z.shape[-1])
-    size = codebook.shape[0]
-    if not 0 < chunk < size:
-        _, indices = _first_minimum(_scores(flat, codebook))
-    else:
-        indices = _chunked_argmin(flat, codebook, chunk)
-    return indices.reshape(z.shape[:-1]).astype(jnp.int32)
+    return jax.lax.stop_gradient((z.astype(dtype), codebook.astype(dtype)))
 
 
-def _scores(z, codebook):
+def lowest_scores(z: jax.Array, codebook: jax.Array, *, chunk: int) -> tuple[jax.Array, jax.Array]:
+    """The lowest score of each encoding, ||c_k||^2 - 2 z.c_k, and the first k that has it.
+
+    Args:
+      z: f32[N, D], encodings.
+      codebook: f32[K, D].
+      chunk: as nearest_codeword's.
+
+    Returns:
+      (f32[N], i32[N] in [0, K)).
+    """
+    chunk += -chunk % BLOCK
+    norms = jnp.sum(jnp.square(codebook), axis=-1)
+    if not 0 < chunk < len(codebook):
+        return _first_minimum(_scores(z, codebook, norms))
+    return _chunked_minimum(z, codebook, norms, chunk)
+
+
+def _scores(z, codebook, norms):
     """f32[N, K]: squared distances less ||z||^2, which orders no codeword."""
-    products = jnp.matmul(z, codebook.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.sum(jnp.square(codebook), axis=-1) - 2 * products
+    return norms + jnp.matmul(-2 * z, codebook.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def _first_minimum(scores):
@@ -98,37 +129,48 @@ def _first_minimum(scores):
     rows, size = scores.shape
     if size % BLOCK:
         indices = jnp.argmin(scores, axis=-1)
-        return jnp.take_along_axis(scores, indices[:, None], axis=-1)[:, 0], indices
+        minima = jnp.take_along_axis(scores, indices[:, None], axis=-1)[:, 0]
+        return minima, indices.astype(jnp.int32)
     blocks = scores.reshape(rows, size // BLOCK, BLOCK)
     minima = jnp.min(blocks, axis=-1)
     block = jnp.argmin(minima, axis=-1)
     within = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-    return jnp.min(minima, axis=-1), block * BLOCK + jnp.argmin(within, axis=-1)
+    indices = block * BLOCK + jnp.argmin(within, axis=-1)
+    return jnp.min(minima, axis=-1), indices.astype(jnp.int32)
 
 
-def _chunked_argmin(z, codebook, chunk):
-    """argmin over chunks of the codebook with a running minimum."""
+def _chunked_minimum(z, codebook, norms, chunk):
+    """_first_minimum of the scores by a running minimum over chunks, then within one block."""
     size, dim = codebook.shape
     padding = -size % chunk
-    chunks = jnp.pad(codebook, ((0, padding), (0, 0))).reshape(-1, chunk, dim)
-    starts = jnp.arange(chunks.shape[0]) * chunk
+    codebook = jnp.pad(codebook, ((0, padding), (0, 0)))
+    # What is only padding is infinitely far.
+    norms = jnp.pad(norms, (0, padding), constant_values=jnp.inf)
+    starts = jnp.arange(len(norms) // chunk, dtype=jnp.int32) * (chunk // BLOCK)
 
     def visit(best, piece):
-        codewords, start = piece
-        real = start + jnp.arange(chunk) < size
-        scores = jnp.where(real, _scores(z, codewords), jnp.inf)
-        lowest, local = _first_minimum(scores)
+        codewords, their_norms, start = piece
+        scores = _scores(z, codewords, their_norms)
+        minima = jnp.min(scores.reshape(len(z), chunk // BLOCK, BLOCK), axis=-1)
+        lowest = jnp.min(minima, axis=-1)
+        block = start + jnp.argmin(minima, axis=-1).astype(jnp.int32)
         # Strictly less: an equal score further on never displaces the lower index.
         better = lowest < best[0]
-        return (
-            jnp.where(better, lowest, best[0]),
-            jnp.where(better, start + local, best[1]),
-        ), None
+        return (jnp.where(better, lowest, best[0]), jnp.where(better, block, best[1])), None
 
     # Made from z, so that the carry is sharded as z is.
-    nothing = jnp.full_like(z[:, 0], jnp.inf), jnp.zeros_like(z[:, 0], dtype=starts.dtype)
-    (_, indices), _ = jax.lax.scan(visit, nothing, (chunks, starts))
-    return indices
+    nothing = jnp.full_like(z[:, 0], jnp.inf), jnp.zeros_like(z[:, 0], dtype=jnp.int32)
+    chunks = codebook.reshape(-1, chunk, dim), norms.reshape(-1, chunk), starts
+    (lowest, block), _ = jax.lax.scan(visit, nothing, chunks)
+    return lowest, block * BLOCK + _nearest_within(z, codebook, norms, block)
+
+
+def _nearest_within(z, codebook, norms, block):
+    """The first of the nearest codewords in each encoding's block, i32[N] in [0, BLOCK)."""
+    codewords = codebook.reshape(-1, BLOCK, z.shape[-1])[block]
+    distances = jnp.sum(jnp.square(z[:, None] - codewords), axis=-1)
+    real = jnp.isfinite(norms.reshape(-1, BLOCK)[block])
+    return jnp.argmin(jnp.where(real, distances, jnp.inf), axis=-1).astype(jnp.int32)
 
 
 def apply_straight_through(z: jax.Array, z_q: jax.Array, *, kind: str) -> jax.Array:

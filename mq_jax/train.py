@@ -9,10 +9,9 @@ from absl import logging
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from mq_jax import inputs, sharding
+from mq_jax import console, inputs, sharding
 from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
-from mq_jax.console import Progress
 from mq_jax.data.ledger import BadImages
 from mq_jax.data.sources import Source
 from mq_jax.evaluate import Evaluator
@@ -83,7 +82,8 @@ class _Run:
         outer = inner if shared else BadImages(sources.codebook, config.data.max_bad_share)
         self._ledgers = (inner, outer)
         started = time.monotonic()
-        self._built, self._mesh = build(config, self._total), sharding.make_mesh()
+        self._built = build(config, self._total)
+        self._mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
         self._program = compile_program(config, self._built, self._mesh)
         self._evaluator = Evaluator(config, self._built.objective, eval_source, self._mesh)
         logging.info(
@@ -102,21 +102,31 @@ class _Run:
         if restored is None:
             arrays = start(self._config, self._built, self._mesh)
             self._state, self._window, self._step = arrays["state"], arrays["window"], 0
-            self._log_parameters()
+            self._log_sizes()
             return None
         self._state, self._window = restored.tree["state"], restored.tree["window"]
         self._step, self._standing = restored.step, Standing(**restored.extra)
         for ledger, indices in zip(self._ledgers, self._standing.bad_images, strict=True):
             ledger.restore(indices)
+        self._log_sizes()
         logging.info("Going on from the checkpoint of step %d", restored.step)
         return restored.step
 
-    def _log_parameters(self):
-        """The size of each part; the whole table goes to the log file alone."""
+    def _log_sizes(self):
+        """The size of each part, and of what a device holds; whole tables only in the log file."""
         params = self._state.params._asdict()
         logging.debug("%s", parameter_overview.get_parameter_overview(params))
         sizes = {name: parameter_overview.count_parameters(part) for name, part in params.items()}
         logging.info("Parameters: %s", ", ".join(f"{n} {size:,}" for n, size in sizes.items()))
+        parts = sharding.holdings(self._state)
+        whole = sharding.total(parts)
+        rows = [part.cells() for part in (*parts, whole)]
+        console.log_table(f"State on {dict(self._mesh.shape)}", sharding.HOLDING_COLUMNS, rows)
+        logging.info(
+            "State: %.1f MiB, %.1f on each of %d device(s) (data %d, fsdp %d); %d of %d split",
+            *(whole.size / 2**20, whole.per_device / 2**20, self._mesh.size),
+            *(*self._mesh.shape.values(), whole.sharded, whole.arrays),
+        )
 
     def loop(self, writers: Writers | NullWriters, interrupt: Interrupt) -> str:
         """Runs the remaining steps.
@@ -131,7 +141,7 @@ class _Run:
         if self._saved.latest_step is None:
             writers.write_scalars(0, self._evaluate(writers))
         batches = self._batches()
-        progress = Progress(self._total, self._step)
+        progress = console.Progress(self._total, self._step)
         self._start_clock()
         loss = None
         try:

@@ -61,6 +61,12 @@ def _validate_together(config: ConfigDict) -> None:
                 f"config.data.{name} is {config.data[name]}; expected a multiple of {scale}: "
                 f"config.model.channels halves an image {len(config.model.channels)} times."
             )
+    size, fsdp = config.codebook.size, config.mesh.fsdp
+    if config.codebook.shard_lookup and size % fsdp:
+        raise ValueError(
+            f"config.codebook.size is {size}; expected a multiple of config.mesh.fsdp, {fsdp}, "
+            "where config.codebook.shard_lookup splits the codewords over it."
+        )
     train = config.train
     exact = train.hypergradient in ("unrolled", "unrolled-reverse")
     if exact and config.inner.kind == "adam" and not config.inner.eps_root > 0:
@@ -165,6 +171,7 @@ RULES: dict[str, Rule] = {
     "codebook.hidden": _integer(1),
     "codebook.train_embedding": _BOOLEAN,
     "codebook.lookup_chunk": _integer(0),
+    "codebook.shard_lookup": _BOOLEAN,
     "train.steps": _integer(0),
     "train.epochs": _integer(1),
     "train.batch_size": _integer(1),
@@ -203,6 +210,9 @@ RULES: dict[str, Rule] = {
     **{f"disc.{name}": rule for name, rule in _OPTIMIZER.items()},
     "disc.learning_rate_ratio": _NONNEGATIVE,
     "disc.warmup": _SHARE,
+    "mesh.data": _integer(0),
+    "mesh.fsdp": _integer(1),
+    "mesh.shard_from": _integer(0),
     "data.source": _SOURCE,
     "data.dir": _TEXT,
     "data.train_split": _SPLIT,

@@ -10,10 +10,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports only from lower layers.
 LAYERS = (
-    {"bilevel", "console", "images", "interrupt", "losses", "optim", "quantize", "state", "trees"},
     {
-        *("checkpoint", "data", "metrics", "models", "objective", "orbax_noise"),
-        *("sharding", "workdir", "writers"),
+        *("bilevel", "console", "images", "interrupt", "losses", "optim", "quantize"),
+        *("sharding", "state", "trees"),
+    },
+    {
+        *("checkpoint", "data", "lookup", "metrics", "models", "objective", "orbax_noise"),
+        *("workdir", "writers"),
     },
     {"adversary", "inputs"},
     {"mq"},

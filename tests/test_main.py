@@ -40,7 +40,9 @@ def test_a_run_ends_well_and_says_nothing_on_stderr_but_its_progress():
     lines = outcome.err.splitlines()
     assert re.match(r"Compiled in [\d.]+ s: [\d.]+ GFLOP a step, 12 steps, 1 device", lines[0])
     assert re.match(r"Parameters: autoencoder [\d,]+, codebook [\d,]+$", lines[1])
-    steps = [re.match(r"step (\d+)(/12)?  ", line) for line in lines[2:]]
+    held = r"State: [\d.]+ MiB, [\d.]+ on each of 1 device\(s\) \(data 1, fsdp 1\); 0 of \d+ split$"
+    assert re.match(held, lines[2])
+    steps = [re.match(r"step (\d+)(/12)?  ", line) for line in lines[3:]]
     assert [int(match[1]) for match in steps] == [0, 3, 4, 6, 8, 9, 12, 12]
 
 

@@ -1,6 +1,7 @@
 """Lookup against brute force, estimators and code statistics against their closed forms."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,9 @@ def brute_force(z, codebook):
         (100, 1),
         (100, 33),
         (100, 99),
+        (1000, 1),
+        (1000, 100),
+        (1024, 256),
     ],
 )
 def test_the_lookup_equals_brute_force(size, chunk):
@@ -85,6 +89,24 @@ def test_of_two_equal_codewords_the_first_is_found(first, second, chunk):
     assert lookup(codebook[second], codebook, chunk=chunk) == first
 
 
+@pytest.mark.parametrize("chunk", [0, BLOCK])
+def test_distances_are_float32_where_encodings_are_bfloat16(chunk):
+    """Two codewords whose distances are equal in bfloat16: the nearer one comes second."""
+    z = jnp.ones((1, 8), jnp.bfloat16)
+    codebook = np.full((BLOCK + 5, 8), 3, np.float32)
+    codebook[1], codebook[BLOCK + 1] = 1.002, 1.001
+    assert lookup(z, codebook, chunk=chunk) == BLOCK + 1
+    program = lookup.lower(z, codebook, chunk=chunk).as_text()
+    assert "dot_general" in program and not re.search("dot_general.*bf16", program)
+
+
+@pytest.mark.parametrize("chunk", [0, BLOCK])
+def test_an_encoding_that_is_not_finite_still_has_a_code(chunk):
+    z = np.array([[np.nan, 0], [np.inf, 0], [1, 2]], np.float32)
+    indices = lookup(z, normal(1, 2 * BLOCK + 3, 2), chunk=chunk)
+    assert np.all((indices >= 0) & (indices < 2 * BLOCK + 3))
+
+
 @pytest.mark.parametrize("chunk", [0, 4])
 def test_channels_that_disagree_are_refused(chunk):
     message = "z has 3 channels and the codebook 4; expected equal."
@@ -92,7 +114,7 @@ def test_channels_that_disagree_are_refused(chunk):
         nearest_codeword(normal(0, 2, 3), normal(1, 8, 4), chunk=chunk)
 
 
-@pytest.mark.parametrize("chunk", [0, 4])
+@pytest.mark.parametrize("chunk", [0, BLOCK])
 def test_the_lookup_is_not_differentiated(chunk):
     def assign(z, codebook):
         return nearest_codeword(z, codebook, chunk=chunk)
@@ -100,7 +122,7 @@ def test_the_lookup_is_not_differentiated(chunk):
     def products(function, *args):
         return str(jax.make_jaxpr(function)(*args)).count("dot_general")
 
-    arguments = normal(0, 5, 3), normal(1, 8, 3)
+    arguments = normal(0, 5, 3), normal(1, 2 * BLOCK + 1, 3)
     indices, tangents = jax.jvp(assign, arguments, arguments)
     np.testing.assert_array_equal(indices, assign(*arguments))
     assert tangents.dtype == jax.dtypes.float0

@@ -6,12 +6,15 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from jax.sharding import AxisType
 
 from mq_jax import mq, sharding
+from mq_jax.models.codebook import Codebook
+from mq_jax.models.vqvae import AutoEncoder
+from mq_jax.quantize import BLOCK
 from mq_jax.state import Parts
 
 OPTIMIZERS = Parts(tiny.make_adam(1e-2), tiny.make_sgd(0.1, momentum=0.9))
+SHARD_FROM = 32  # Every kernel of the tiny model but one, and the embedding.
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -20,28 +23,30 @@ def float64():
         yield
 
 
-def make_mesh(devices):
-    if devices == jax.device_count():
-        return sharding.make_mesh()
-    few = jax.devices()[:devices]
-    return jax.make_mesh((devices,), ("data",), devices=few, axis_types=(AxisType.Auto,))
-
-
-@functools.cache
-def train(kind, devices):
-    """The state after three steps and the metrics of each, on a mesh of so many devices."""
-    # The chunks do not divide the codebook: the running minimum is sharded like the batch.
-    objective = tiny.make_objective(chunk=5)
+def make_step(kind):
+    """A train step, and the state before it on no particular device."""
+    # Eight channels can be split over eight devices, and the codewords come in three chunks.
+    objective = tiny.make_objective(chunk=BLOCK)._replace(
+        autoencoder=AutoEncoder((8,), 0, dim=8, layer_norm=True, init_std=0.02),
+        codebook=Codebook("mlp", size=2 * BLOCK + 8, dim=8, embedding_dim=3, hidden=8),
+    )
     problem = mq.Problem(objective, OPTIMIZERS)
     if kind == "joint":
         step = mq.make_joint_step(problem, straight_through="encoder")
     else:
         step = mq.make_train_step(problem, hypergradient=kind, straight_through="encoder")
-    mesh = make_mesh(devices)
-    jitted = tiny.jit(step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
-    state = jax.device_put(
-        tiny.make_state(objective, OPTIMIZERS, seed=1), sharding.replicated(mesh)
-    )
+    return step, tiny.make_state(objective, OPTIMIZERS, seed=1)
+
+
+@functools.cache
+def train(kind, data, fsdp):
+    """The state after three steps and the metrics of each, on a mesh of data x fsdp devices."""
+    mesh = sharding.make_mesh(data, fsdp, jax.devices()[: data * fsdp])
+    step, state = make_step(kind)
+    where = sharding.shardings(state, mesh, SHARD_FROM)
+    places = where, sharding.replicated(mesh)
+    jitted = tiny.jit(step, donate_argnums=0, out_shardings=places)
+    state = jax.device_put(state, where)
     history = []
     for i in range(3):
         batches = [
@@ -52,17 +57,12 @@ def train(kind, devices):
     return state, history
 
 
-def test_a_batch_is_split_over_all_devices_and_comes_back_in_order():
-    rows = {"images": np.arange(48).reshape(16, 3), "mask": np.arange(16)}
-    batch = sharding.shard_batch(make_mesh(8), rows)
-    for name, array in batch.items():
-        assert [shard.data.shape[0] for shard in array.addressable_shards] == [2] * 8
-        np.testing.assert_array_equal(sharding.local_rows(array), rows[name])
+CASES = [("joint", 8, 1), ("unrolled", 4, 2), ("unrolled", 1, 8)]
 
 
-@pytest.mark.parametrize("kind", ["unrolled", "joint"])
-def test_eight_devices_train_as_one_does(kind):
-    (one, history), (eight, eight_history) = train(kind, 1), train(kind, 8)
+@pytest.mark.parametrize("kind, data, fsdp", CASES)
+def test_eight_devices_train_as_one_does(kind, data, fsdp):
+    (one, history), (eight, eight_history) = train(kind, 1, 1), train(kind, data, fsdp)
     for want, got in zip(history, eight_history, strict=True):
         np.testing.assert_array_equal(got["inner/code_counts"], want["inner/code_counts"])
         assert got["inner/code_counts"].sum() == 16 * 4 * 4
@@ -74,3 +74,33 @@ def test_eight_devices_train_as_one_does(kind):
         ):
             assert len(a.sharding.device_set) == 8
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-11)
+
+
+def bytes_held(tree, device):
+    """Bytes of a tree's arrays on one device."""
+    return sum(
+        shard.data.nbytes
+        for leaf in jax.tree.leaves(tree)
+        for shard in leaf.addressable_shards
+        if shard.device == device
+    )
+
+
+@pytest.mark.parametrize("kind, data, fsdp", CASES)
+def test_a_device_holds_an_fsdpth_of_what_is_split_and_all_of_the_rest(kind, data, fsdp):
+    state, _ = train(kind, data, fsdp)
+    for tree in (state.params, state.opt_state):
+        leaves = jax.tree.leaves(tree)
+        # The rule in words: large enough, not a vector, and a side that fsdp divides.
+        large = [
+            leaf.ndim > 1 and leaf.size >= SHARD_FROM and any(s % fsdp == 0 for s in leaf.shape)
+            for leaf in leaves
+        ]
+        expected = sum(
+            leaf.nbytes // (fsdp if splits else 1)
+            for leaf, splits in zip(leaves, large, strict=True)
+        )
+        for device in jax.devices():
+            assert bytes_held(tree, device) == expected
+        whole = sum(leaf.nbytes for leaf in leaves)
+        assert expected == whole if fsdp == 1 else expected < 1.5 * whole / fsdp

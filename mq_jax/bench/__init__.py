@@ -1,0 +1,1 @@
+"""Timings: `python -m mq_jax.bench --help`."""

@@ -1,0 +1,35 @@
+"""From the command to its first step."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+from mq_jax import console
+
+
+def bench_startup() -> None:
+    """Times the command to its first step, with an empty compilation cache and a full one."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+        for name in ("cold", "cached", "cached again"):
+            command = [sys.executable, "-m", "mq_jax.main", "--config=configs/photos_mqvae.py"]
+            command += [f"--workdir={folder}/{name}", "--config.train.steps=1"]
+            rows.append([name, f"{_seconds_to_line(command, environment, 'step 1/'):.1f}"])
+    title = "From the command to the end of the first step (after an evaluation)"
+    console.print_table(title, ["compilation cache", "seconds"], rows)
+
+
+def _seconds_to_line(command, environment, start) -> float:
+    """Seconds from a command to the line of its log that starts so."""
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    started = time.perf_counter()
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        found = next((line for line in process.stderr if line.startswith(start)), None)
+        seconds = time.perf_counter() - started
+        process.stderr.read()
+    if found is None:
+        raise RuntimeError(f"{' '.join(command)} printed no line that starts with {start!r}.")
+    return seconds

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax import inputs, sharding
+from mq_jax.agreement import gather
 from mq_jax.data.ledger import BadImages
 from mq_jax.data.sources import Source
 from mq_jax.images import comparison, from_uint8, to_uint8
@@ -94,18 +95,24 @@ class Evaluator:
           ValueError: too many images are unreadable.
         """
         metrics = jax.device_put(_no_metrics(self._size), sharding.replicated(self._mesh))
-        pairs = []
+        side = self._config.data.eval_image_size or self._config.data.image_size
+        # The empty ones give their shapes where this process sees none.
+        shown, pairs = [np.zeros(0, np.int32)], [np.zeros((0, 2, side, side, 3), np.uint8)]
+        skipped = []
         for batch in inputs.evaluation_pass(self._config, self._source):
-            self._bad_images.record(batch["skipped"])
+            skipped.append(batch["skipped"])
             images, mask = sharding.shard_batch(self._mesh, (batch["image"], batch["mask"]))
             metrics, reconstructions = self._step(state, metrics, images, mask)
             rows = [row for row, index in enumerate(batch["index"]) if int(index) in self._shown]
             if rows:
                 local = sharding.local_rows(reconstructions)
-                pairs += [(batch["image"][row], local[row]) for row in rows]
+                shown.append(batch["index"][rows].astype(np.int32))
+                pairs.append(np.stack([batch["image"][rows], local[rows]], axis=1))
+        self._bad_images.record_of_all(skipped)
         values = {f"eval/{name}": value for name, value in scalars(metrics).items()}
-        originals, reconstructed = (np.stack(images) for images in zip(*pairs, strict=True))
-        return Evaluation(values, comparison(originals, reconstructed))
+        shown, pairs = (np.concatenate(gather(np.concatenate(own))) for own in (shown, pairs))
+        in_order = pairs[np.argsort(shown)]
+        return Evaluation(values, comparison(in_order[:, 0], in_order[:, 1]))
 
 
 def _no_metrics(size: int) -> EvalMetrics:

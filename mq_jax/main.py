@@ -1,19 +1,23 @@
 """Trains and evaluates image tokenizers by Meta-Quantization: flags, and one dispatch.
 
 python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR [--mode=train|evaluate]
+
+Several processes find each other by the environment; mq_jax/distributed.py says how.
 """
 
 import os
 import pathlib
 import shlex
 import sys
+import traceback
 
 import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
-from mq_jax import commandline, console, inputs, workdir
+from mq_jax import commandline, console, distributed, inputs, workdir
+from mq_jax.agreement import FailedElsewhere, together
 from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.evaluate import Evaluator
@@ -34,6 +38,13 @@ FREE_IN_EVALUATION = ("seed", "train", "inner", "outer", "data", "eval")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, for all its outputs.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_INTERRUPTED_CODE = flags.DEFINE_integer(
+    "interrupted_code",
+    0,
+    "Exit code of a run that a signal ended, for a scheduler that shall start it again.",
+    lower_bound=0,
+    upper_bound=127,
+)
 
 _COLUMNS = {
     "eval/mse": ("MSE on [-1, 1]", "{:.4f}"),
@@ -52,7 +63,6 @@ def main(argv: list[str]) -> int:
     Returns:
       The exit code.
     """
-    console.log_to_terminal()
     _use_compilation_cache()
     try:
         if len(argv) > 1:
@@ -67,39 +77,48 @@ def main(argv: list[str]) -> int:
         logging.error("Stopped at once; the same command goes on from the last checkpoint.")
         return 130
     except (commandline.UsageError, ValueError, OSError, FloatingPointError) as error:
-        # The line is for the user; the log file keeps the traceback for the maintainer.
-        logging.error("error: %s", error)
+        # What is not finite is so in all processes; the first one says it for all.
+        if not (isinstance(error, FloatingPointError) and jax.process_index()):
+            # The line is for the user; the log file keeps the traceback for the maintainer.
+            logging.error("error: %s", error)
         logging.debug("traceback", exc_info=True)
+        return 1
+    except FailedElsewhere as error:
+        _report_failure_elsewhere(error)
         return 1
 
 
 def _train(folder: pathlib.Path) -> int:
     """Checks everything that can be checked, claims the workdir, trains."""
-    config = _given_config()
-    validate(config)
-    inputs.require_divisible(config)
-    sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
-    total_steps(config, len(sources.autoencoder))  # Raises where the epochs make no batch.
-    workdir.claim(folder, config.to_dict(), FREE_FIELDS)
-    console.log_to_file(folder / "train.log")
+    with together():
+        config = _given_config()
+        validate(config)
+        inputs.require_divisible(config)
+        sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
+        total_steps(config, len(sources.autoencoder))  # Raises where the epochs make no batch.
+    with together():
+        if jax.process_index() == 0:
+            workdir.claim(folder, config.to_dict(), FREE_FIELDS)
+            console.log_to_file(folder / "train.log")
     ended = train(config, sources, eval_source, folder)
     if ended.startswith("SIG"):
         logging.info("%s: saved. To go on:\n  %s", ended, _command())
-    elif jax.process_index() == 0:
+        return _INTERRUPTED_CODE.value
+    if jax.process_index() == 0:
         _print_summary(folder, ended)
     return 0
 
 
 def _evaluate(folder: pathlib.Path) -> int:
     """Evaluates the best checkpoint of a run."""
-    stored = ConfigDict(workdir.read_config(folder))
-    config = stored
-    if _CONFIG.value is not None:
-        config = _given_config()
-        workdir.claim(folder, config.to_dict(), FREE_IN_EVALUATION)
-    validate(config)
-    inputs.require_divisible(config, ["eval"])
-    source = inputs.open_evaluation(config)
+    with together():
+        config = stored = ConfigDict(workdir.read_config(folder))
+        if _CONFIG.value is not None:
+            config = _given_config()
+            workdir.claim(folder, config.to_dict(), FREE_IN_EVALUATION)
+        validate(config)
+        inputs.require_divisible(config, ["eval"])
+        source = inputs.open_evaluation(config)
     mesh = make_mesh()
     built = build(stored, steps=1)
     with Checkpoints(folder / "checkpoints", monitor=MONITOR, read_only=True) as saved:
@@ -109,6 +128,8 @@ def _evaluate(folder: pathlib.Path) -> int:
         restored = saved.restore(checkpoint_target(stored, built, mesh), step)
     evaluator = Evaluator(config, built.objective, source, mesh)
     evaluation = evaluator.run(restored.tree["state"])
+    if jax.process_index():
+        return 0
     title = f"step {step}, {config.data.source} {config.data.eval_split}, {len(source)} images"
     console.print_table(title, *_table({f"step {step}": evaluation.scalars}))
     path = folder / "evaluation.png"
@@ -159,14 +180,43 @@ def _use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "mq_jax"))
 
 
+def _join() -> None:
+    """Finds the other processes of the run, if the environment names some."""
+    cluster = distributed.find_cluster(os.environ)
+    if cluster:
+        console.log_to_terminal(cluster.index)
+        distributed.initialize(cluster)
+
+
+def _report_failure_elsewhere(error: FailedElsewhere) -> None:
+    """Repeats in the log of the first process what another one says in its own."""
+    if jax.process_index() == 0:
+        logging.error("error: %s", error)
+
+
 def run() -> None:
     """Parses the command line and runs the program."""
-    commandline.answer_help(__doc__, (_CONFIG, _WORKDIR, _MODE))
+    commandline.answer_help(__doc__, (_CONFIG, _WORKDIR, _MODE, _INTERRUPTED_CODE))
+    console.log_to_terminal()
     try:
-        arguments = commandline.parse(sys.argv)
-    except commandline.UsageError as error:
-        sys.exit(f"error: {error}")
-    sys.exit(main(arguments))
+        _join()
+        with together():
+            arguments = commandline.parse(sys.argv)
+        code = main(arguments)
+    except (commandline.UsageError, ConnectionError, ValueError) as error:
+        logging.error("error: %s", error)
+        code = 1
+    except FailedElsewhere as error:
+        _report_failure_elsewhere(error)
+        code = 1
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code not in (0, _INTERRUPTED_CODE.value) and jax.distributed.is_initialized():
+        distributed.abandon(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

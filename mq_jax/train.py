@@ -10,6 +10,7 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from mq_jax import inputs, sharding
+from mq_jax.agreement import AgreedSignal
 from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.console import Progress
@@ -82,6 +83,7 @@ class _Run:
         shared = sources.codebook is sources.autoencoder
         outer = inner if shared else BadImages(sources.codebook, config.data.max_bad_share)
         self._ledgers = (inner, outer)
+        self._skipped = ([], [])  # by level, since the ledgers were last told
         started = time.monotonic()
         self._built, self._mesh = build(config, self._total), sharding.make_mesh()
         self._program = compile_program(config, self._built, self._mesh)
@@ -131,14 +133,14 @@ class _Run:
         if self._saved.latest_step is None:
             writers.write_scalars(0, self._evaluate(writers))
         batches = self._batches()
-        progress = Progress(self._total, self._step)
+        progress = Progress(self._total, self._step, live=jax.process_index() == 0)
         self._start_clock()
-        loss = None
+        loss, signals = None, AgreedSignal()
         try:
             while self._step < self._total and not self._standing.stopped_early:
-                if interrupt.requested:
+                if name := signals.after_step(interrupt.signal_name):
                     self._save(writers, None)
-                    return interrupt.signal_name
+                    return name
                 # One step behind, so that the host is never more than a batch ahead.
                 jax.block_until_ready(loss)
                 inner_only = self._program.inner_step and not self._outer_due(self._step)
@@ -165,7 +167,9 @@ class _Run:
 
         def take(level):
             batch = next(streams[level])
-            self._ledgers[level].record(batch["skipped"])
+            self._skipped[level].append(batch["skipped"])
+            if jax.process_count() == 1:
+                self._count_bad_images()
             return sharding.shard_batch(self._mesh, batch["image"])
 
         try:
@@ -178,6 +182,12 @@ class _Run:
         finally:
             for stream in streams:
                 stream.close()
+
+    def _count_bad_images(self):
+        """Tells the ledgers; in several processes with each report, as the others must answer."""
+        for ledger, skipped in zip(self._ledgers, self._skipped, strict=True):
+            ledger.record_of_all(skipped)
+            skipped.clear()
 
     def _outer_due(self, step):
         """Whether the step of this number, from 0, also updates the codebook."""
@@ -206,6 +216,7 @@ class _Run:
 
     def _close_window(self):
         """The metrics since the last line of the log; a new window begins."""
+        self._count_bad_images()
         self._require_finite()
         row = scalars(self._window)
         seconds = time.monotonic() - self._clock
@@ -233,6 +244,7 @@ class _Run:
 
     def _save(self, writers, evaluation):
         """Saves a checkpoint, unless that would poison the run."""
+        self._count_bad_images()
         self._require_finite()
         if not all_finite((self._state.params, self._state.batch_stats)):
             raise self._nonfinite(self._step, ["parameters"])

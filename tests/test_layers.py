@@ -10,7 +10,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports only from lower layers.
 LAYERS = (
-    {"bilevel", "console", "images", "interrupt", "losses", "optim", "quantize", "state", "trees"},
+    {
+        *("agreement", "bilevel", "console", "distributed", "images", "interrupt", "losses"),
+        *("optim", "quantize", "state", "trees"),
+    },
     {
         *("checkpoint", "data", "metrics", "models", "objective", "orbax_noise"),
         *("sharding", "workdir", "writers"),

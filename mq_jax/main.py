@@ -213,6 +213,7 @@ def run() -> None:
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
+        logging.error("error: failed as above; if another process did so before, that is why.")
         code = 1
     if code not in (0, _INTERRUPTED_CODE.value) and jax.distributed.is_initialized():
         distributed.abandon(code)

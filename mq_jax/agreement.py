@@ -59,14 +59,14 @@ def gather(rows: np.ndarray) -> list[np.ndarray]:
     own = jax.process_index()
     counts = np.zeros(jax.process_count(), np.int32)
     counts[own] = len(rows)
-    counts = np.asarray(_total(counts))
+    counts = _on_host(_total(counts))
     if not counts.any():
         return [rows] * len(counts)
     ends = np.cumsum(counts)
     everyone = np.zeros((ends[-1], *rows.shape[1:]), rows.dtype)
     # Each process leaves zeros where the rows of the others go.
     everyone[ends[own] - counts[own] : ends[own]] = rows
-    return np.split(np.asarray(_total(everyone)), ends[:-1])
+    return np.split(_on_host(_total(everyone)), ends[:-1])
 
 
 class AgreedSignal:
@@ -93,14 +93,32 @@ class AgreedSignal:
         if name is not None:
             counts[signal.Signals[name]] = 1
         before, self._told = self._told, _total(counts)
-        found = [] if before is None else np.flatnonzero(np.asarray(before))
+        found = [] if before is None else np.flatnonzero(_on_host(before))
         return signal.Signals(int(found[-1])).name if len(found) else None
 
 
 def _total(array: np.ndarray) -> jax.Array:
     """The sum over the processes, on a device of each; returns before it is computed."""
     rows, summed = _adder()
-    return summed(jax.make_array_from_process_local_data(rows, array[None]))
+    with _loss_explained():
+        return summed(jax.make_array_from_process_local_data(rows, array[None]))
+
+
+def _on_host(total: jax.Array) -> np.ndarray:
+    """The value of what _total returned."""
+    with _loss_explained():
+        return np.asarray(total)
+
+
+@contextlib.contextmanager
+def _loss_explained() -> Iterator[None]:
+    """Turns the failure of a sum into its most likely reason."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise ConnectionError(
+            f"Another process of this run is lost; its own messages tell why ({error})."
+        ) from error
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -230,7 +231,8 @@ def test_what_one_process_finds_wrong_ends_both_and_is_said_by_that_one(tmp_path
 @pytest.mark.slow
 def test_two_processes_are_as_good_as_one_in_every_mode(tmp_path):
     folder, whole = tmp_path / "run", tmp_path / "whole"
-    command = [*runs.arguments(**runs.WHOLE), f"--workdir={folder}"]
+    # Slow enough that rounding stays what it is.
+    command = [*runs.arguments(**runs.WHOLE, train__learning_rate=1e-4), f"--workdir={folder}"]
     # One process goes on from the checkpoint of another number of them, and two from that of one.
     first, second = two_programs(*command, at="step:3")
     assert (first.code, second.code) == (0, 0), first.err + second.err
@@ -260,7 +262,8 @@ def test_a_process_that_is_killed_ends_the_other_and_both_go_on(tmp_path):
     command = [*runs.arguments(), f"--workdir={folder}"]
     first, second = two_programs(*command, at="step:7", number=signal.SIGKILL)
     assert second.code == -signal.SIGKILL and first.code != 0
-    assert "another process" in first.err or "another task died" in first.err
+    # Whichever notices first: this program, or the service of JAX.
+    assert re.search("nother process .* is lost|nother process did|nother task died", first.err)
     again = two_programs(*command)
     assert [done.code for done in again] == [0, 0], again[0].err
     assert "Going on from the checkpoint of step" in again[0].err

@@ -1,24 +1,25 @@
 """From a configuration to modules, optimizers and steps: the only reader of both."""
 
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax import mq
 from mq_jax.adversary import Adversary, make_adversarial_weight
+from mq_jax.lookup import make_lookup
 from mq_jax.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
-from mq_jax.models import lpips, vqgan, vqvae
+from mq_jax.models import vqgan, vqvae
 from mq_jax.models.codebook import Codebook
 from mq_jax.models.discriminator import Discriminator
-from mq_jax.models.lpips_weights import load_weights
 from mq_jax.objective import Adversarial, Objective, Perceptual
 from mq_jax.optim import freeze, make_optimizer, make_warmup_cosine
-from mq_jax.quantize import nearest_codeword
+from mq_jax.perceptual import perceptual_distance
+from mq_jax.sharding import make_mesh
 from mq_jax.state import Parts, TrainState
 
 
@@ -42,19 +43,21 @@ class Built(NamedTuple):
         return self.problem.objective
 
 
-def build(config: ConfigDict, steps: int) -> Built:
+def build(config: ConfigDict, steps: int, mesh: Mesh | None = None) -> Built:
     """Builds a validated configuration.
 
     Args:
       config: as configs/base.py lays it out, validated.
       steps: inner updates of the whole run, as total_steps returns them.
+      mesh: over which a lookup may be shared out; None for that of the configuration.
 
     Returns:
       A Built.
     """
+    mesh = mesh or make_mesh(config.mesh.data, config.mesh.fsdp)
     optimizers, pullback = _make_optimizers(config, steps)
     problem = mq.Problem(
-        _make_objective(config),
+        _make_objective(config, mesh),
         optimizers,
         adversary=_make_adversary(config, steps),
         ema_decay=config.train.ema_decay,
@@ -107,42 +110,6 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
     )
 
 
-def frozen_weights(config: ConfigDict) -> Any:
-    """The weights that a train step reads and no level trains: those of LPIPS.
-
-    Args:
-      config: validated.
-
-    Returns:
-      As load_weights returns them; empty without LPIPS.
-
-    Raises:
-      FileNotFoundError: they are not there; says how to get them.
-      ValueError: they are damaged.
-    """
-    return _weights(config, config.perceptual.net)
-
-
-def evaluation_weights(config: ConfigDict) -> Any:
-    """The weights of LPIPS as a metric; as frozen_weights, of config.eval.lpips."""
-    return _weights(config, config.eval.lpips)
-
-
-def perceptual_distance(config: ConfigDict, net: str) -> Any:
-    """LPIPS under one of its nets.
-
-    Args:
-      config: validated; its compute dtype is read.
-      net: one of lpips.NETS.
-
-    Returns:
-      (weights, images f32[B, H, W, 3], reconstructions f32[B, H, W, 3]) -> f32[B].
-    """
-    return functools.partial(
-        lpips.lpips, net=net, dtype=jnp.dtype(config.model.dtype), remat=config.model.remat
-    )
-
-
 def total_steps(config: ConfigDict, images: int) -> int:
     """Inner updates of the whole run.
 
@@ -167,11 +134,7 @@ def total_steps(config: ConfigDict, images: int) -> int:
     return steps
 
 
-def _weights(config, net):
-    return () if net == "none" else load_weights(net, config.perceptual.dir)
-
-
-def _make_objective(config: ConfigDict) -> Objective:
+def _make_objective(config: ConfigDict, mesh: Mesh) -> Objective:
     """L with its modules."""
     codebook = Codebook(
         kind=config.codebook.kind,
@@ -182,7 +145,9 @@ def _make_objective(config: ConfigDict) -> Objective:
     )
     perceptual = adversarial = None
     if config.perceptual.net != "none":
-        distance = perceptual_distance(config, config.perceptual.net)
+        distance = perceptual_distance(
+            config.perceptual.net, config.model.dtype, config.model.remat
+        )
         perceptual = Perceptual(distance, config.perceptual.weight)
     if config.discriminator.weight:
         loss, _ = ADVERSARIAL_LOSSES[config.discriminator.loss]
@@ -197,7 +162,7 @@ def _make_objective(config: ConfigDict) -> Objective:
         codebook,
         RECONSTRUCTION_LOSSES[config.train.reconstruction],
         config.train.quantization_weight,
-        functools.partial(nearest_codeword, chunk=config.codebook.lookup_chunk),
+        make_lookup(mesh, chunk=config.codebook.lookup_chunk, sharded=config.codebook.shard_lookup),
         perceptual,
         adversarial,
     )

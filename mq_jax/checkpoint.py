@@ -16,6 +16,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from mq_jax import orbax_noise
+from mq_jax.agreement import together
 from mq_jax.trees import differences, shapes
 
 # Orbax writes it last into a step folder: without it the folder is not a whole checkpoint.
@@ -149,7 +150,8 @@ class Checkpoints:
         restored, damages = None, {}
         for candidate in reversed(self.steps) if step is None else [step]:
             try:
-                restored = self._read(candidate, abstract_tree)
+                with together():
+                    restored = self._read(candidate, abstract_tree)
                 break
             except _AnotherModel:
                 raise

@@ -20,11 +20,16 @@ class _AboveProgress(logging.Handler):
         tqdm.tqdm.write(self.format(record), file=sys.stderr)
 
 
-def log_to_terminal() -> None:
-    """Sends the program's log lines, and other libraries' warnings, to standard error."""
-    handler = _AboveProgress(logging.INFO)
+def log_to_terminal(process: int = 0) -> None:
+    """Sends the program's log lines, and other libraries' warnings, to standard error.
+
+    Args:
+      process: index of this process; others than the first say warnings and errors only.
+    """
+    handler = _AboveProgress(logging.WARNING if process else logging.INFO)
     handler.addFilter(_is_ours_or_a_warning)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    prefix = f"process {process}: " if process else ""
+    handler.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
     # absl's own handler prefixes each line with a file name and a thread number.
     logging.getLogger().handlers = [handler]
     absl_logging.set_verbosity(absl_logging.DEBUG)
@@ -49,16 +54,17 @@ class Progress:
     Args:
       total: steps of the whole run.
       initial: steps done already.
+      live: False keeps the line off a terminal, too.
     """
 
-    def __init__(self, total: int, initial: int):
+    def __init__(self, total: int, initial: int, live: bool = True):
         self._total = total
         self._bar = tqdm.tqdm(
             total=total,
             initial=initial,
             unit="step",
             file=sys.stderr,
-            disable=not sys.stderr.isatty(),
+            disable=not (live and sys.stderr.isatty()),
             dynamic_ncols=True,
         )
 

@@ -1,20 +1,18 @@
 """Lookup on a mesh: every device compares its own rows, with all codewords or with a share."""
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from mq_jax.quantize import as_constants, lowest_scores, nearest_codeword
+from mq_jax.quantize import Lookup, as_constants, lowest_scores, nearest_codeword
 from mq_jax.sharding import AXES
 
-Lookup = Callable[[jax.Array, jax.Array], jax.Array]
 
-
+@functools.cache
 def make_lookup(mesh: Mesh, *, chunk: int, sharded: bool) -> Lookup:
-    """A lookup in a codebook, for use inside jit.
+    """A lookup in a codebook, for use inside jit; the same function for the same arguments.
 
     Sharded, the K codewords are split over `fsdp`: a device takes the rows of its group, finds
     the lowest score of each among its K / fsdp codewords, sends each row's back to its owner,

@@ -1,6 +1,8 @@
 """Trains and evaluates image tokenizers by Meta-Quantization: flags, and one dispatch.
 
 python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR [--mode=train|evaluate]
+
+Several processes find each other by the environment; mq_jax/distributed.py says how.
 """
 
 import math
@@ -8,37 +10,54 @@ import os
 import pathlib
 import shlex
 import sys
+import traceback
 
 import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
-from mq_jax import commandline, console, inputs, workdir
+from mq_jax import commandline, console, distributed, inputs, workdir
+from mq_jax.agreement import FailedElsewhere, together
 from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.evaluate import Evaluator
+from mq_jax.perceptual import load_frozen
 from mq_jax.program import checkpoint_target
 from mq_jax.sharding import make_mesh
-from mq_jax.train import MONITOR, train
+from mq_jax.train import monitored, train
 from mq_jax.validate import validate
 from mq_jax.writers import read_metrics
 
 MODES = ("train", "evaluate")
 
 # These change where a run reads, where it computes and how fast, never what it computes.
-FREE_FIELDS = ("data.dir", "data.threads", "data.workers", "mesh", "codebook.shard_lookup")
+FREE_FIELDS = (
+    *("data.dir", "data.threads", "data.workers", "perceptual.dir"),
+    *("mesh", "codebook.shard_lookup"),
+)
 
 # An evaluation needs the model of the run; it may look at other images.
-FREE_IN_EVALUATION = ("seed", "train", "inner", "outer", "mesh", "data", "eval")
+FREE_IN_EVALUATION = (
+    *("seed", "train", "inner", "outer", "disc", "mesh", "data", "eval"),
+    *("perceptual.dir", "codebook.shard_lookup"),
+)
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, for all its outputs.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_INTERRUPTED_CODE = flags.DEFINE_integer(
+    "interrupted_code",
+    0,
+    "Exit code of a run that a signal ended, for a scheduler that shall start it again.",
+    lower_bound=0,
+    upper_bound=127,
+)
 
 _COLUMNS = {
     "eval/mse": ("MSE on [-1, 1]", "{:.4f}"),
     "eval/psnr": ("PSNR, dB", "{:.2f}"),
+    "eval/lpips": ("LPIPS", "{:.4f}"),
     "eval/usage": ("usage", "{:.1%}"),
     "eval/perplexity": ("perplexity", "{:.1f}"),
 }
@@ -53,7 +72,6 @@ def main(argv: list[str]) -> int:
     Returns:
       The exit code.
     """
-    console.log_to_terminal()
     _use_compilation_cache()
     try:
         if len(argv) > 1:
@@ -68,52 +86,66 @@ def main(argv: list[str]) -> int:
         logging.error("Stopped at once; the same command goes on from the last checkpoint.")
         return 130
     except (commandline.UsageError, ValueError, OSError, FloatingPointError) as error:
-        # The line is for the user; the log file keeps the traceback for the maintainer.
-        logging.error("error: %s", error)
+        # What is not finite is so in all processes; the first one says it for all.
+        if not (isinstance(error, FloatingPointError) and jax.process_index()):
+            # The line is for the user; the log file keeps the traceback for the maintainer.
+            logging.error("error: %s", error)
         logging.debug("traceback", exc_info=True)
+        return 1
+    except FailedElsewhere as error:
+        _report_failure_elsewhere(error)
         return 1
 
 
 def _train(folder: pathlib.Path) -> int:
     """Checks everything that can be checked, claims the workdir, trains."""
-    config = _given_config()
-    validate(config)
-    make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
-    inputs.require_divisible(config)
-    sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
-    total_steps(config, len(sources.autoencoder))  # Raises where the epochs make no batch.
-    workdir.claim(folder, config.to_dict(), FREE_FIELDS)
-    console.log_to_file(folder / "train.log")
-    ended = train(config, sources, eval_source, folder)
+    with together():
+        config = _given_config()
+        validate(config)
+        make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
+        inputs.require_divisible(config)
+        sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
+        total_steps(config, len(sources.autoencoder))  # Raises where the epochs make no batch.
+        frozen = load_frozen(config)
+    with together():
+        if jax.process_index() == 0:
+            workdir.claim(folder, config.to_dict(), FREE_FIELDS)
+            console.log_to_file(folder / "train.log")
+    ended = train(config, sources, eval_source, frozen, folder)
     if ended.startswith("SIG"):
         logging.info("%s: saved. To go on:\n  %s", ended, _command())
-    elif jax.process_index() == 0:
-        _print_summary(folder, ended)
+        return _INTERRUPTED_CODE.value
+    if jax.process_index() == 0:
+        _print_summary(folder, ended, monitored(config))
     return 0
 
 
 def _evaluate(folder: pathlib.Path) -> int:
     """Evaluates the best checkpoint of a run."""
-    stored = ConfigDict(workdir.read_config(folder))
-    config = stored
-    if _CONFIG.value is not None:
-        config = _given_config()
-        workdir.claim(folder, config.to_dict(), FREE_IN_EVALUATION)
-    else:
-        # On the devices of this machine, which need not be those of the run.
-        config.mesh.update(data=0, fsdp=math.gcd(config.mesh.fsdp, jax.device_count()))
-    validate(config)
-    inputs.require_divisible(config, ["eval"])
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
-    source = inputs.open_evaluation(config)
-    built = build(stored, steps=1)
-    with Checkpoints(folder / "checkpoints", monitor=MONITOR, read_only=True) as saved:
+    with together():
+        config = stored = ConfigDict(workdir.read_config(folder))
+        if _CONFIG.value is not None:
+            config = _given_config()
+            workdir.claim(folder, config.to_dict(), FREE_IN_EVALUATION)
+        else:
+            # On the devices of this machine, which need not be those of the run.
+            config.mesh.update(data=0, fsdp=math.gcd(config.mesh.fsdp, jax.device_count()))
+        validate(config)
+        inputs.require_divisible(config, ["eval"])
+        mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+        source = inputs.open_evaluation(config)
+        weights = load_frozen(config).evaluation
+    built = build(stored, 1, mesh)
+    monitor = monitored(stored)
+    with Checkpoints(folder / "checkpoints", monitor=monitor, read_only=True) as saved:
         step = saved.best_step if saved.best_step is not None else saved.latest_step
         if step is None:
             raise ValueError(f"{saved.directory} has no checkpoint; train first.")
         restored = saved.restore(checkpoint_target(stored, built, mesh), step)
-    evaluator = Evaluator(config, built.objective, source, mesh)
+    evaluator = Evaluator(config, built.objective, source, mesh, weights)
     evaluation = evaluator.run(restored.tree["state"])
+    if jax.process_index():
+        return 0
     title = f"step {step}, {config.data.source} {config.data.eval_split}, {len(source)} images"
     console.print_table(title, *_table({f"step {step}": evaluation.scalars}))
     path = folder / "evaluation.png"
@@ -129,12 +161,12 @@ def _given_config() -> ConfigDict:
     return _CONFIG.value
 
 
-def _print_summary(folder: pathlib.Path, ended: str) -> None:
+def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:
     """The table at the end of a training run, and where to look."""
-    rows = [row for row in read_metrics(folder / "metrics.jsonl") if MONITOR in row]
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if monitor in row]
     pictures = sorted((folder / "reconstructions").glob("*.png"))
     # Of equals the later, as the checkpoints have it.
-    best = min(rows, key=lambda row: (row[MONITOR], -row["step"]))
+    best = min(rows, key=lambda row: (row[monitor], -row["step"]))
     chosen = {"start": rows[0], "end": rows[-1], "best": best}
     named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
     console.print_table(f"Training {ended}: {folder}", *_table(named))
@@ -144,9 +176,12 @@ def _print_summary(folder: pathlib.Path, ended: str) -> None:
 
 def _table(rows: dict[str, dict]) -> tuple[list[str], list[list[str]]]:
     """Columns and cells of evaluations by name."""
-    columns = ["", *[head for head, _ in _COLUMNS.values()]]
+    known = {
+        key: column for key, column in _COLUMNS.items() if all(key in r for r in rows.values())
+    }
+    columns = ["", *[head for head, _ in known.values()]]
     cells = [
-        [name, *[form.format(row[key]) for key, (_, form) in _COLUMNS.items()]]
+        [name, *[form.format(row[key]) for key, (_, form) in known.items()]]
         for name, row in rows.items()
     ]
     return columns, cells
@@ -164,14 +199,44 @@ def _use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "mq_jax"))
 
 
+def _join() -> None:
+    """Finds the other processes of the run, if the environment names some."""
+    cluster = distributed.find_cluster(os.environ)
+    if cluster:
+        console.log_to_terminal(cluster.index)
+        distributed.initialize(cluster)
+
+
+def _report_failure_elsewhere(error: FailedElsewhere) -> None:
+    """Repeats in the log of the first process what another one says in its own."""
+    if jax.process_index() == 0:
+        logging.error("error: %s", error)
+
+
 def run() -> None:
     """Parses the command line and runs the program."""
-    commandline.answer_help(__doc__, (_CONFIG, _WORKDIR, _MODE))
+    commandline.answer_help(__doc__, (_CONFIG, _WORKDIR, _MODE, _INTERRUPTED_CODE))
+    console.log_to_terminal()
     try:
-        arguments = commandline.parse(sys.argv)
-    except commandline.UsageError as error:
-        sys.exit(f"error: {error}")
-    sys.exit(main(arguments))
+        _join()
+        with together():
+            arguments = commandline.parse(sys.argv)
+        code = main(arguments)
+    except (commandline.UsageError, ConnectionError, ValueError) as error:
+        logging.error("error: %s", error)
+        code = 1
+    except FailedElsewhere as error:
+        _report_failure_elsewhere(error)
+        code = 1
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        logging.error("error: failed as above; if another process did so before, that is why.")
+        code = 1
+    if code not in (0, _INTERRUPTED_CODE.value) and jax.distributed.is_initialized():
+        distributed.abandon(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -171,6 +171,12 @@ class EvalMetrics(clu_metrics.Collection):
     perplexity: Perplexity.from_fun(_unmasked_counts)
 
 
+# The same, and LPIPS. A collection inherits no fields.
+EvalMetricsWithLpips = clu_metrics.Collection.create(
+    **EvalMetrics.__annotations__, lpips=clu_metrics.Average.from_output("lpips")
+)
+
+
 def scalars(collection: clu_metrics.Collection) -> dict[str, float]:
     """The values of a collection, as Python numbers under their logged names.
 

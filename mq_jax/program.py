@@ -12,6 +12,7 @@ from mq_jax import sharding
 from mq_jax.build import Built, init_state
 from mq_jax.images import from_uint8
 from mq_jax.metrics import empty_window
+from mq_jax.perceptual import frozen_shapes
 
 
 class Program(NamedTuple):
@@ -19,8 +20,8 @@ class Program(NamedTuple):
 
     Attributes:
       target: as checkpoint_target returns it.
-      step: (state, window, inner u8[B, H, W, 3], outer u8[B, H, W, 3]) -> (state, window, loss),
-        compiled; the state and the window are donated.
+      step: (state, window, frozen, inner u8[B, H, W, 3], outer u8[B, H, W, 3]) ->
+        (state, window, loss), compiled; the state and the window are donated.
       inner_step: the same without the outer level; None where every step has one.
       names: names of the train step's metrics.
       flops: of one step on one device, as XLA counts them.
@@ -31,6 +32,22 @@ class Program(NamedTuple):
     inner_step: Callable | None
     names: tuple[str, ...]
     flops: float
+
+
+class Lowered(NamedTuple):
+    """A Program before XLA sees it.
+
+    Attributes:
+      target: as checkpoint_target returns it.
+      step: `jax.stages.Lowered` of Program.step.
+      inner_step: likewise, or None.
+      names: names of the train step's metrics.
+    """
+
+    target: dict[str, Any]
+    step: jax.stages.Lowered
+    inner_step: jax.stages.Lowered | None
+    names: tuple[str, ...]
 
 
 def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
@@ -44,29 +61,50 @@ def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
     Returns:
       A Program.
     """
+    lowered = lower_program(config, built, mesh)
+    step = lowered.step.compile()
+    inner_step = lowered.inner_step and lowered.inner_step.compile()
+    flops = (step.cost_analysis() or {}).get("flops", float("nan"))
+    return Program(lowered.target, step, inner_step, lowered.names, flops)
+
+
+def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
+    """Traces the train step, donations and shardings included.
+
+    Args:
+      config: validated.
+      built: of the same configuration.
+      mesh: from sharding.make_mesh.
+
+    Returns:
+      A Lowered.
+    """
     target = checkpoint_target(config, built, mesh)
     shapes = _step_metrics(config, built, target["state"])
     window = type(target["window"])
+    everywhere = sharding.replicated(mesh)
     images = _batch(config, jnp.uint8, sharding.split(mesh))
+    frozen = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        frozen_shapes(config),
+    )
 
-    def compiled(train_step):
-        def step(state, window_so_far, inner_images, outer_images):
-            state, metrics = train_step(state, from_uint8(inner_images), from_uint8(outer_images))
+    def lower(train_step):
+        def step(state, window_so_far, frozen, inner_images, outer_images):
+            batches = from_uint8(inner_images), from_uint8(outer_images)
+            state, metrics = train_step(state, *batches, frozen)
             # An inner step has no outer metrics: zeros, with a weight of zero.
             absent = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
             update = window.single_from_model_output(step=state.step, **(absent | metrics))
             return state, window_so_far.merge(update), metrics["inner/loss"]
 
-        everywhere = sharding.replicated(mesh)
         places = jax.tree.map(lambda leaf: leaf.sharding, target["state"]), everywhere, everywhere
         # Donated: the old state is dead after this call and holds twice the parameters.
         jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=places)
-        return jitted.lower(target["state"], target["window"], images, images).compile()
+        return jitted.lower(target["state"], target["window"], frozen, images, images)
 
-    step = compiled(built.train_step)
-    inner_step = built.inner_step and compiled(built.inner_step)
-    flops = (step.cost_analysis() or {}).get("flops", float("nan"))
-    return Program(target, step, inner_step, tuple(sorted(shapes)), flops)
+    inner_step = built.inner_step and lower(built.inner_step)
+    return Lowered(target, lower(built.train_step), inner_step, tuple(sorted(shapes)))
 
 
 def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
@@ -117,7 +155,7 @@ def _step_metrics(config, built, state):
     images = _batch(config, jnp.float32, None)
     # Without their shardings the shapes are the same at each call, and JAX traces the step once.
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-    return jax.eval_shape(built.train_step, state, images, images)[1]
+    return jax.eval_shape(built.train_step, state, images, images, frozen_shapes(config))[1]
 
 
 def _batch(config, dtype, placement):

@@ -9,7 +9,8 @@ from absl import logging
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from mq_jax import console, inputs, sharding
+from mq_jax import console, health, inputs, sharding
+from mq_jax.agreement import AgreedSignal
 from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.data.ledger import BadImages
@@ -17,12 +18,11 @@ from mq_jax.data.sources import Source
 from mq_jax.evaluate import Evaluator
 from mq_jax.interrupt import Interrupt
 from mq_jax.metrics import empty_like, first_nonfinite, scalars
+from mq_jax.perceptual import Frozen
 from mq_jax.program import compile_program, start
 from mq_jax.state import Parts
 from mq_jax.trees import all_finite
 from mq_jax.writers import NullWriters, Writers
-
-MONITOR = "eval/mse"
 
 
 @dataclasses.dataclass
@@ -30,7 +30,7 @@ class Standing:
     """What a resumed run must remember beside its arrays; all of it fits JSON.
 
     Attributes:
-      best: lowest `eval/mse` so far, None before the first evaluation.
+      best: lowest monitored metric so far, None before the first evaluation.
       stale: evaluations since then.
       stopped_early: whether patience has run out.
       bad_images: record numbers of unreadable images, by level.
@@ -42,13 +42,25 @@ class Standing:
     bad_images: tuple[list[int], list[int]] = ([], [])
 
 
-def train(config: ConfigDict, sources: Parts, eval_source: Source, workdir: pathlib.Path) -> str:
+def monitored(config: ConfigDict) -> str:
+    """The logged name of the metric, lower is better, that decides which checkpoint is best."""
+    return f"eval/{config.eval.monitor}"
+
+
+def train(
+    config: ConfigDict,
+    sources: Parts,
+    eval_source: Source,
+    frozen: Frozen,
+    workdir: pathlib.Path,
+) -> str:
     """Trains until the last step, early stopping or a signal; resumes where it was.
 
     Args:
       config: validated; the workdir is claimed for it.
       sources: from inputs.open_training.
       eval_source: from inputs.open_evaluation.
+      frozen: from build.load_frozen.
       workdir: holds all outputs.
 
     Returns:
@@ -59,8 +71,9 @@ def train(config: ConfigDict, sources: Parts, eval_source: Source, workdir: path
       OSError: an output could not be written.
       ValueError: too many unreadable images, or no checkpoint that can be restored.
     """
-    with Interrupt() as interrupt, Checkpoints(workdir / "checkpoints", monitor=MONITOR) as saved:
-        run = _Run(config, sources, eval_source, saved)
+    checkpoints = Checkpoints(workdir / "checkpoints", monitor=monitored(config))
+    with Interrupt() as interrupt, checkpoints as saved:
+        run = _Run(config, sources, eval_source, frozen, saved)
         resumed = run.restore()
         writers = Writers(workdir, resumed) if jax.process_index() == 0 else NullWriters()
         try:
@@ -72,7 +85,14 @@ def train(config: ConfigDict, sources: Parts, eval_source: Source, workdir: path
 class _Run:
     """The arrays of a run, its data and its standing, from the restored step on."""
 
-    def __init__(self, config: ConfigDict, sources: Parts, eval_source: Source, saved: Checkpoints):
+    def __init__(
+        self,
+        config: ConfigDict,
+        sources: Parts,
+        eval_source: Source,
+        frozen: Frozen,
+        saved: Checkpoints,
+    ):
         self._config, self._sources, self._saved = config, sources, saved
         self._total = total_steps(config, len(sources.autoencoder))
         self._standing = Standing()
@@ -81,11 +101,16 @@ class _Run:
         shared = sources.codebook is sources.autoencoder
         outer = inner if shared else BadImages(sources.codebook, config.data.max_bad_share)
         self._ledgers = (inner, outer)
+        self._skipped = ([], [])  # by level, since the ledgers were last told
+        self._ailing = set()
         started = time.monotonic()
-        self._built = build(config, self._total)
         self._mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+        self._built = build(config, self._total, self._mesh)
         self._program = compile_program(config, self._built, self._mesh)
-        self._evaluator = Evaluator(config, self._built.objective, eval_source, self._mesh)
+        self._frozen = jax.device_put(frozen.training, sharding.replicated(self._mesh))
+        self._evaluator = Evaluator(
+            config, self._built.objective, eval_source, self._mesh, frozen.evaluation
+        )
         logging.info(
             "Compiled in %.1f s: %.2f GFLOP a step, %d steps, %d device(s)",
             *(time.monotonic() - started, self._program.flops / 1e9),
@@ -141,19 +166,20 @@ class _Run:
         if self._saved.latest_step is None:
             writers.write_scalars(0, self._evaluate(writers))
         batches = self._batches()
-        progress = console.Progress(self._total, self._step)
+        progress = console.Progress(self._total, self._step, live=jax.process_index() == 0)
         self._start_clock()
-        loss = None
+        loss, signals = None, AgreedSignal()
         try:
             while self._step < self._total and not self._standing.stopped_early:
-                if interrupt.requested:
+                if name := signals.after_step(interrupt.signal_name):
                     self._save(writers, None)
-                    return interrupt.signal_name
+                    return name
                 # One step behind, so that the host is never more than a batch ahead.
                 jax.block_until_ready(loss)
                 inner_only = self._program.inner_step and not self._outer_due(self._step)
                 step = self._program.inner_step if inner_only else self._program.step
-                self._state, self._window, loss = step(self._state, self._window, *next(batches))
+                carried = self._state, self._window
+                self._state, self._window, loss = step(*carried, self._frozen, *next(batches))
                 self._step += 1
                 self._clocked_steps += 1
                 progress.advance()
@@ -175,7 +201,9 @@ class _Run:
 
         def take(level):
             batch = next(streams[level])
-            self._ledgers[level].record(batch["skipped"])
+            self._skipped[level].append(batch["skipped"])
+            if jax.process_count() == 1:
+                self._count_bad_images()
             return sharding.shard_batch(self._mesh, batch["image"])
 
         try:
@@ -188,6 +216,12 @@ class _Run:
         finally:
             for stream in streams:
                 stream.close()
+
+    def _count_bad_images(self):
+        """Tells the ledgers; in several processes with each report, as the others must answer."""
+        for ledger, skipped in zip(self._ledgers, self._skipped, strict=True):
+            ledger.record_of_all(skipped)
+            skipped.clear()
 
     def _outer_due(self, step):
         """Whether the step of this number, from 0, also updates the codebook."""
@@ -204,6 +238,7 @@ class _Run:
             row = self._close_window()
             left = (self._total - self._step) * self._config.train.batch_size
             progress.report(self._step, row, left / row["train/images_per_second"])
+            self._warn(row)
         if due["eval_every"]:
             evaluation = self._evaluate(writers)
             row |= evaluation
@@ -214,8 +249,17 @@ class _Run:
         if any(due.values()):
             self._start_clock()
 
+    def _warn(self, row):
+        """Says what is wrong with an adversarial training, when it begins to be."""
+        found = health.ailments(row)
+        for ailment in found.keys() - self._ailing:
+            if jax.process_index() == 0:
+                logging.warning("step %d  %s", self._step, found[ailment])
+        self._ailing = found.keys()
+
     def _close_window(self):
         """The metrics since the last line of the log; a new window begins."""
+        self._count_bad_images()
         self._require_finite()
         row = scalars(self._window)
         seconds = time.monotonic() - self._clock
@@ -228,21 +272,19 @@ class _Run:
         """Evaluates, keeps the standing, writes the picture."""
         evaluation = self._evaluator.run(self._state)
         writers.write_images(self._step, {"reconstructions": evaluation.picture})
-        value, standing = evaluation.scalars[MONITOR], self._standing
+        value, standing = evaluation.scalars[monitored(self._config)], self._standing
         improved = standing.best is None or value < standing.best
         standing.best = value if improved else standing.best
         standing.stale = 0 if improved else standing.stale + 1
         patience = self._config.train.patience
         standing.stopped_early = 0 < patience <= standing.stale
-        logging.info(
-            "step %d  eval: mse %.4f  psnr %.2f dB  usage %.1f%%  perplexity %.1f",
-            *(self._step, value, evaluation.scalars["eval/psnr"]),
-            *(100 * evaluation.scalars["eval/usage"], evaluation.scalars["eval/perplexity"]),
-        )
+        numbers = (f"{name[5:]} {number:.4g}" for name, number in evaluation.scalars.items())
+        logging.info("step %d  eval: %s", self._step, "  ".join(numbers))
         return evaluation.scalars
 
     def _save(self, writers, evaluation):
         """Saves a checkpoint, unless that would poison the run."""
+        self._count_bad_images()
         self._require_finite()
         if not all_finite((self._state.params, self._state.batch_stats)):
             raise self._nonfinite(self._step, ["parameters"])

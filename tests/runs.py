@@ -24,6 +24,7 @@ from PIL import Image
 
 from mq_jax import evaluate, inputs, main, train, workdir
 from mq_jax.console import Progress
+from mq_jax.perceptual import load_frozen
 from mq_jax.validate import validate
 from mq_jax.writers import read_metrics
 
@@ -94,9 +95,10 @@ def train_here(config, folder):
     validate(config)
     inputs.require_divisible(config)
     sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
+    frozen = load_frozen(config)
     workdir.claim(folder, config.to_dict(), main.FREE_FIELDS)
     with programs_shared():
-        return train.train(config, sources, eval_source, pathlib.Path(folder))
+        return train.train(config, sources, eval_source, frozen, pathlib.Path(folder))
 
 
 @dataclasses.dataclass
@@ -178,23 +180,39 @@ def program(*given, at=None, number=signal.SIGKILL):
         before the checkpoint of step N is committed, `step:N` after N steps; None for never.
       number: of the signal.
     """
+    return outcome(launch(*given, at=at, number=number))
+
+
+def launch(*given, at=None, number=signal.SIGKILL, **environment):
+    """Starts the program as `program` does, with further variables in its environment."""
     start = ["-m", "mq_jax.main"] if at is None else ["-c", _SIGNALLED, at, str(int(number))]
-    environment = os.environ | {
-        "JAX_NUM_CPU_DEVICES": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(TEMPORARY / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "COLUMNS": "200",
-    }
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *start, *map(str, given)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
         start_new_session=True,
         cwd=ROOT,
-        env=environment,
+        env=os.environ | _ENVIRONMENT | environment,
     )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def outcome(launched):
+    """Waits for a launched program."""
+    try:
+        out, err = launched.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        launched.kill()
+        raise
+    return Outcome(launched.returncode, out, err)
+
+
+_ENVIRONMENT = {
+    "JAX_NUM_CPU_DEVICES": "1",
+    "JAX_COMPILATION_CACHE_DIR": str(TEMPORARY / "cache"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "COLUMNS": "200",
+}
 
 
 def table_row(outcome, name):

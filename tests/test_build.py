@@ -63,7 +63,7 @@ def named(tree):
 
 
 def test_a_frozen_embedding_keeps_every_bit_while_the_net_moves():
-    (_, phi), (_, moved) = before_and_after(
+    (_, phi, _), (_, moved, _) = before_and_after(
         codebook__kind="linear", codebook__train_embedding=False
     )
     assert moved["embedding"].tobytes() == phi["embedding"].tobytes()
@@ -72,7 +72,7 @@ def test_a_frozen_embedding_keeps_every_bit_while_the_net_moves():
 
 
 def test_a_trained_embedding_moves_with_the_net():
-    (_, phi), (_, moved) = before_and_after(codebook__kind="linear")
+    (_, phi, _), (_, moved, _) = before_and_after(codebook__kind="linear")
     assert all((moved[name] != phi[name]).any() for name in phi)
 
 

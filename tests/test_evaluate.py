@@ -55,7 +55,8 @@ def model(images):
 def evaluate(config, model):
     objective, state = model
     with runs.programs_shared():
-        evaluator = Evaluator(config, objective, inputs.open_evaluation(config), make_mesh())
+        source = inputs.open_evaluation(config)
+        evaluator = Evaluator(config, objective, source, make_mesh(), ())
         return evaluator.run(state)
 
 
@@ -124,7 +125,8 @@ def test_an_evaluation_repeats_bit_for_bit_and_leaves_the_state_alone(images, mo
     before = [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, state.batch_stats))]
     config = configure(images)
     with runs.programs_shared():
-        evaluator = Evaluator(config, objective, inputs.open_evaluation(config), make_mesh())
+        source = inputs.open_evaluation(config)
+        evaluator = Evaluator(config, objective, source, make_mesh(), ())
         first, second = evaluator.run(state), evaluator.run(state)
     assert first.scalars == second.scalars
     np.testing.assert_array_equal(first.picture, second.picture)

@@ -11,14 +11,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module imports only from lower layers.
 LAYERS = (
     {
-        *("bilevel", "console", "images", "interrupt", "losses", "optim", "quantize"),
-        *("sharding", "state", "trees"),
+        *("agreement", "bilevel", "console", "distributed", "health", "images", "interrupt"),
+        *("losses", "optim", "quantize", "sharding", "state", "trees"),
     },
     {
         *("checkpoint", "data", "lookup", "metrics", "models", "objective", "orbax_noise"),
         *("workdir", "writers"),
     },
-    {"adversary", "inputs"},
+    {"adversary", "inputs", "perceptual"},
     {"mq"},
     {"build", "validate"},
     {"commandline", "evaluate", "program"},

@@ -50,7 +50,7 @@ def _pieces(config) -> dict[str, tuple[Callable, tuple]]:
         loss = lambda theta, argument: jnp.sum(jnp.square(run(method, theta, argument)))  # noqa: E731
         return jax.grad(loss, argnums=arguments)
 
-    theta, phi = state.params
+    theta, phi, _ = state.params
     z, codebook = run("encode", theta, x), objective.codewords(phi)
     return {
         "encoder": (lambda t, a: run("encode", t, a), (theta, x)),

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from mq_jax import console
 from mq_jax.bench.timing import interleaved, matmul_rate
 from mq_jax.build import build, init_state
+from mq_jax.perceptual import load_frozen
 
 _KINDS = (
     ("joint", "encoder"),
@@ -74,6 +75,7 @@ def compiled_step(
     size = config.data.image_size
     shape = (config.train.batch_size, size, size, 3)
     images = jax.random.uniform(jax.random.key(1), shape, minval=-1, maxval=1)
-    compiled = jax.jit(built.train_step).lower(state, images, images).compile()
+    arguments = state, images, images, jax.device_put(load_frozen(config).training)
+    compiled = jax.jit(built.train_step).lower(*arguments).compile()
     flops = compiled.cost_analysis()["flops"]
-    return lambda: jax.block_until_ready(compiled(state, images, images)), flops
+    return lambda: jax.block_until_ready(compiled(*arguments)), flops

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 
+import jax
 import numpy as np
 from absl import logging
 
+from mq_jax.agreement import gather, together
 from mq_jax.data.sources import Source
 
 _NAMED_IN_ERROR = 5
@@ -14,7 +16,7 @@ class BadImages:
     """The distinct records of a source found unreadable so far.
 
     What a batch skips depends on its step alone, so restoring `indices` at a step resumes the
-    account exactly. Several processes agree if each records the `skipped` rows of all of them.
+    account exactly. Several processes agree, since each records what all of them skipped.
     """
 
     def __init__(self, source: Source, max_share: float):
@@ -54,6 +56,8 @@ class BadImages:
         found = {int(index) for index in np.unique(skipped) if index >= 0}
         for index in sorted(found - self._bad):
             self._bad.add(index)
+            if jax.process_index():
+                continue  # The first process names them for all.
             logging.warning(
                 "Unreadable image %d of at most %d: %s: %s",
                 len(self._bad),
@@ -63,6 +67,23 @@ class BadImages:
             )
         if len(self._bad) > self._max_share * len(self._source):
             raise ValueError(self._too_many())
+
+    def record_of_all(self, skipped: Iterable[np.ndarray]) -> None:
+        """Adds what batches skipped in all processes; each of them makes the same calls.
+
+        Args:
+          skipped: i64 arrays of any shapes, as record takes them.
+
+        Raises:
+          ValueError: as record, in the first process.
+          FailedElsewhere: the same in the others.
+        """
+        own = np.concatenate([np.zeros(0, np.int32), *[np.ravel(rows) for rows in skipped]])
+        everyones = np.concatenate(gather(own[own >= 0].astype(np.int32)))
+        if not len(everyones):
+            return
+        with together():
+            self.record(everyones)
 
     def _reason(self, index: int) -> str:
         """Why a record cannot be read, found by reading it once more."""

@@ -1,0 +1,31 @@
+"""MQGAN on ImageNet at 128 x 128, as in the paper: K = 65,536, 20 epochs.
+
+  python -m mq_jax.main --config=configs/imagenet_mqgan.py --workdir=runs/imagenet
+
+`--mode=plan --images=1281167` instead of a workdir tells what it takes. For the values of the
+released code: --config=configs/imagenet_mqgan.py:code; configs/mqgan.py says what differs.
+
+Data: TFDS's imagenet2012 in ArrayRecord form, below config.data.dir; augmentation as in the
+paper: the smaller side to 128, a random crop, a flip.
+Ours, the paper being silent: x8 down to 16 x 16 codes (VQ-f8's net), a batch of 256 images over
+all devices, a whole state on each GPU, and the adversarial phase.
+Moving averages of the weights, which the paper does not have: --config.train.ema_decay=0.999.
+Cost and result: not measured; docs/results.md has the plan.
+"""
+
+from configs import mqgan
+
+
+def get_config(preset: str = "paper"):
+    """The paper's ImageNet experiment."""
+    config = mqgan.get_config(preset, adversarial_from=0.2)
+    config.model.multipliers = (1, 2, 2, 4)
+    config.codebook.size = 65536
+    config.train.epochs = 20
+    config.train.batch_size = 256
+    config.train.eval_every = 5000
+    config.train.checkpoint_every = 1000
+    config.data.source = "tfds:imagenet2012"
+    config.data.image_size = 128
+    config.data.flip = 0.5
+    return config

@@ -1,0 +1,67 @@
+"""What the paper's two large MQGAN experiments share; not an experiment itself.
+
+A preset says whose values hold where the paper and the released code differ:
+
+  paper  the paper's; where it is silent, the code's as in configs/base.py, but for the adversarial
+         phase, which is ours: the discriminator learns before its verdict counts, and the weight
+         of that rises over a ramp.
+  code   the released code's: the codebook by SGD with momentum 0.9, once in four inner updates;
+         an aliasing filter; a discriminator that starts to learn, at learning rate 0, in the very
+         step in which its loss enters at full weight. Its Adam's eps (1e-7), lambda_q (0.1),
+         LayerNorm over z and kernels from N(0, 0.02^2) are the base's. Its hyper-gradient, a
+         finite difference at a step too small for bfloat16, is not followed:
+         --config.train.hypergradient=finite-difference --config.model.dtype=float32.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+PRESETS = ("paper", "code")
+
+
+def get_config(preset: str, *, adversarial_from: float) -> ConfigDict:
+    """MQGAN in bfloat16, for eight GPUs.
+
+    Args:
+      preset: one of PRESETS.
+      adversarial_from: share of the steps after which the adversarial term sets in.
+
+    Returns:
+      A configuration without data.
+
+    Raises:
+      ValueError: on an unknown preset.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"the preset is {preset!r}; expected one of {', '.join(PRESETS)}")
+    config = base.get_config()
+    config.model.kind = "vqgan"
+    config.model.channels = (128,)
+    config.model.blocks = 2
+    config.model.dtype = "bfloat16"
+    config.model.remat = True
+    config.codebook.lookup_chunk = 4096
+    config.train.learning_rate = 1e-4
+    config.train.reconstruction = "l1"
+    config.train.patience = 10
+    config.perceptual.net = "vgg"
+    config.discriminator.weight = 0.8
+    config.discriminator.start = adversarial_from
+    for optimizer in (config.inner, config.outer, config.disc):
+        optimizer.b1, optimizer.b2 = 0.5, 0.9
+    config.eval.lpips = "vgg"
+    config.eval.monitor = "lpips"
+    config.data.threads = 2
+    config.data.workers = 8
+    if preset == "paper":
+        config.discriminator.train_from = adversarial_from - 0.05
+        config.discriminator.ramp = 0.05
+    else:
+        config.discriminator.train_from = adversarial_from
+        config.discriminator.ramp = 0.0
+        config.disc.warmup = 0.1
+        config.outer.kind, config.outer.b1 = "sgd", 0.9
+        config.train.inner_updates = 4
+        config.data.filter = "bilinear"
+    return config

@@ -217,10 +217,12 @@ def run() -> None:
     """Parses the command line and runs the program."""
     commandline.answer_help(__doc__, (_CONFIG, _WORKDIR, _MODE, _INTERRUPTED_CODE))
     console.log_to_terminal()
+    orderly = {0}
     try:
         _join()
         with together():
             arguments = commandline.parse(sys.argv)
+        orderly.add(_INTERRUPTED_CODE.value)
         code = main(arguments)
     except (commandline.UsageError, ConnectionError, ValueError) as error:
         logging.error("error: %s", error)
@@ -234,7 +236,7 @@ def run() -> None:
         traceback.print_exc()
         logging.error("error: failed as above; if another process did so before, that is why.")
         code = 1
-    if code not in (0, _INTERRUPTED_CODE.value) and jax.distributed.is_initialized():
+    if code not in orderly and jax.distributed.is_initialized():
         distributed.abandon(code)
     sys.exit(code)
 

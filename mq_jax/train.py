@@ -139,7 +139,7 @@ class _Run:
 
     def _log_sizes(self):
         """The size of each part, and of what a device holds; whole tables only in the log file."""
-        params = self._state.params._asdict()
+        params = {name: part for name, part in self._state.params._asdict().items() if part}
         logging.debug("%s", parameter_overview.get_parameter_overview(params))
         sizes = {name: parameter_overview.count_parameters(part) for name, part in params.items()}
         logging.info("Parameters: %s", ", ".join(f"{n} {size:,}" for n, size in sizes.items()))

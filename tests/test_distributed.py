@@ -152,12 +152,12 @@ def two_programs(*given, first=(), second=(), at=None, number=signal.SIGTERM):
     return [runs.outcome(process) for process in launched]
 
 
-def assert_close(rows, expected):
+def assert_close(rows, expected, atol=2e-4):
     """Lines of metrics, up to the order of float additions."""
     assert [row.keys() for row in rows] == [row.keys() for row in expected]
     for row, other in zip(rows, expected, strict=True):
         for name, value in row.items():
-            np.testing.assert_allclose(value, other[name], rtol=2e-3, atol=2e-4, err_msg=name)
+            np.testing.assert_allclose(value, other[name], rtol=2e-3, atol=atol, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,8 @@ def test_two_processes_are_as_good_as_one_in_every_mode(tmp_path):
 
     alone = runs.outcome(runs.launch(*command[:-1], f"--workdir={whole}", JAX_NUM_CPU_DEVICES="4"))
     assert alone.code == 0, alone.err
-    assert_close(runs.metrics(folder), runs.metrics(whole))
+    # One code of the 512 of a batch may tip to the other side.
+    assert_close(runs.metrics(folder), runs.metrics(whole), atol=5e-3)
     evaluation = ["--mode=evaluate", f"--workdir={folder}"]
     both = two_programs(*evaluation)
     assert [done.code for done in both] == [0, 0], both[0].err

@@ -1,6 +1,7 @@
 """Trains and evaluates image tokenizers by Meta-Quantization: flags, and one dispatch.
 
 python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR [--mode=train|evaluate]
+python -m mq_jax.main --config=configs/photos_mqvae.py --mode=plan [--devices=N] [--images=N]
 
 Several processes find each other by the environment; mq_jax/distributed.py says how.
 """
@@ -23,13 +24,15 @@ from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.evaluate import Evaluator
 from mq_jax.perceptual import load_frozen
+from mq_jax.plan import make_plan, use_virtual_devices
+from mq_jax.plan_tables import print_plan
 from mq_jax.program import checkpoint_target
 from mq_jax.sharding import make_mesh
 from mq_jax.train import monitored, train
 from mq_jax.validate import validate
 from mq_jax.writers import read_metrics
 
-MODES = ("train", "evaluate")
+MODES = ("train", "evaluate", "plan")
 
 # These change where a run reads, where it computes and how fast, never what it computes.
 FREE_FIELDS = (
@@ -52,6 +55,22 @@ _INTERRUPTED_CODE = flags.DEFINE_integer(
     "Exit code of a run that a signal ended, for a scheduler that shall start it again.",
     lower_bound=0,
     upper_bound=127,
+)
+_DEVICES = flags.DEFINE_integer(
+    "devices", 0, "plan: devices; 0: as many as config.mesh says, or 8.", lower_bound=0
+)
+_IMAGES = flags.DEFINE_integer(
+    "images", 0, "plan: images that the inner level draws from; 0: look at the data.", lower_bound=0
+)
+_PEAK = flags.DEFINE_float(
+    "peak_tflops", 0.0, "plan: TFLOP/s of a further kind of device.", lower_bound=0.0
+)
+_COMPILE = flags.DEFINE_bool(
+    "compile", True, "plan: whether to compile, for temporary memory and collectives."
+)
+_FLAGS = (
+    *(_CONFIG, _WORKDIR, _MODE, _INTERRUPTED_CODE),
+    *(_DEVICES, _IMAGES, _PEAK, _COMPILE),
 )
 
 _COLUMNS = {
@@ -76,6 +95,8 @@ def main(argv: list[str]) -> int:
     try:
         if len(argv) > 1:
             raise commandline.UsageError(f"{argv[1]!r} is no flag; all arguments are flags.")
+        if _MODE.value == "plan":
+            return _plan()
         if not _WORKDIR.value:
             raise commandline.UsageError("--workdir is missing; give the folder of the run.")
         folder = pathlib.Path(_WORKDIR.value).expanduser()
@@ -154,6 +175,34 @@ def _evaluate(folder: pathlib.Path) -> int:
     return 0
 
 
+def _plan() -> int:
+    """Tells what a run would take; needs neither data nor an accelerator."""
+    config = _given_config()
+    validate(config)
+    fsdp = config.mesh.fsdp
+    devices = _DEVICES.value or config.mesh.data * fsdp or fsdp * max(8 // fsdp, 1)
+    steps = _planned_steps(config)
+    # The time that compilation takes is told, too.
+    jax.config.update("jax_enable_compilation_cache", False)
+    use_virtual_devices(devices)
+    print_plan(make_plan(config, devices, compiled=_COMPILE.value), steps, _PEAK.value)
+    return 0
+
+
+def _planned_steps(config: ConfigDict) -> int:
+    """Steps of the run; epochs need the number of images."""
+    if config.train.steps or _IMAGES.value:
+        return total_steps(config, _IMAGES.value)
+    try:
+        images = len(inputs.open_training(config).autoencoder)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"config.train.epochs is {config.train.epochs}, of how many images is not known; give "
+            f"--images=N, as the data is not there: {error}"
+        ) from error
+    return total_steps(config, images)
+
+
 def _given_config() -> ConfigDict:
     """The experiment with its overrides."""
     if _CONFIG.value is None:
@@ -215,7 +264,7 @@ def _report_failure_elsewhere(error: FailedElsewhere) -> None:
 
 def run() -> None:
     """Parses the command line and runs the program."""
-    commandline.answer_help(__doc__, (_CONFIG, _WORKDIR, _MODE, _INTERRUPTED_CODE))
+    commandline.answer_help(__doc__, _FLAGS)
     console.log_to_terminal()
     orderly = {0}
     try:

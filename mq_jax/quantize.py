@@ -98,6 +98,7 @@ def as_constants(z: jax.Array, codebook: jax.Array) -> tuple[jax.Array, jax.Arra
     return jax.lax.stop_gradient((z.astype(dtype), codebook.astype(dtype)))
 
 
+@jax.named_scope("lookup")
 def lowest_scores(z: jax.Array, codebook: jax.Array, *, chunk: int) -> tuple[jax.Array, jax.Array]:
     """The lowest score of each encoding, ||c_k||^2 - 2 z.c_k, and the first k that has it.
 

@@ -12,17 +12,28 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {
         *("agreement", "bilevel", "console", "distributed", "health", "images", "interrupt"),
-        *("losses", "optim", "quantize", "sharding", "state", "trees"),
+        *("hlo", "losses", "optim", "quantize", "sharding", "state", "trees"),
     },
     {
-        *("checkpoint", "data", "lookup", "metrics", "models", "objective", "orbax_noise"),
+        *(
+            "checkpoint",
+            "data",
+            "flops",
+            "hlo_merge",
+            "lookup",
+            "metrics",
+            "models",
+            "objective",
+            "orbax_noise",
+        ),
         *("workdir", "writers"),
     },
     {"adversary", "inputs", "perceptual"},
     {"mq"},
     {"build", "validate"},
     {"commandline", "evaluate", "program"},
-    {"train"},
+    {"plan", "train"},
+    {"plan_tables"},
     {"bench", "main"},
 )
 # Beside what the modules of a package import of each other.

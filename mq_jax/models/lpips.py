@@ -110,6 +110,7 @@ def weight_shapes(net: str) -> dict:
     return shapes
 
 
+@jax.named_scope("lpips")
 def lpips(
     weights: dict,
     images: jax.Array,

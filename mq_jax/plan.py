@@ -1,0 +1,265 @@
+"""What a run takes, told without data and without an accelerator: its step on virtual devices."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mq_jax import flops, hlo, hlo_merge, sharding
+from mq_jax.build import Built, build
+from mq_jax.flops import Flops
+from mq_jax.perceptual import frozen_shapes
+from mq_jax.program import Lowered, lower_program
+
+# XLA's CPU backend drops rematerialisation's barriers before it schedules, and then merges what
+# they kept apart; and machine code, which level 0 makes sooner, changes nothing that is told here.
+_COMPILER_OPTIONS = {
+    "xla_disable_hlo_passes": "cse_barrier_expander",
+    "xla_backend_optimization_level": 0,
+}
+
+
+class Compiled(NamedTuple):
+    """What the compiled program of one device tells.
+
+    Attributes:
+      arguments: bytes of the state, the frozen weights and the batches.
+      temporary: bytes of all else at once: activations and gradients.
+      traffic: by kind of collective, of one step.
+      seconds: that compilation took here.
+    """
+
+    arguments: int
+    temporary: int
+    traffic: dict[str, hlo.Traffic]
+    seconds: float
+
+
+class StepPlan(NamedTuple):
+    """One kind of step.
+
+    Attributes:
+      name: `inner and outer`, or `inner alone`.
+      share: of all steps.
+      parts: Flops by part, of all devices together.
+      compiled: None where the program was only traced.
+    """
+
+    name: str
+    share: float
+    parts: dict[str, Flops]
+    compiled: Compiled | None
+
+
+class Plan(NamedTuple):
+    """A run.
+
+    Attributes:
+      config: of the run.
+      mesh: virtual.
+      holdings: of all that a step is given, as sharding.holdings tells them.
+      codes: (h, w) of an image.
+      parameters: by part.
+      forward: matrix FLOPs of one forward pass of a whole batch, by part; of LPIPS for the
+        reconstructions alone.
+      steps: the kinds of step that alternate.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    holdings: list[sharding.Holding]
+    codes: tuple[int, int]
+    parameters: dict[str, int]
+    forward: dict[str, float]
+    steps: list[StepPlan]
+
+    @property
+    def parts(self) -> dict[str, Flops]:
+        """Flops of the average step by part, of all devices together."""
+        average = dict.fromkeys(flops.PARTS, flops.NOTHING)
+        for step in self.steps:
+            for part, found in step.parts.items():
+                average[part] = average[part].plus(found, step.share)
+        return average
+
+    @property
+    def matrix_flops(self) -> float:
+        """Of the average step, all devices together."""
+        return sum(found.matrix for found in self.parts.values())
+
+
+def use_virtual_devices(count: int) -> None:
+    """Makes JAX's devices so many virtual ones of the CPU.
+
+    Args:
+      count: at least 1.
+
+    Raises:
+      ValueError: JAX has started with fewer.
+    """
+    try:
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        logging.debug("JAX runs already, on %d devices", jax.device_count())
+    if jax.device_count() < count:
+        raise ValueError(
+            f"--devices is {count}, but JAX has started with {jax.device_count()} already; unset "
+            "JAX_NUM_CPU_DEVICES and XLA_FLAGS."
+        )
+
+
+def make_plan(config: ConfigDict, devices: int, *, compiled: bool = True) -> Plan:
+    """Traces the train step of a run and, if asked to, compiles it; nothing runs.
+
+    Args:
+      config: validated.
+      devices: to plan for; as many virtual ones at least are there.
+      compiled: whether to compile, on which memory and collectives depend. Without, FLOPs are
+        those of the traced program less what XLA is sure to merge or drop.
+
+    Returns:
+      A Plan.
+
+    Raises:
+      ValueError: the mesh or the batch does not fit the devices.
+    """
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, jax.devices()[:devices])
+    batch = config.train.batch_size
+    if batch % devices:
+        raise ValueError(
+            f"config.train.batch_size is {batch}; expected a multiple of --devices, {devices}."
+        )
+    # On one device a traced program has every array whole, those inside shard_map too.
+    traced = mesh if compiled else sharding.make_mesh(1, 1, jax.devices()[:1])
+    # No FLOP and no byte depends on the number of steps, which only the schedules know.
+    built = build(config, 1000, traced)
+    logging.info("tracing the step for %d device(s) ...", traced.size)
+    begin = time.monotonic()
+    lowered = lower_program(config, built, traced)
+    logging.info("... %.0f s", time.monotonic() - begin)
+    kinds = {"inner and outer": lowered.step}
+    if config.train.hypergradient == "joint":
+        kinds = {"joint": lowered.step}
+    if lowered.inner_step:
+        kinds["inner alone"] = lowered.inner_step
+    every = config.train.inner_updates
+    shares = dict.fromkeys(kinds, 1 / every) | ({"inner alone": 1 - 1 / every} if every > 1 else {})
+    steps = [
+        StepPlan(name, shares[name], *_read(name, kind, mesh if compiled else None))
+        for name, kind in kinds.items()
+    ]
+    given = _given(config, lowered, mesh)
+    codes, forward = _forward(config, built, given["state"].params)
+    return Plan(config, mesh, _holdings(given), codes, _parameters(given), forward, steps)
+
+
+def _read(name: str, lowered: jax.stages.Lowered, mesh: Mesh | None) -> tuple:
+    """(Flops by part, Compiled) of one program; without a mesh it is not compiled."""
+    if mesh is None:
+        module = hlo.parse(lowered.as_text("hlo", debug_info=True))
+        return flops.by_part(hlo_merge.merged(module)), None
+    logging.info("compiling the step %r for %d device(s) ...", name, mesh.size)
+    begin = time.monotonic()
+    compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS)
+    seconds = time.monotonic() - begin
+    logging.info("... %.0f s", seconds)
+    module = hlo.parse(compiled.as_text())
+    found = flops.by_part(hlo.executed(module))
+    parts = {part: flops.NOTHING.plus(value, mesh.size) for part, value in found.items()}
+    memory = compiled.memory_analysis()
+    sizes = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    return parts, Compiled(*sizes, hlo.traffic(module), seconds)
+
+
+def _given(config: ConfigDict, lowered: Lowered, mesh: Mesh) -> dict[str, Any]:
+    """All that a step is given, with its shardings on the mesh."""
+    size = config.data.image_size
+    images = jax.ShapeDtypeStruct(
+        (2, config.train.batch_size, size, size, 3),
+        jnp.uint8,
+        sharding=jax.NamedSharding(mesh, jax.P(None, sharding.AXES)),
+    )
+    everywhere = sharding.replicated(mesh)
+    frozen = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        frozen_shapes(config),
+    )
+    carried = sharding.placed(lowered.target, mesh, config.mesh.shard_from)
+    parts = {"metrics": carried["window"], "LPIPS, frozen": frozen, "batches": images}
+    return {"state": carried["state"]} | {
+        name: part for name, part in parts.items() if jax.tree.leaves(part)
+    }
+
+
+def _holdings(given: dict[str, Any]) -> list[sharding.Holding]:
+    """What each of them takes, the state by its fields."""
+    rest = [(name, [tree]) for name, tree in given.items() if name != "state"]
+    return sharding.holdings(given["state"]) + [
+        sharding.total(sharding.holdings(tree))._replace(name=name) for name, tree in rest
+    ]
+
+
+def _parameters(given: dict[str, Any]) -> dict[str, int]:
+    """Numbers that are trained or frozen, by part."""
+    theta, phi, psi = given["state"].params
+    trees = {
+        "encoder": theta["encoder"],
+        "decoder": theta["decoder"],
+        "codebook": phi,
+        "discriminator": psi,
+        "LPIPS, frozen": given.get("LPIPS, frozen", ()),
+    }
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in trees.items()}
+    return {name: size for name, size in sizes.items() if size}
+
+
+def _forward(config: ConfigDict, built: Built, params: Any) -> tuple:
+    """(codes of an image, matrix FLOPs of one forward pass of each part over a batch)."""
+    size, objective = config.data.image_size, built.objective
+    shape = (config.train.batch_size, size, size, 3)
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    theta, phi, psi = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tuple(params)
+    )
+
+    def encode(theta, images):
+        variables = {"params": theta}
+        return objective.autoencoder.apply(
+            variables, images, train=True, method="encode", mutable=["batch_stats"]
+        )[0]
+
+    def decode(theta, z):
+        return objective.autoencoder.apply(
+            {"params": theta}, z, train=True, method="decode", mutable=["batch_stats"]
+        )[0]
+
+    z = jax.eval_shape(encode, theta, images)
+    codebook = jax.eval_shape(objective.codewords, phi)
+    passes = {
+        "encoder": _matrix_flops(encode, theta, images),
+        "decoder": _matrix_flops(decode, theta, z),
+        "hyper-net": _matrix_flops(objective.codewords, phi),
+        "lookup": _matrix_flops(objective.lookup, z, codebook),
+    }
+    if objective.adversarial:
+        judge = objective.adversarial.discriminator
+        passes["discriminator"] = _matrix_flops(
+            lambda psi, images: judge.apply({"params": psi}, images), psi, images
+        )
+    if objective.perceptual:
+        both = _matrix_flops(objective.perceptual.distance, frozen_shapes(config), images, images)
+        passes["LPIPS"] = both / 2
+    return z.shape[1:3], passes
+
+
+def _matrix_flops(function: Callable, *shapes: Any) -> float:
+    """Of a function's convolutions and products, with nothing merged."""
+    text = jax.jit(function).lower(*shapes).as_text("hlo", debug_info=True)
+    found = flops.by_part(hlo.executed(hlo.parse(text)))
+    return sum(part.matrix for part in found.values())

@@ -1,0 +1,162 @@
+"""A plan as tables for a person."""
+
+from mq_jax import flops, sharding
+from mq_jax.console import print_table
+from mq_jax.plan import Plan
+
+# TFLOP/s of dense convolutions and products, from NVIDIA's data sheets of the A100 (2021) and of
+# the H100 SXM (2023; half of what it prints for sparse ones). Float32 counts as TF32, in which
+# JAX computes it there.
+PEAKS = {
+    "bfloat16": {"A100": 312.0, "H100 SXM": 989.0},
+    "float32": {"A100, TF32": 156.0, "H100 SXM, TF32": 494.0},
+}
+EFFICIENCIES = (0.2, 0.35, 0.5)
+
+
+def print_plan(plan: Plan, steps: int, peak: float = 0.0) -> None:
+    """Prints everything.
+
+    Args:
+      plan: from make_plan.
+      steps: inner updates of the run.
+      peak: TFLOP/s of one further kind of device; 0 for none.
+    """
+    _print_model(plan)
+    _print_flops(plan)
+    _print_memory(plan)
+    _print_traffic(plan)
+    _print_hours(plan, steps, peak)
+
+
+def _print_model(plan):
+    config, mesh = plan.config, plan.mesh
+    side, train = config.data.image_size, config.train
+    codes = " x ".join(map(str, plan.codes))
+    level = "" if train.hypergradient == "joint" else " for each level"
+    print(
+        f"{side} x {side} pixels to {codes} codes, K = {config.codebook.size:,}, "
+        f"D = {config.codebook.dim}; {config.model.dtype}"
+        f"{', rematerialised' if config.model.remat else ''}\n"
+        f"{train.batch_size} images a step{level}, in {train.accumulate} part(s), on {mesh.size} "
+        f"device(s): data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}\n"
+    )
+    rows = [[name, f"{count:,}"] for name, count in plan.parameters.items()]
+    trained = sum(count for name, count in plan.parameters.items() if "frozen" not in name)
+    print_table("Parameters", ("part", "numbers"), [*rows, ["all that is trained", f"{trained:,}"]])
+
+
+def _print_flops(plan):
+    parts, whole = plan.parts, plan.matrix_flops
+    rows = []
+    for part, found in parts.items():
+        if found == flops.NOTHING:
+            continue
+        forward = plan.forward.get(part)
+        passes = f"{found.matrix / forward:.2f}" if forward else ""
+        rows.append(_flops_row(part, found, found.matrix / whole, passes))
+    total = flops.NOTHING
+    for found in parts.values():
+        total = total.plus(found)
+    rows.append(_flops_row("all", total, 1.0, ""))
+    each = flops.NOTHING.plus(total, 1 / plan.mesh.size)
+    rows.append(_flops_row("one device", each, 1 / plan.mesh.size, ""))
+    columns = ("part", "GFLOP", "share", "forward passes", "elementwise GFLOP")
+    print_table(f"A step of all devices{_average(plan)}", columns, rows)
+    print(_method(plan))
+
+
+def _flops_row(name, found, share, passes):
+    numbers = found.matrix / 1e9, found.elementwise / 1e9
+    return [name, f"{numbers[0]:,.2f}", f"{share:.1%}", passes, f"{numbers[1]:,.2f}"]
+
+
+def _average(plan):
+    if len(plan.steps) == 1:
+        return ""
+    return ", average of " + " and ".join(f"{s.share:.0%} {s.name}" for s in plan.steps)
+
+
+def _method(plan):
+    if plan.steps[0].compiled:
+        source = "counted in the compiled program of one device, times the devices"
+    else:
+        source = "counted in the traced program, less what is dead or computed twice"
+    return (
+        f"GFLOP and share: convolutions and matrix products, {source};\n"
+        "loops by their trips; by part as JAX's names say, recomputation included. Forward passes:\n"
+        "over those of one forward pass of a batch. Elementwise: one for each element of a result.\n"
+    )
+
+
+def _print_memory(plan):
+    rows = [holding.cells() for holding in plan.holdings]
+    total = sharding.total(plan.holdings)
+    rows.append(total._replace(name="given to a step").cells())
+    compiled = [step.compiled for step in plan.steps if step.compiled]
+    if compiled:
+        temporary = max(found.temporary for found in compiled)
+        for name, size in (("temporary", temporary), ("sum", temporary + total.per_device)):
+            rows.append([name, "", "", "", f"{size / 2**20:,.2f}", ""])
+    print_table("Memory", sharding.HOLDING_COLUMNS, rows)
+    if compiled:
+        print(
+            "Temporary: activations and gradients, as XLA's CPU backend lays them out. An estimate:\n"
+            "a GPU's buffers differ, and a CPU may widen bfloat16 convolutions to float32.\n"
+        )
+    else:
+        print("Temporary memory and collectives are known once compiled (--compile).\n")
+
+
+def _print_traffic(plan):
+    compiled = [(step.share, step.compiled) for step in plan.steps if step.compiled]
+    if not compiled:
+        return
+    kinds = dict.fromkeys(kind for _, found in compiled for kind in found.traffic)
+    rows = []
+    for kind in kinds:
+        found = [(share, c.traffic[kind]) for share, c in compiled if kind in c.traffic]
+        count = sum(share * traffic.count for share, traffic in found)
+        size = sum(share * traffic.bytes for share, traffic in found)
+        rows.append([kind, f"{count:,.1f}", f"{size / 2**20:,.2f}"])
+    rows = rows or [["none", "0", "0"]]
+    print_table(
+        f"Collectives of a step, for each device{_average(plan)}",
+        ("kind", "times", "MiB"),
+        rows,
+    )
+    seconds = " and ".join(f"{found.seconds:.0f} s" for _, found in compiled)
+    print(
+        "MiB: of its arrays, results of all-gather and operands of the others. A GPU's compiler\n"
+        "may combine or split them otherwise.\n"
+        f"Compiled here in {seconds}.\n"
+    )
+
+
+def _print_hours(plan, steps, peak):
+    kind = plan.config.model.dtype
+    peaks = PEAKS[kind] | ({"--peak_tflops": peak} if peak else {})
+    levels = 1 if plan.config.train.hypergradient == "joint" else 2
+    each = plan.matrix_flops / plan.mesh.size
+    rows = []
+    for name, rate in peaks.items():
+        for efficiency in EFFICIENCIES:
+            seconds = each / (rate * 1e12 * efficiency)
+            hours = steps * seconds / 3600
+            images = levels * plan.config.train.batch_size / seconds
+            rows.append(
+                [
+                    f"{name}, {rate:,.0f} TFLOP/s",
+                    f"{efficiency:.0%}",
+                    f"{seconds:.4g}",
+                    f"{hours:,.1f}",
+                    f"{hours * plan.mesh.size:,.1f}",
+                    f"{images:,.0f}",
+                ]
+            )
+    columns = ("device", "efficiency", "s a step", "hours", "device hours", "images/s to read")
+    print_table(f"Hours of {steps:,} steps on {plan.mesh.size} device(s)", columns, rows)
+    print(
+        f"Rates: dense {kind} of NVIDIA's data sheets. Efficiency: the share of it that the\n"
+        "convolutions and products of the whole step reach; not measured."
+    )

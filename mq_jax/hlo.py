@@ -117,9 +117,9 @@ def executed(module: Module) -> Iterator[tuple[Instruction, int, str]]:
       module: from parse.
 
     Yields:
-      (instruction, how often it runs, its path: a line for its own names and one for those of
-      each caller, the innermost first). A loop whose trips are not known counts once; what a
-      reduction applies is not visited.
+      (instruction, how often it runs, its path: a line for its own names, or some for those of
+      its neighbours, and one for those of each caller, the innermost first). A loop whose trips
+      are not known counts once; what a reduction applies is not visited.
     """
 
     def visit(computation, times, outer):
@@ -141,12 +141,21 @@ def path_of(op_name: str, outer: str) -> str:
 
 
 def _names(computation):
-    """The op_name of every instruction; where XLA left none, that of one that reads it."""
-    names = {instruction.name: instruction.op_name for instruction in computation.instructions}
+    """The op_name of every instruction; lines of its neighbours' where XLA left none.
+
+    XLA forgets the names of convolutions that it rewrites, gradients of kernels above all.
+    """
+    operands, names = {}, {}
+    for instruction in computation.instructions:
+        near = (names.get(name, "").partition("\n")[0] for name in instruction.operands)
+        operands[instruction.name] = list(dict.fromkeys(filter(None, near)))
+        names[instruction.name] = instruction.op_name or "\n".join(operands[instruction.name])
+    nameless = {i.name for i in computation.instructions if not i.op_name}
+    # Backwards, so that of several readers the first stands in the end.
     for instruction in reversed(computation.instructions):
-        for operand in instruction.operands:
-            if operand in names:
-                names[operand] = names[operand] or names[instruction.name]
+        reader = names[instruction.name].partition("\n")[0]
+        for operand in nameless.intersection(instruction.operands):
+            names[operand] = "\n".join(filter(None, (reader, *operands[operand])))
     return names
 
 

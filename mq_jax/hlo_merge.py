@@ -76,13 +76,12 @@ class _Numbering:
     def _loop(self, loop, read, times, path, new):
         inside = times * trips(self._module, loop)
         count = len(loop.results)
-        # XLA merges no two loops, equal or not.
-        loops = len(self._numbers)
-        carried = tuple(self._number(("carried", loops, i))[0] for i in range(count))
+        carried = tuple(self._number(("carried", read, i))[0] for i in range(count))
         body = re.search(r"body=%?([\w.\-]+)", loop.attributes)[1]
-        _, instructions = self.visit(body, (carried,), inside, path)
+        result, instructions = self.visit(body, (carried,), inside, path)
         new.extend(instructions)
-        return tuple(self._number(("after", loops, i))[0] for i in range(count))
+        value = self._number(("while", read, result))[0]
+        return tuple(self._number(("after", value, i))[0] for i in range(count))
 
     def _applied(self, name):
         """What a reduction applies."""

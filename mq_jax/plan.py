@@ -164,7 +164,10 @@ def _read(name: str, lowered: jax.stages.Lowered, mesh: Mesh | None) -> tuple:
     if mesh is None:
         module = hlo.parse(lowered.as_text("hlo", debug_info=True))
         return flops.by_part(hlo_merge.merged(module)), None
-    logging.info("compiling the step %r for %d device(s) ...", name, mesh.size)
+    logging.info(
+        "compiling the step %r for %d device(s): minutes for a large net, whatever XLA says ...",
+        *(name, mesh.size),
+    )
     begin = time.monotonic()
     compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS)
     seconds = time.monotonic() - begin

@@ -83,9 +83,9 @@ def _method(plan):
     else:
         source = "counted in the traced program, less what is dead or computed twice"
     return (
-        f"GFLOP and share: convolutions and matrix products, {source};\n"
-        "loops by their trips; by part as JAX's names say, recomputation included. Forward passes:\n"
-        "over those of one forward pass of a batch. Elementwise: one for each element of a result.\n"
+        f"GFLOP and share: of convolutions and matrix products,\n{source};\n"
+        "loops by their trips, parts by JAX's names, recomputation included. Forward passes: over\n"
+        "those of one forward pass of a batch. Elementwise: one for an element of a result.\n"
     )
 
 
@@ -101,8 +101,8 @@ def _print_memory(plan):
     print_table("Memory", sharding.HOLDING_COLUMNS, rows)
     if compiled:
         print(
-            "Temporary: activations and gradients, as XLA's CPU backend lays them out. An estimate:\n"
-            "a GPU's buffers differ, and a CPU may widen bfloat16 convolutions to float32.\n"
+            "Temporary: activations and gradients, as XLA's CPU backend lays them out; an\n"
+            "estimate: a GPU's buffers differ, and a CPU may widen bfloat16 to float32.\n"
         )
     else:
         print("Temporary memory and collectives are known once compiled (--compile).\n")

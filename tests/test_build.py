@@ -78,9 +78,7 @@ def test_a_trained_embedding_moves_with_the_net():
 
 def test_the_ratio_scales_the_step_of_the_codebook_alone():
     (_, phi, _), (theta_1, phi_1, _) = before_and_after(codebook__kind="linear")
-    _, (theta_3, phi_3, _) = before_and_after(
-        codebook__kind="linear", outer__learning_rate_ratio=3.0
-    )
+    _, (theta_3, phi_3, _) = before_and_after(codebook__kind="linear", outer__learning_rate_ratio=3.0)
     for name in theta_1:
         np.testing.assert_array_equal(theta_1[name], theta_3[name])
     for name in phi:
@@ -98,3 +96,28 @@ def test_the_seed_decides_the_start():
         first, other = (named(params) for params in jax.jit(lambda: (start(0), start(1)))())
     drawn = [name for name in first if name.endswith(("kernel", "embedding"))]
     assert len(drawn) > 3 and all((first[name] != other[name]).any() for name in drawn)
+
+
+# Codes of one image, and trained numbers of the auto-encoder in millions.
+LARGE = {
+    "imagenet_mqgan": ((16, 16), 70.0),
+    "ffhq_mqgan": ((16, 16), 71.8),
+    "folder_mqgan": ((16, 16), 71.8),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_experiment_has_a_state_and_codes_of_the_right_shapes(name):
+    config = runs.experiment(name)
+    built = build(config, 100)
+    state = jax.eval_shape(lambda: init_state(built, config))
+    codes, millions = LARGE[name]
+    theta = state.params.autoencoder
+    assert sum(leaf.size for leaf in jax.tree.leaves(theta)) == pytest.approx(millions * 1e6, 0.01)
+    side = config.data.image_size
+    images = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+    encode = functools.partial(built.objective.autoencoder.apply, train=True, method="encode")
+    z = jax.eval_shape(lambda theta, x: encode({"params": theta}, x), theta, images)
+    assert z.shape == (1, *codes, config.codebook.dim) and z.dtype == np.float32
+    codewords = jax.eval_shape(built.objective.codewords, state.params.codebook)
+    assert codewords.shape == (config.codebook.size, config.codebook.dim)

@@ -1,6 +1,7 @@
 """What a configuration may hold, and that every experiment holds it."""
 
 import ast
+import importlib
 import re
 import shlex
 
@@ -9,7 +10,7 @@ import runs
 from absl.testing import flagsaver
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, mqgan
 from mq_jax import commandline, mq
 from mq_jax.models import codebook
 from mq_jax.validate import RULES, suggestion, validate
@@ -20,8 +21,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 EXPERIMENTS = sorted(
     path.stem
     for path in (runs.ROOT / "configs").glob("*.py")
-    if path.stem not in ("__init__", "base")
+    if path.stem not in ("__init__", "base", "mqgan")
 )
+PRESETS = [(name, preset) for name in ("ffhq_mqgan", "imagenet_mqgan") for preset in mqgan.PRESETS]
 
 
 def flat(config, prefix=""):
@@ -38,7 +40,9 @@ def docstring(experiment):
 
 
 def test_there_are_experiments():
-    assert {"cifar10_mqvae", "celeba_mqvae", "folder_mqvae", "photos_mqvae"} <= set(EXPERIMENTS)
+    assert {"cifar10_mqvae", "celeba_mqvae", "folder_mqvae", "photos_mqvae"} | {
+        *("ffhq_mqgan", "folder_mqgan", "imagenet_mqgan")
+    } <= set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -48,6 +52,27 @@ def test_every_experiment_is_valid_and_locked(experiment):
     assert config.is_locked
     with pytest.raises(AttributeError, match="stepz"):
         config.train.stepz = 1
+
+
+@pytest.mark.parametrize("experiment, preset", PRESETS)
+def test_every_preset_is_valid_and_the_papers_is_the_default(experiment, preset):
+    make = importlib.import_module(f"configs.{experiment}").get_config
+    validate(make(preset))
+    assert (make(preset) == make()) == (preset == "paper")
+
+
+@pytest.mark.parametrize("experiment", sorted({name for name, _ in PRESETS}))
+def test_an_unknown_preset_is_refused(experiment):
+    with pytest.raises(ValueError, match="the preset is 'cod'; expected one of paper, code"):
+        importlib.import_module(f"configs.{experiment}").get_config("cod")
+
+
+def test_in_the_codes_preset_the_discriminator_learns_only_once_it_counts():
+    for experiment, _ in PRESETS:
+        make = importlib.import_module(f"configs.{experiment}").get_config
+        ours, theirs = make("paper").discriminator, make("code").discriminator
+        assert ours.train_from < ours.start == theirs.start == theirs.train_from
+        assert ours.ramp > theirs.ramp == 0
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

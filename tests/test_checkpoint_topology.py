@@ -114,6 +114,8 @@ def test_a_run_may_go_on_with_another_mesh(tmp_path):
     workdir.claim(tmp_path, other.to_dict(), main.FREE_FIELDS)
 
 
+# ml_collections loads a configuration file in a way that Python 3.12 drops.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_a_mesh_that_the_devices_do_not_make_is_refused_before_anything_is_written(tmp_path):
     folder = tmp_path / "run"
     outcome = runs.cli(*runs.arguments(mesh__fsdp=3), f"--workdir={folder}")

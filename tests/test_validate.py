@@ -105,6 +105,8 @@ BAD_VALUES = [
     ("inner.kind", "adamw", "one of adam, sgd"),
     ("inner.b1", 1.0, "a number in [0, 1)"),
     ("outer.clip", -1.0, "a number in [0, inf)"),
+    ("mesh.data", -1, "a whole number of at least 0"),
+    ("mesh.fsdp", 0, "a whole number of at least 1"),
     ("data.source", "tfds:", "tfds:NAME, folder or photos"),
     ("data.source", "folders", "tfds:NAME, folder or photos"),
     ("data.train_split", "", "the name of a split"),
@@ -145,6 +147,11 @@ def test_true_is_no_number(name):
 CONTRADICTIONS = [
     ({"data.image_size": 30, "model.channels": (4, 8)}, "data.image_size is 30", "multiple of 4"),
     ({"data.eval_image_size": 33}, "data.eval_image_size is 33", "multiple of 2"),
+    (
+        {"codebook.size": 18, "codebook.shard_lookup": True, "mesh.fsdp": 4},
+        "codebook.size is 18",
+        "a multiple of config.mesh.fsdp, 4",
+    ),
     ({"inner.eps_root": 0.0}, "inner.eps_root is 0.0", "a positive number"),
     (
         {"inner.eps_root": 0.0, "train.hypergradient": "unrolled-reverse"},

@@ -18,7 +18,7 @@ LAYERS = (
         *("checkpoint", "data", "lookup", "metrics", "models", "objective", "orbax_noise"),
         *("workdir", "writers"),
     },
-    {"adversary", "inputs", "perceptual"},
+    {"adversary", "consistency", "inputs", "perceptual"},
     {"mq"},
     {"build", "validate"},
     {"commandline", "evaluate", "program"},

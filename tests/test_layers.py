@@ -21,7 +21,7 @@ LAYERS = (
     {"adversary", "consistency", "inputs", "perceptual"},
     {"mq"},
     {"build", "validate"},
-    {"commandline", "evaluate", "program"},
+    {"commandline", "evaluate", "feed", "program"},
     {"train"},
     {"bench", "main"},
 )

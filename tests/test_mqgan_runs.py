@@ -9,7 +9,7 @@ import runs
 
 from mq_jax import sharding
 from mq_jax.build import build, init_state
-from mq_jax.perceptual import load_frozen
+from mq_jax.perceptual import frozen_shapes, load_frozen
 from mq_jax.validate import validate
 
 MQGAN = {
@@ -121,3 +121,19 @@ def test_bfloat16_changes_the_loss_little_and_the_types_of_the_state_not_at_all(
     for name in ("inner/loss", "outer/loss", "inner/perceptual", "disc/loss"):
         assert 0 < abs(half[name] - single[name]) < 0.05 * abs(single[name]), name
         assert half[name].dtype == np.float32
+
+
+@SLOW
+@pytest.mark.parametrize("kind", ["joint", "unrolled"])
+def test_the_adaptive_weight_costs_no_second_backward_pass_of_the_task(kind):
+    """XLA merges it with the one that is there: what is left is the discriminator's."""
+    flops = []
+    for adaptive in (False, True):
+        changes = {"discriminator__adaptive": adaptive, "train__hypergradient": kind}
+        config = runs.configure(**MQGAN, **changes)
+        built = build(config, 12)
+        state = jax.eval_shape(lambda built=built, config=config: init_state(built, config))
+        images = jax.ShapeDtypeStruct((8, 32, 32, 3), np.float32)
+        step = jax.jit(built.train_step).lower(state, images, images, frozen_shapes(config))
+        flops.append(step.compile().cost_analysis()["flops"])
+    assert 1 < flops[1] / flops[0] < 1.05

@@ -11,28 +11,24 @@ from configs import base
 def get_config():
     """Minutes on two CPU cores: a narrow VQGAN at x4 down, one outer update to four inner ones."""
     config = base.get_config()
-    config.model.kind = "vqgan"
-    config.model.channels = (32,)
-    config.model.multipliers = (1, 2, 2)
-    config.model.blocks = 1
-    config.model.z_channels = 64
-    config.model.groups = 8
-    config.model.init_std = 0.0
-    config.train.steps = 800
-    config.train.batch_size = 8
+    config.model.blocks = 2
+    config.train.steps = 1200
+    config.train.batch_size = 16
     config.train.learning_rate = 1e-3
     config.train.reconstruction = "l1"
-    config.train.inner_updates = 4
     config.train.log_every = 20
     config.train.eval_every = 100
     config.train.checkpoint_every = 100
-    config.perceptual.net = "vgg"
-    config.discriminator.weight = 0.8
+    config.perceptual.net = "alex"
+    config.discriminator.weight = 0.3
     config.discriminator.start = 1 / 3
-    config.discriminator.train_from = 0.25
+    config.discriminator.train_from = 1 / 6
     config.discriminator.ramp = 0.1
     config.discriminator.channels = 32
+    config.discriminator.layers = 2
     config.discriminator.norm = "group"
+    config.disc.b1 = 0.5
+    config.disc.b2 = 0.9
     config.data.source = "photos"
     config.data.image_size = 64
     config.data.eval_image_size = 128

@@ -57,9 +57,12 @@ def require_divisible(config: ConfigDict, names: Sequence[str] = ("train", "eval
     """
     for name in names:
         size, devices = config[name].batch_size, jax.device_count()
-        if size % devices:
+        parts = config.train.accumulate if name == "train" else 1
+        if size % (devices * parts):
+            parted = f" times config.train.accumulate, {parts}" if parts > 1 else ""
             raise ValueError(
-                f"config.{name}.batch_size is {size}; expected a multiple of the {devices} devices."
+                f"config.{name}.batch_size is {size}; expected a multiple of the {devices} "
+                f"devices{parted}."
             )
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from mq_jax.quantize import Lookup, as_constants, lowest_scores, nearest_codeword
-from mq_jax.sharding import AXES
+from mq_jax.sharding import AXES, replicated
 
 
 @functools.cache
@@ -30,7 +30,7 @@ def make_lookup(mesh: Mesh, *, chunk: int, sharded: bool) -> Lookup:
       where fsdp does not divide K.
     """
     if not sharded:
-        return functools.partial(nearest_codeword, chunk=chunk)
+        return _make_whole(mesh, chunk)
     rows, codewords = PartitionSpec(AXES), PartitionSpec("fsdp")
     search = jax.shard_map(
         functools.partial(_search, chunk=chunk),
@@ -51,6 +51,18 @@ def make_lookup(mesh: Mesh, *, chunk: int, sharded: bool) -> Lookup:
         flat = z.reshape(-1, z.shape[-1])
         padded = jnp.pad(flat, ((0, -len(flat) % mesh.size), (0, 0)))
         return search(padded, codebook)[: len(flat)].reshape(z.shape[:-1])
+
+    return lookup
+
+
+def _make_whole(mesh, chunk):
+    """The lookup of a device's rows among all codewords."""
+
+    def lookup(z, codebook):
+        z, codebook = as_constants(z, codebook)
+        # Gathered once: XLA else gathers it for the scores, for the norms and for the blocks.
+        codebook = jax.lax.with_sharding_constraint(codebook, replicated(mesh))
+        return nearest_codeword(z, codebook, chunk=chunk)
 
     return lookup
 

@@ -130,10 +130,12 @@ def make_plan(config: ConfigDict, devices: int, *, compiled: bool = True) -> Pla
       ValueError: the mesh or the batch does not fit the devices.
     """
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, jax.devices()[:devices])
-    batch = config.train.batch_size
-    if batch % devices:
+    batch, parts = config.train.batch_size, config.train.accumulate
+    if batch % (devices * parts):
+        parted = f", times config.train.accumulate, {parts}" if parts > 1 else ""
         raise ValueError(
-            f"config.train.batch_size is {batch}; expected a multiple of --devices, {devices}."
+            f"config.train.batch_size is {batch}; expected a multiple of --devices, "
+            f"{devices}{parted}."
         )
     # On one device a traced program has every array whole, those inside shard_map too.
     traced = mesh if compiled else sharding.make_mesh(1, 1, jax.devices()[:1])

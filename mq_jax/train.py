@@ -9,13 +9,13 @@ from absl import logging
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from mq_jax import console, health, inputs, sharding
+from mq_jax import console, health, sharding
 from mq_jax.agreement import AgreedSignal
 from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
-from mq_jax.data.ledger import BadImages
 from mq_jax.data.sources import Source
 from mq_jax.evaluate import Evaluator
+from mq_jax.feed import Feed
 from mq_jax.interrupt import Interrupt
 from mq_jax.metrics import empty_like, first_nonfinite, scalars
 from mq_jax.perceptual import Frozen
@@ -93,18 +93,13 @@ class _Run:
         frozen: Frozen,
         saved: Checkpoints,
     ):
-        self._config, self._sources, self._saved = config, sources, saved
+        self._config, self._saved = config, saved
         self._total = total_steps(config, len(sources.autoencoder))
         self._standing = Standing()
-        inner = BadImages(sources.autoencoder, config.data.max_bad_share)
-        # Levels that share their images share the account of the bad ones.
-        shared = sources.codebook is sources.autoencoder
-        outer = inner if shared else BadImages(sources.codebook, config.data.max_bad_share)
-        self._ledgers = (inner, outer)
-        self._skipped = ([], [])  # by level, since the ledgers were last told
         self._ailing = set()
         started = time.monotonic()
         self._mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+        self._feed = Feed(config, sources, self._mesh)
         self._built = build(config, self._total, self._mesh)
         self._program = compile_program(config, self._built, self._mesh)
         self._frozen = jax.device_put(frozen.training, sharding.replicated(self._mesh))
@@ -131,8 +126,7 @@ class _Run:
             return None
         self._state, self._window = restored.tree["state"], restored.tree["window"]
         self._step, self._standing = restored.step, Standing(**restored.extra)
-        for ledger, indices in zip(self._ledgers, self._standing.bad_images, strict=True):
-            ledger.restore(indices)
+        self._feed.restore(self._standing.bad_images)
         self._log_sizes()
         logging.info("Going on from the checkpoint of step %d", restored.step)
         return restored.step
@@ -165,7 +159,7 @@ class _Run:
         """
         if self._saved.latest_step is None:
             writers.write_scalars(0, self._evaluate(writers))
-        batches = self._batches()
+        batches = self._feed.batches(self._step)
         progress = console.Progress(self._total, self._step, live=jax.process_index() == 0)
         self._start_clock()
         loss, signals = None, AgreedSignal()
@@ -176,7 +170,7 @@ class _Run:
                     return name
                 # One step behind, so that the host is never more than a batch ahead.
                 jax.block_until_ready(loss)
-                inner_only = self._program.inner_step and not self._outer_due(self._step)
+                inner_only = self._program.inner_step and not self._feed.outer_due(self._step)
                 step = self._program.inner_step if inner_only else self._program.step
                 carried = self._state, self._window
                 self._state, self._window, loss = step(*carried, self._frozen, *next(batches))
@@ -188,44 +182,6 @@ class _Run:
             progress.close()
             batches.close()
         return "stopped early" if self._standing.stopped_early else "finished"
-
-    def _batches(self):
-        """Pairs of an inner and an outer batch on the devices, from the current step on."""
-        n = self._config.train.inner_updates
-        starts = (self._step, self._step // n)
-        levels = 1 if self._config.train.hypergradient == "joint" else 2
-        streams = [
-            inputs.stream(self._config, self._sources[level], level=level, start=starts[level])
-            for level in range(levels)
-        ]
-
-        def take(level):
-            batch = next(streams[level])
-            self._skipped[level].append(batch["skipped"])
-            if jax.process_count() == 1:
-                self._count_bad_images()
-            return sharding.shard_batch(self._mesh, batch["image"])
-
-        try:
-            step = self._step
-            while True:
-                inner = take(0)
-                # Where the step reads no outer batch, any array of its shape will do.
-                yield inner, take(1) if levels == 2 and self._outer_due(step) else inner
-                step += 1
-        finally:
-            for stream in streams:
-                stream.close()
-
-    def _count_bad_images(self):
-        """Tells the ledgers; in several processes with each report, as the others must answer."""
-        for ledger, skipped in zip(self._ledgers, self._skipped, strict=True):
-            ledger.record_of_all(skipped)
-            skipped.clear()
-
-    def _outer_due(self, step):
-        """Whether the step of this number, from 0, also updates the codebook."""
-        return (step + 1) % self._config.train.inner_updates == 0
 
     def _report(self, writers, progress):
         """What is due after a step: metrics, an evaluation, a checkpoint."""
@@ -259,7 +215,7 @@ class _Run:
 
     def _close_window(self):
         """The metrics since the last line of the log; a new window begins."""
-        self._count_bad_images()
+        self._feed.count_bad_images()
         self._require_finite()
         row = scalars(self._window)
         seconds = time.monotonic() - self._clock
@@ -284,11 +240,11 @@ class _Run:
 
     def _save(self, writers, evaluation):
         """Saves a checkpoint, unless that would poison the run."""
-        self._count_bad_images()
+        self._feed.count_bad_images()
         self._require_finite()
         if not all_finite((self._state.params, self._state.batch_stats)):
             raise self._nonfinite(self._step, ["parameters"])
-        self._standing.bad_images = tuple(ledger.indices for ledger in self._ledgers)
+        self._standing.bad_images = self._feed.bad_images
         # The lines of the log up to this step must be there whenever the checkpoint is.
         writers.flush()
         tree = {"state": self._state, "window": self._window}

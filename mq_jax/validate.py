@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mq_jax import mq, optim
+from mq_jax.consistency import validate_together
 from mq_jax.data.transforms import FILTERS
 from mq_jax.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
 from mq_jax.models import codebook, discriminator, lpips
@@ -34,7 +35,7 @@ def validate(config: ConfigDict) -> None:
     for name, (expected, accepts) in RULES.items():
         if not accepts(values[name]):
             raise ValueError(f"config.{name} is {values[name]!r}; expected {expected}.")
-    _validate_together(config)
+    validate_together(config)
 
 
 def suggestion(value: str, choices: Any, prefix: str = "") -> str:
@@ -50,43 +51,6 @@ def suggestion(value: str, choices: Any, prefix: str = "") -> str:
     """
     near = difflib.get_close_matches(value, list(choices), n=1)
     return f" (did you mean {prefix}{near[0]}?)" if near else ""
-
-
-def _validate_together(config: ConfigDict) -> None:
-    """What one field asks of another."""
-    scale = 2 ** len(config.model.channels)
-    for name in ("image_size", "eval_image_size"):
-        if config.data[name] % scale:
-            raise ValueError(
-                f"config.data.{name} is {config.data[name]}; expected a multiple of {scale}: "
-                f"config.model.channels halves an image {len(config.model.channels)} times."
-            )
-    size, fsdp = config.codebook.size, config.mesh.fsdp
-    if config.codebook.shard_lookup and size % fsdp:
-        raise ValueError(
-            f"config.codebook.size is {size}; expected a multiple of config.mesh.fsdp, {fsdp}, "
-            "where config.codebook.shard_lookup splits the codewords over it."
-        )
-    train = config.train
-    exact = train.hypergradient in ("unrolled", "unrolled-reverse")
-    if exact and config.inner.kind == "adam" and not config.inner.eps_root > 0:
-        raise ValueError(
-            f"config.inner.eps_root is {config.inner.eps_root}; expected a positive number, "
-            "1e-16 say: Adam's derivative is infinite where a gradient is zero."
-        )
-    if train.hypergradient != "joint":
-        return
-    alone = {
-        "train.straight_through": train.straight_through == "encoder-and-codewords-inside",
-        "train.inner_updates": train.inner_updates != 1,
-        "data.disjoint": config.data.disjoint,
-    }
-    for name, given in alone.items():
-        if given:
-            raise ValueError(
-                f"config.{name} is {_flat(config)[name]!r}, which needs two levels, while "
-                "config.train.hypergradient is 'joint'; change one of them."
-            )
 
 
 def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:

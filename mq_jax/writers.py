@@ -112,9 +112,11 @@ class EventWriter:
         self._write(first_step, session_log=start)
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Writes numbers, f32 in the file, under their names."""
+        """Writes the numbers that are finite, f32 in the file, under their names."""
         for name, value in scalars.items():
-            self._write(step, summary=summary.scalar(name, float(value)))
+            # The mean over no outer update, say; TensorBoard has no place for it on a curve.
+            if math.isfinite(float(value)):
+                self._write(step, summary=summary.scalar(name, float(value)))
         self.flush()
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:

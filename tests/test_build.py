@@ -78,7 +78,9 @@ def test_a_trained_embedding_moves_with_the_net():
 
 def test_the_ratio_scales_the_step_of_the_codebook_alone():
     (_, phi, _), (theta_1, phi_1, _) = before_and_after(codebook__kind="linear")
-    _, (theta_3, phi_3, _) = before_and_after(codebook__kind="linear", outer__learning_rate_ratio=3.0)
+    _, (theta_3, phi_3, _) = before_and_after(
+        codebook__kind="linear", outer__learning_rate_ratio=3.0
+    )
     for name in theta_1:
         np.testing.assert_array_equal(theta_1[name], theta_3[name])
     for name in phi:

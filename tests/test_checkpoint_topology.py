@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax import sharding
+from mq_jax import main, sharding, workdir
 from mq_jax.build import build
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.program import checkpoint_target, compile_program, start
@@ -106,3 +106,19 @@ def test_the_program_starts_and_ends_with_the_shardings_of_the_checkpoint(data, 
         assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim)
         split += not leaf.sharding.is_fully_replicated
     assert split == 0 if fsdp == 1 else split >= 3 * 6
+
+
+def test_a_run_may_go_on_with_another_mesh(tmp_path):
+    workdir.claim(tmp_path, runs.configure().to_dict(), main.FREE_FIELDS)
+    other = runs.configure(mesh__data=2, mesh__fsdp=4, mesh__shard_from=1)
+    workdir.claim(tmp_path, other.to_dict(), main.FREE_FIELDS)
+
+
+# ml_collections loads a configuration file in a way that Python 3.12 drops.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_mesh_that_the_devices_do_not_make_is_refused_before_anything_is_written(tmp_path):
+    folder = tmp_path / "run"
+    outcome = runs.cli(*runs.arguments(mesh__fsdp=3), f"--workdir={folder}")
+    assert outcome.code == 1 and not folder.exists()
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: config.mesh.data is 0 and config.mesh.fsdp 3 on 8 device(s)")

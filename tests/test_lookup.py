@@ -73,6 +73,7 @@ def test_a_device_holds_a_share_of_the_codewords_and_exchanges_no_codeword():
     whole, _ = compiled(sharding.make_mesh(2, 4), False, BLOCK, z, codebook)
     assert largest_array(program) < codebook.size
     assert largest_array(whole) == codebook.size
+    assert whole.as_text().count(" all-gather(") == 1
 
 
 def test_no_device_holds_rows_times_codewords_as_k_grows():

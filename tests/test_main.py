@@ -156,7 +156,10 @@ REFUSED = {
     ),
     "a field in an unknown section": (
         [PHOTOS, "--config.trian.steps=3"],
-        ["no field config.trian (did you mean config.train?)", "codebook, data, eval"],
+        [
+            "no field config.trian (did you mean config.train?)",
+            "codebook, data, disc, discriminator, eval",
+        ],
     ),
     "a field of a field": (
         [PHOTOS, "--config.train.steps.x=3"],

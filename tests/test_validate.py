@@ -95,9 +95,9 @@ def test_the_base_has_exactly_the_fields_that_have_rules():
 def test_every_field_of_the_base_has_a_comment():
     lines = (runs.ROOT / "configs" / "base.py").read_text().splitlines()
     fields = [line for line in lines if re.match(r" +config(\.\w+)+ = (?!ConfigDict\(\))", line)]
-    # The fields of an optimizer are written once and stand twice, and each has one of its own.
+    # The fields of an optimizer are written once and stand in three sections, with a line each.
     shared = sum(name.startswith("inner.") for name in RULES) - 1
-    assert len(fields) == len(RULES) - shared + 2
+    assert len(fields) == len(RULES) - 2 * shared + 3
     assert [line for line in fields if not re.search(r"  # \S", line)] == []
 
 
@@ -114,7 +114,17 @@ BAD_VALUES = [
     ("model.channels", (32, 0), "a tuple of positive whole numbers"),
     ("model.channels", (32, 1.5), "a tuple of positive whole numbers"),
     ("model.blocks", -1, "a whole number of at least 0"),
-    ("model.init_std", 0.0, "a number in (0, inf)"),
+    ("model.init_std", -0.1, "a number in [0, inf)"),
+    ("model.kind", "vqgun", "one of vqvae, vqgan"),
+    ("model.attention", (0,), "a tuple of positive whole numbers, (16,) or () say"),
+    ("model.dtype", "float16", "one of float32, bfloat16"),
+    ("train.accumulate", 0, "a whole number of at least 1"),
+    ("train.ema_decay", 1.0, "a number in [0, 1)"),
+    ("perceptual.net", "vgg19", "one of none, vgg, alex"),
+    ("discriminator.start", 1.5, "a number in [0, 1]"),
+    ("discriminator.loss", "wasserstein", "one of hinge, non-saturating"),
+    ("discriminator.norm", "layer", "one of batch, group, none"),
+    ("eval.monitor", "fid", "one of mse, lpips"),
     ("codebook.kind", "mpl", "one of mlp, mlp-relu, linear, basis, embedding"),
     ("codebook.size", 0, "a whole number of at least 1"),
     ("train.steps", -5, "a whole number of at least 0"),
@@ -130,6 +140,8 @@ BAD_VALUES = [
     ("inner.kind", "adamw", "one of adam, sgd"),
     ("inner.b1", 1.0, "a number in [0, 1)"),
     ("outer.clip", -1.0, "a number in [0, inf)"),
+    ("mesh.data", -1, "a whole number of at least 0"),
+    ("mesh.fsdp", 0, "a whole number of at least 1"),
     ("data.source", "tfds:", "tfds:NAME, folder or photos"),
     ("data.source", "folders", "tfds:NAME, folder or photos"),
     ("data.train_split", "", "the name of a split"),
@@ -170,7 +182,41 @@ def test_true_is_no_number(name):
 CONTRADICTIONS = [
     ({"data.image_size": 30, "model.channels": (4, 8)}, "data.image_size is 30", "multiple of 4"),
     ({"data.eval_image_size": 33}, "data.eval_image_size is 33", "multiple of 2"),
+    (
+        {"codebook.size": 18, "codebook.shard_lookup": True, "mesh.fsdp": 4},
+        "codebook.size is 18",
+        "a multiple of config.mesh.fsdp, 4",
+    ),
     ({"inner.eps_root": 0.0}, "inner.eps_root is 0.0", "a positive number"),
+    ({"model.init_std": 0.0}, "model.init_std is 0", "a positive number"),
+    ({"model.kind": "vqgan", "model.channels": (8, 8)}, "model.channels is (8, 8)", "one number"),
+    (
+        {"model.kind": "vqgan", "model.multipliers": (1, 2), "model.groups": 8},
+        "model.groups is 8",
+        "channels 4 times 1 is 4",
+    ),
+    (
+        {"model.kind": "vqgan", "model.groups": 4, "data.image_size": 24},
+        "data.image_size is 24",
+        "multiple of 16: config.model.multipliers halves an image 4 times",
+    ),
+    ({"train.accumulate": 3}, "train.accumulate is 3", "a divisor of config.train.batch_size, 8"),
+    ({"eval.monitor": "lpips"}, "eval.monitor is 'lpips'", "one of vgg, alex"),
+    (
+        {"data.image_size": 16, "eval.lpips": "alex"},
+        "data.image_size is 16",
+        "at least 31 for config.eval.lpips 'alex'",
+    ),
+    (
+        {"data.image_size": 16, "discriminator.weight": 0.1},
+        "data.image_size is 16",
+        "at least 24 for config.discriminator.layers 3",
+    ),
+    (
+        {"discriminator.weight": 0.1, "discriminator.train_from": 0.5},
+        "discriminator.train_from is 0.5",
+        "at most start",
+    ),
     (
         {"inner.eps_root": 0.0, "train.hypergradient": "unrolled-reverse"},
         "inner.eps_root is 0.0",

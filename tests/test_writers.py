@@ -85,6 +85,7 @@ def test_a_metrics_file_that_is_absent_is_named(tmp_path):
 def test_tensorboard_reads_the_scalars_and_images(tmp_path):
     events = EventWriter(tmp_path)
     events.write_scalars(3, {"eval/mse": np.float32(0.25)})
+    events.write_scalars(4, {"eval/mse": np.nan})  # No point of a curve.
     events.write_images(3, {"reconstructions": image(200)})
     events.flush()
     accumulator = events_of(tmp_path)

@@ -28,12 +28,18 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _PART = flags.DEFINE_enum("part", "step", PARTS, "What to time.")
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "Interleaved rounds; medians count.", lower_bound=1)
+_STRAIGHT_THROUGH = flags.DEFINE_enum(
+    "straight_through",
+    "all",
+    ("all", "encoder", "encoder-and-codewords"),
+    "Estimator of the train steps that are timed.",
+)
 _CORES = flags.DEFINE_integer("cores", 1, "CPU cores to run on.", lower_bound=1)
 
 
 def run() -> None:
     """Parses the command line and runs one part."""
-    commandline.answer_help(__doc__, (_PART, _CONFIG, _ROUNDS, _CORES))
+    commandline.answer_help(__doc__, (_PART, _CONFIG, _ROUNDS, _STRAIGHT_THROUGH, _CORES))
     try:
         commandline.parse(sys.argv, DEFAULT_CONFIG)
         validate(_CONFIG.value)
@@ -44,7 +50,7 @@ def run() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: _CORES.value])
     config, rounds = _CONFIG.value, _ROUNDS.value
     parts = {
-        "step": lambda: bench_step(config, rounds),
+        "step": lambda: bench_step(config, rounds, _STRAIGHT_THROUGH.value),
         "pieces": lambda: bench_pieces(config, rounds),
         "lookup": lambda: bench_lookup(config, rounds),
         "input": lambda: bench_input(config, _CORES.value),

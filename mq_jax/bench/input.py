@@ -34,7 +34,7 @@ def bench_input(config: ConfigDict, cores: int) -> None:
         title = "{}x{} JPEG, ImageNet augmentation".format(*JPEG_SIZE)
         for name, each in ((config.data.source, config), (title, jpegs)):
             rate = _input_rate(each)
-            run, _ = compiled_step(each, "unrolled", "encoder")
+            run = compiled_step(each, "unrolled", "encoder").run
             seconds = interleaved({"step": run}, 3)["step"]
             appetite = 2 * each.train.batch_size / seconds
             rows.append([name, f"{rate:.0f}", f"{appetite:.0f}", f"{rate / appetite:.1f}"])

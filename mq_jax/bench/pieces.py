@@ -1,5 +1,6 @@
 """The pieces that a step is made of."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -52,11 +53,12 @@ def _pieces(config) -> dict[str, tuple[Callable, tuple]]:
 
     theta, phi, _ = state.params
     z, codebook = run("encode", theta, x), objective.codewords(phi)
+    chunk = config.codebook.lookup_chunk
     return {
         "encoder": (lambda t, a: run("encode", t, a), (theta, x)),
         "encoder, with gradient": (gradient("encode", 0), (theta, x)),
         "decoder": (lambda t, a: run("decode", t, a), (theta, z)),
         "decoder, with gradient": (gradient("decode", (0, 1)), (theta, z)),
         "hyper-net": (objective.codewords, (phi,)),
-        "lookup": (nearest_codeword, (z, codebook)),
+        "lookup": (functools.partial(nearest_codeword, chunk=chunk), (z, codebook)),
     }

@@ -1,7 +1,8 @@
 """Train steps beside one another."""
 
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -24,20 +25,38 @@ _KINDS = (
 )
 
 
-def bench_step(config: ConfigDict, rounds: int) -> None:
+class Program(NamedTuple):
+    """A compiled train step.
+
+    Attributes:
+      run: a function that runs one step to its end.
+      flops: as XLA counts them.
+      compile_seconds: from its trace to its end.
+      temporary: bytes beside arguments and results.
+    """
+
+    run: Callable[[], Any]
+    flops: float
+    compile_seconds: float
+    temporary: int
+
+
+def bench_step(config: ConfigDict, rounds: int, straight_through: str) -> None:
     """Times every kind of train step over the joint one.
 
     Args:
       config: validated; its nets, codebook and batch size are taken.
       rounds: interleaved; medians count.
+      straight_through: of the steps; `all` for every one.
     """
-    programs = {kinds: compiled_step(config, *kinds) for kinds in _KINDS}
-    timings = interleaved({kinds: run for kinds, (run, _) in programs.items()}, rounds)
-    base, (_, base_flops) = timings[_KINDS[0]], programs[_KINDS[0]]
+    chosen = [kinds for kinds in _KINDS if straight_through in ("all", kinds[1])]
+    programs = {kinds: compiled_step(config, *kinds) for kinds in chosen}
+    timings = interleaved({kinds: program.run for kinds, program in programs.items()}, rounds)
+    base, base_flops = timings[chosen[0]], programs[chosen[0]].flops
     peak = matmul_rate()
     rows = []
-    for kinds, (_, flops) in programs.items():
-        seconds = timings[kinds]
+    for kinds, program in programs.items():
+        seconds, flops = timings[kinds], program.flops
         rate = flops / seconds / 1e9
         rows.append(
             [
@@ -45,20 +64,22 @@ def bench_step(config: ConfigDict, rounds: int) -> None:
                 *(f"{flops / 1e9:.2f}", f"{flops / base_flops:.2f}"),
                 *(f"{seconds * 1e3:.0f}", f"{seconds / base:.2f}"),
                 *(f"{rate:.0f}", f"{rate / peak:.0%}"),
+                *(f"{program.temporary / 2**20:.0f}", f"{program.compile_seconds:.0f}"),
             ]
         )
     console.print_table(
         f"Train steps, batch {config.train.batch_size}, K {config.codebook.size}, medians of "
         f"{rounds}; a matrix product runs at {peak:.0f} GFLOP/s",
-        ["step, straight-through", "GFLOP", "/joint", "ms", "/joint", "GFLOP/s", "of product"],
+        [
+            *("step, straight-through", "GFLOP", "/joint", "ms", "/joint"),
+            *("GFLOP/s", "of product", "MiB", "compile s"),
+        ],
         rows,
     )
 
 
-def compiled_step(
-    config: ConfigDict, kind: str, straight_through: str
-) -> tuple[Callable[[], Any], float]:
-    """A train step as a function of nothing, and its FLOPs.
+def compiled_step(config: ConfigDict, kind: str, straight_through: str) -> Program:
+    """A train step, ready to run.
 
     Args:
       config: validated.
@@ -66,16 +87,21 @@ def compiled_step(
       straight_through: as config.train.straight_through.
 
     Returns:
-      (a function that runs one step to its end, FLOPs as XLA counts them).
+      A Program.
     """
     config = ConfigDict(config.to_dict())
-    config.train.update(hypergradient=kind, straight_through=straight_through)
+    config.train.update(hypergradient=kind, straight_through=straight_through, inner_updates=1)
     built = build(config, steps=1000)
     state = init_state(built, config)
     size = config.data.image_size
     shape = (config.train.batch_size, size, size, 3)
     images = jax.random.uniform(jax.random.key(1), shape, minval=-1, maxval=1)
     arguments = state, images, images, jax.device_put(load_frozen(config).training)
+    started = time.perf_counter()
     compiled = jax.jit(built.train_step).lower(*arguments).compile()
-    flops = compiled.cost_analysis()["flops"]
-    return lambda: jax.block_until_ready(compiled(*arguments)), flops
+    return Program(
+        lambda: jax.block_until_ready(compiled(*arguments)),
+        compiled.cost_analysis()["flops"],
+        time.perf_counter() - started,
+        compiled.memory_analysis().temp_size_in_bytes,
+    )

@@ -1,0 +1,128 @@
+"""What one field of a configuration asks of another."""
+
+from ml_collections import ConfigDict
+
+from mq_jax.models import lpips
+
+
+def validate_together(config: ConfigDict) -> None:
+    """Checks fields against each other; each of them is right in itself.
+
+    Args:
+      config: as configs/base.py lays it out.
+
+    Raises:
+      ValueError: names the fields, their values and what to change.
+    """
+    _check_model(config)
+    _check_image_sizes(config)
+    _check_codebook(config)
+    _check_training(config)
+    _check_discriminator(config)
+
+
+def _check_model(config):
+    """The fields of the auto-encoder that is asked for."""
+    model = config.model
+    if model.kind == "vqvae":
+        if not model.init_std:
+            raise ValueError(
+                "config.model.init_std is 0, which only model.kind 'vqgan' knows; expected a "
+                "positive number, 0.02 say."
+            )
+        return
+    if len(model.channels) != 1:
+        raise ValueError(
+            f"config.model.channels is {tuple(model.channels)}; expected one number, (128,) say, "
+            "under model.kind 'vqgan': config.model.multipliers makes the widths of it."
+        )
+    for multiplier in (1, *model.multipliers):
+        width = model.channels[0] * multiplier
+        if width % model.groups:
+            raise ValueError(
+                f"config.model.groups is {model.groups}; expected a divisor of every width, and "
+                f"channels {model.channels[0]} times {multiplier} is {width}."
+            )
+
+
+def _check_image_sizes(config):
+    """Every network halves an image a few times, and some need a least size."""
+    halvings = {
+        "vqvae": (len(config.model.channels), "config.model.channels"),
+        "vqgan": (len(config.model.multipliers) - 1, "config.model.multipliers"),
+    }
+    times, field = halvings[config.model.kind]
+    for name in ("image_size", "eval_image_size"):
+        if config.data[name] % 2**times:
+            raise ValueError(
+                f"config.data.{name} is {config.data[name]}; expected a multiple of {2**times}: "
+                f"{field} halves an image {times} times."
+            )
+    least = {"config.perceptual.net": config.perceptual.net, "config.eval.lpips": config.eval.lpips}
+    sides = {
+        f"{name} {net!r}": lpips.architecture(net).minimum
+        for name, net in least.items()
+        if net != "none"
+    }
+    if config.discriminator.weight:
+        layers = config.discriminator.layers
+        sides[f"config.discriminator.layers {layers}"] = 3 * 2**layers
+    size = config.data.image_size
+    for reason, side in sides.items():
+        if size < side:
+            raise ValueError(
+                f"config.data.image_size is {size}; expected at least {side} for {reason}."
+            )
+
+
+def _check_codebook(config):
+    size, fsdp = config.codebook.size, config.mesh.fsdp
+    if config.codebook.shard_lookup and size % fsdp:
+        raise ValueError(
+            f"config.codebook.size is {size}; expected a multiple of config.mesh.fsdp, {fsdp}, "
+            "where config.codebook.shard_lookup splits the codewords over it."
+        )
+
+
+def _check_training(config):
+    """The levels, their optimizers and their batches."""
+    train = config.train
+    exact = train.hypergradient in ("unrolled", "unrolled-reverse")
+    if exact and config.inner.kind == "adam" and not config.inner.eps_root > 0:
+        raise ValueError(
+            f"config.inner.eps_root is {config.inner.eps_root}; expected a positive number, "
+            "1e-16 say: Adam's derivative is infinite where a gradient is zero."
+        )
+    if train.batch_size % train.accumulate:
+        raise ValueError(
+            f"config.train.accumulate is {train.accumulate}; expected a divisor of "
+            f"config.train.batch_size, {train.batch_size}."
+        )
+    if config.eval.monitor == "lpips" and config.eval.lpips == "none":
+        raise ValueError(
+            "config.eval.monitor is 'lpips' while config.eval.lpips is 'none'; expected a net, "
+            f"one of {', '.join(lpips.NETS)}."
+        )
+    if train.hypergradient != "joint":
+        return
+    alone = {
+        "train.straight_through": train.straight_through == "encoder-and-codewords-inside",
+        "train.inner_updates": train.inner_updates != 1,
+        "data.disjoint": config.data.disjoint,
+    }
+    for name, given in alone.items():
+        if given:
+            section, field = name.split(".")
+            raise ValueError(
+                f"config.{name} is {config[section][field]!r}, which needs two levels, while "
+                "config.train.hypergradient is 'joint'; change one of them."
+            )
+
+
+def _check_discriminator(config):
+    start, learns = config.discriminator.start, config.discriminator.train_from
+    if config.discriminator.weight and learns > start:
+        raise ValueError(
+            f"config.discriminator.train_from is {learns} and start {start}; expected train_from "
+            "of at most start: before it learns, its verdict is noise."
+        )

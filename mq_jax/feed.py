@@ -1,0 +1,90 @@
+"""The batches of a run on its devices, and the account of the images that cannot be read."""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mq_jax import inputs, sharding
+from mq_jax.data.ledger import BadImages
+from mq_jax.state import Parts
+
+
+class Feed:
+    """Batches of both levels, each from the step that is asked for.
+
+    Args:
+      config: validated.
+      sources: from inputs.open_training.
+      mesh: from sharding.make_mesh.
+    """
+
+    def __init__(self, config: ConfigDict, sources: Parts, mesh: Mesh):
+        self._config, self._sources, self._mesh = config, sources, mesh
+        inner = BadImages(sources.autoencoder, config.data.max_bad_share)
+        # Levels that share their images share the account of the bad ones.
+        shared = sources.codebook is sources.autoencoder
+        outer = inner if shared else BadImages(sources.codebook, config.data.max_bad_share)
+        self._ledgers = (inner, outer)
+        self._skipped = ([], [])  # by level, since the ledgers were last told
+
+    @property
+    def bad_images(self) -> tuple[list[int], list[int]]:
+        """Record numbers of the unreadable images so far, by level; fit for JSON."""
+        return tuple(ledger.indices for ledger in self._ledgers)
+
+    def restore(self, bad_images: Sequence[Sequence[int]]) -> None:
+        """Takes the account over from a checkpoint."""
+        for ledger, indices in zip(self._ledgers, bad_images, strict=True):
+            ledger.restore(indices)
+
+    def outer_due(self, step: int) -> bool:
+        """Whether the step of this number, from 0, also updates the codebook."""
+        return (step + 1) % self._config.train.inner_updates == 0
+
+    def batches(self, step: int) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """Pairs of an inner and an outer batch on the devices.
+
+        Args:
+          step: of the first pair.
+
+        Returns:
+          An endless generator of u8[B, H, W, 3] pairs, with close().
+
+        Raises:
+          ValueError: too many images are unreadable.
+        """
+        starts = (step, step // self._config.train.inner_updates)
+        levels = 1 if self._config.train.hypergradient == "joint" else 2
+        streams = [
+            inputs.stream(self._config, self._sources[level], level=level, start=starts[level])
+            for level in range(levels)
+        ]
+
+        def take(level):
+            batch = next(streams[level])
+            self._skipped[level].append(batch["skipped"])
+            if jax.process_count() == 1:
+                self.count_bad_images()
+            return sharding.shard_batch(self._mesh, batch["image"])
+
+        try:
+            while True:
+                inner = take(0)
+                # Where the step reads no outer batch, any array of its shape will do.
+                yield inner, take(1) if levels == 2 and self.outer_due(step) else inner
+                step += 1
+        finally:
+            for stream in streams:
+                stream.close()
+
+    def count_bad_images(self) -> None:
+        """Tells the ledgers; in several processes with each report, as the others must answer.
+
+        Raises:
+          ValueError: too many images are unreadable.
+        """
+        for ledger, skipped in zip(self._ledgers, self._skipped, strict=True):
+            ledger.record_of_all(skipped)
+            skipped.clear()

@@ -151,12 +151,14 @@ class Checkpoints:
         for candidate in reversed(self.steps) if step is None else [step]:
             try:
                 with together():
-                    restored = self._read(candidate, abstract_tree)
-                break
-            except _AnotherModel:
-                raise
+                    found = self._read(candidate, abstract_tree)
             except Exception as error:
                 damages[candidate] = orbax_noise.one_line(error)
+                continue
+            if isinstance(found, str):
+                raise ValueError(found)
+            restored = found
+            break
         if damages and restored is None:
             # They stay where they are: the next start must not take this run for a new one.
             reasons = "; ".join(f"{step}: {reason}" for step, reason in damages.items())
@@ -189,15 +191,15 @@ class Checkpoints:
         finally:
             self._manager.close()
 
-    def _read(self, step: int, abstract_tree) -> Restored:
-        """One checkpoint; _AnotherModel if it is whole but does not fit, else it is damaged."""
+    def _read(self, step: int, abstract_tree) -> Restored | str:
+        """One checkpoint, or why it is of another model; raises if it is damaged."""
         damage = self._visible_damage(step)
         if damage is not None:
             raise FileNotFoundError(damage)
         stored = ocp.StandardCheckpointHandler().metadata(self._folder(step) / "tree").tree
         differing = differences(shapes(stored), shapes(abstract_tree))
         if differing:
-            raise _AnotherModel(
+            return (
                 f"The checkpoint {self._folder(step)} is of another model: {differing}. "
                 "Use the configuration it was trained with."
             )
@@ -268,10 +270,6 @@ class Checkpoints:
 
     def _folder(self, step: int) -> pathlib.Path:
         return self.directory / str(step)
-
-
-class _AnotherModel(ValueError):
-    """A checkpoint has other arrays than the target."""
 
 
 @dataclasses.dataclass

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from mq_jax.models import lpips
+from mq_jax.models.discriminator import smallest_side
 
 
 def validate_together(config: ConfigDict) -> None:
@@ -31,6 +32,12 @@ def _check_model(config):
                 "positive number, 0.02 say."
             )
         return
+    sides = [config.data.image_size >> level for level in range(len(model.multipliers))]
+    if set(model.attention) - set(sides):
+        raise ValueError(
+            f"config.model.attention is {tuple(model.attention)}; expected sides among "
+            f"{', '.join(map(str, sides))}, those of the levels at config.data.image_size."
+        )
     if len(model.channels) != 1:
         raise ValueError(
             f"config.model.channels is {tuple(model.channels)}; expected one number, (128,) say, "
@@ -58,20 +65,19 @@ def _check_image_sizes(config):
                 f"config.data.{name} is {config.data[name]}; expected a multiple of {2**times}: "
                 f"{field} halves an image {times} times."
             )
-    least = {"config.perceptual.net": config.perceptual.net, "config.eval.lpips": config.eval.lpips}
-    sides = {
-        f"{name} {net!r}": lpips.architecture(net).minimum
-        for name, net in least.items()
-        if net != "none"
-    }
-    if config.discriminator.weight:
-        layers = config.discriminator.layers
-        sides[f"config.discriminator.layers {layers}"] = 3 * 2**layers
-    size = config.data.image_size
-    for reason, side in sides.items():
-        if size < side:
+    nets = config.perceptual.net, config.eval.lpips
+    least = [0 if net == "none" else lpips.architecture(net).minimum for net in nets]
+    layers = config.discriminator.layers if config.discriminator.weight else 0
+    evaluated = "eval_image_size" if config.data.eval_image_size else "image_size"
+    needs = [
+        ("image_size", least[0], f"config.perceptual.net {nets[0]!r}"),
+        (evaluated, least[1], f"config.eval.lpips {nets[1]!r}"),
+        ("image_size", layers and smallest_side(layers), f"config.discriminator.layers {layers}"),
+    ]
+    for name, side, reason in needs:
+        if config.data[name] < side:
             raise ValueError(
-                f"config.data.image_size is {size}; expected at least {side} for {reason}."
+                f"config.data.{name} is {config.data[name]}; expected at least {side} for {reason}."
             )
 
 
@@ -120,9 +126,23 @@ def _check_training(config):
 
 
 def _check_discriminator(config):
-    start, learns = config.discriminator.start, config.discriminator.train_from
-    if config.discriminator.weight and learns > start:
+    """The adversarial phase."""
+    fields = config.discriminator
+    if not fields.weight:
+        return
+    if fields.train_from > fields.start:
         raise ValueError(
-            f"config.discriminator.train_from is {learns} and start {start}; expected train_from "
-            "of at most start: before it learns, its verdict is noise."
+            f"config.discriminator.train_from is {fields.train_from} and start {fields.start}; "
+            "expected train_from of at most start: before it learns, its verdict is noise."
+        )
+    if fields.start + fields.ramp > 1:
+        raise ValueError(
+            f"config.discriminator.start is {fields.start} and ramp {fields.ramp}; expected a sum "
+            "of at most 1, or the term never has its whole weight."
+        )
+    if fields.r1 and fields.norm == "batch":
+        raise ValueError(
+            f"config.discriminator.r1 is {fields.r1} with norm 'batch', which ties the images of "
+            "a batch together, so that no image has a gradient of its own; expected norm 'group' "
+            "or 'none'."
         )

@@ -34,7 +34,7 @@ def ailments(row: Mapping[str, float]) -> dict[str, str]:
             "Raise config.disc.learning_rate_ratio, or let it learn before its loss sets in "
             "(config.discriminator.train_from below start)."
         )
-    if row["disc/weight"] > 0 and row["inner/adaptive_clipped"] > CAPPED:
+    if row.get("inner/adaptive_clipped", 0) > CAPPED:
         found["capped"] = (
             f"The adaptive weight was at its cap in {row['inner/adaptive_clipped']:.0%} of the "
             "steps: the adversarial gradient at the decoder's last layer vanishes. Lower "

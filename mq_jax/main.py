@@ -155,7 +155,9 @@ def _evaluate(folder: pathlib.Path) -> int:
         inputs.require_divisible(config, ["eval"])
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
         source = inputs.open_evaluation(config)
-        weights = load_frozen(config).evaluation
+        weights = load_frozen(config, training=False).evaluation
+        # What may differ from the run: where it computes.
+        stored.mesh, stored.codebook.shard_lookup = config.mesh, config.codebook.shard_lookup
     built = build(stored, 1, mesh)
     monitor = monitored(stored)
     with Checkpoints(folder / "checkpoints", monitor=monitor, read_only=True) as saved:
@@ -273,7 +275,10 @@ def run() -> None:
             arguments = commandline.parse(sys.argv)
         orderly.add(_INTERRUPTED_CODE.value)
         code = main(arguments)
-    except (commandline.UsageError, ConnectionError, ValueError) as error:
+    except (commandline.UsageError, ValueError) as error:
+        logging.error("error: %s", error)
+        code = 1
+    except ConnectionError as error:
         logging.error("error: %s", error)
         code = 1
     except FailedElsewhere as error:
@@ -284,7 +289,8 @@ def run() -> None:
             raise
         traceback.print_exc()
         logging.error("error: failed as above; if another process did so before, that is why.")
-        code = 1
+        # Most often a process was lost, with its node: the scheduler shall start all again.
+        distributed.abandon(_INTERRUPTED_CODE.value or 1)
     if code not in orderly and jax.distributed.is_initialized():
         distributed.abandon(code)
     sys.exit(code)

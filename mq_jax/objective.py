@@ -23,7 +23,7 @@ class Outputs(NamedTuple):
     Attributes:
       terms: f32[] by name, what L is made of: `reconstruction` and `quantization` (the weights
         of the sum left out), and where L has them `perceptual`, `adversarial`,
-        `adaptive_weight` (a) and `adaptive_clipped` (1 where a was at its cap, else 0).
+        `adaptive_weight` (a) and `adaptive_clipped` (1 where a counted and was at its cap).
       images: f32[B, H, W, 3], x_hat, nominally in [-1, 1], not clipped.
       z: f32[B, h, w, D].
       indices: i32[B, h, w] in [0, K).
@@ -175,13 +175,14 @@ class Objective(NamedTuple):
             return loss(self.adversarial.discriminator.apply({"params": opponent.psi}, x_hat))
 
         value = adversarial_loss(x_hat)
-        a = jnp.ones(())
-        if adaptive:
-            a = adaptive_weight(task_loss, adversarial_loss, self._last_layer, head, features)
+        if not adaptive:
+            return opponent.weight * value, {"adversarial": value}
+        a = adaptive_weight(task_loss, adversarial_loss, self._last_layer, head, features)
         clipped = jnp.minimum(a, cap)
         terms = {
             "adversarial": value,
             "adaptive_weight": clipped,
-            "adaptive_clipped": (a > cap).astype(value.dtype),
+            # Only where it counts: before the term sets in, a is a number without effect.
+            "adaptive_clipped": ((a > cap) & (opponent.weight > 0)).astype(value.dtype),
         }
         return opponent.weight * clipped * value, terms

@@ -1,6 +1,7 @@
 """LPIPS as a run has it: which net, its weights, its function."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -22,11 +23,12 @@ class Frozen(NamedTuple):
     evaluation: Any
 
 
-def load_frozen(config: ConfigDict) -> Frozen:
+def load_frozen(config: ConfigDict, *, training: bool = True) -> Frozen:
     """Reads the weights of LPIPS.
 
     Args:
       config: validated.
+      training: whether those of the loss are wanted.
 
     Returns:
       A Frozen, on the host.
@@ -35,10 +37,10 @@ def load_frozen(config: ConfigDict) -> Frozen:
       FileNotFoundError: they are not there; says how to get them.
       ValueError: they are damaged.
     """
-    names = {config.perceptual.net, config.eval.lpips} - {"none"}
-    loaded = {name: load_weights(name, config.perceptual.dir) for name in names}
+    nets = Frozen(config.perceptual.net if training else "none", config.eval.lpips)
+    loaded = {net: load_weights(net, config.perceptual.dir) for net in {*nets} - {"none"}}
     loaded["none"] = ()
-    return Frozen(loaded[config.perceptual.net], loaded[config.eval.lpips])
+    return Frozen(*[loaded[net] for net in nets])
 
 
 def frozen_shapes(config: ConfigDict) -> Any:
@@ -47,7 +49,7 @@ def frozen_shapes(config: ConfigDict) -> Any:
 
 
 @functools.cache
-def perceptual_distance(net: str, dtype: str = "float32", remat: bool = False) -> Any:
+def perceptual_distance(net: str, dtype: str = "float32", remat: bool = False) -> Callable:
     """LPIPS under one of its nets; the same function for the same arguments.
 
     Args:

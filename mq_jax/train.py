@@ -31,7 +31,7 @@ class Standing:
 
     Attributes:
       best: lowest monitored metric so far, None before the first evaluation.
-      stale: evaluations since then.
+      stale: evaluations since then; none while an adversarial term is yet to set in.
       stopped_early: whether patience has run out.
       bad_images: record numbers of unreadable images, by level.
     """
@@ -60,7 +60,7 @@ def train(
       config: validated; the workdir is claimed for it.
       sources: from inputs.open_training.
       eval_source: from inputs.open_evaluation.
-      frozen: from build.load_frozen.
+      frozen: from perceptual.load_frozen.
       workdir: holds all outputs.
 
     Returns:
@@ -95,10 +95,14 @@ class _Run:
     ):
         self._config, self._saved = config, saved
         self._total = total_steps(config, len(sources.autoencoder))
+        adversary = config.discriminator
+        settled = adversary.start + adversary.ramp if adversary.weight else 0
+        self._settled = round(settled * self._total)
         self._standing = Standing()
         self._ailing = set()
         started = time.monotonic()
         self._mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+        self._empty_like = jax.jit(empty_like, out_shardings=sharding.replicated(self._mesh))
         self._feed = Feed(config, sources, self._mesh)
         self._built = build(config, self._total, self._mesh)
         self._program = compile_program(config, self._built, self._mesh)
@@ -231,7 +235,9 @@ class _Run:
         value, standing = evaluation.scalars[monitored(self._config)], self._standing
         improved = standing.best is None or value < standing.best
         standing.best = value if improved else standing.best
-        standing.stale = 0 if improved else standing.stale + 1
+        # While the adversarial term sets in, nothing has saturated.
+        waits = improved or self._step < self._settled
+        standing.stale = 0 if waits else standing.stale + 1
         patience = self._config.train.patience
         standing.stopped_early = 0 < patience <= standing.stale
         numbers = (f"{name[5:]} {number:.4g}" for name, number in evaluation.scalars.items())
@@ -262,13 +268,13 @@ class _Run:
             f"At step {step} not finite: {', '.join(terms)}. The last good checkpoint is of step "
             f"{self._saved.latest_step} in {self._saved.directory}; nothing later was saved. The "
             "same command would fail again: start another --workdir with a lower "
-            "config.train.learning_rate, or with config.inner.clip and config.outer.clip."
+            "config.train.learning_rate, or with config.inner.clip, config.outer.clip and "
+            "config.disc.clip."
         )
 
     def _new_window(self):
         """The window of no step, made anew: the step donates it."""
-        everywhere = sharding.replicated(self._mesh)
-        return jax.device_put(empty_like(self._window), everywhere)
+        return self._empty_like(self._window)
 
     def _start_clock(self):
         """Starts to time the training steps; evaluations and saves are left out."""

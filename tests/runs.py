@@ -288,7 +288,16 @@ def assert_same_run(folder, expected):
 
 
 # What a program does is decided by these; the rest is about data, reports and durability.
-_COMPILED_FROM = ("seed", "model", "codebook", "train", "inner", "outer", "mesh")
+_COMPILED_FROM = (
+    *("perceptual", "discriminator", "disc"),
+    "seed",
+    "model",
+    "codebook",
+    "train",
+    "inner",
+    "outer",
+    "mesh",
+)
 _COMPILE_PROGRAM, _START = train.compile_program, train.start
 _PROGRAMS, _STARTS = {}, {}
 

@@ -52,7 +52,8 @@ def go_on(arrays, mesh, steps):
     arrays = jax.tree.map(lambda leaf: leaf.copy(), arrays)
     losses = []
     for step in steps:
-        state, window, loss = program.step(arrays["state"], arrays["window"], *batches(mesh, step))
+        carried = arrays["state"], arrays["window"]
+        state, window, loss = program.step(*carried, (), *batches(mesh, step))
         arrays, losses = {"state": state, "window": window}, [*losses, float(loss)]
     return arrays, losses
 

@@ -22,6 +22,14 @@ def test_the_shell_files_are_well_formed(path):
         subprocess.run(["shellcheck", path], check=True)
 
 
+def test_sbatch_reads_all_its_lines():
+    """It stops at the first line that is a command."""
+    lines = (LAUNCH / "slurm.sbatch").read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
+    directives = [i for i, line in enumerate(lines) if line.startswith("#SBATCH")]
+    assert len(directives) == 10 and max(directives) < first
+
+
 def manifest():
     return yaml.safe_load((LAUNCH / "kubernetes.yaml").read_text())
 

@@ -26,14 +26,19 @@ def temporary(function):
 
 
 def lookup(z, codebook):
-    return nearest_codeword(z, codebook, chunk=CHUNK)
+    return nearest_codeword(z, codebook, lookup=functools.partial(nearest_codeword, chunk=CHUNK))
 
 
 def assign_and_differentiate(z, codebook):
     """The loss, its gradients and the histogram: everything that a step asks of a quantizer."""
 
     def loss(z, codebook):
-        q = quantize(z, codebook, straight_through="encoder-and-codewords", chunk=CHUNK)
+        q = quantize(
+            z,
+            codebook,
+            straight_through="encoder-and-codewords",
+            lookup=functools.partial(nearest_codeword, chunk=CHUNK),
+        )
         return q.loss + jnp.sum(jnp.square(q.z_hat)), q.indices
 
     (value, indices), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(

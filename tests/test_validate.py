@@ -212,6 +212,22 @@ CONTRADICTIONS = [
         "data.image_size is 16",
         "at least 24 for config.discriminator.layers 3",
     ),
+    ({"data.eval_image_size": 8, "eval.lpips": "vgg"}, "data.eval_image_size is 8", "at least 16"),
+    (
+        {"discriminator.weight": 0.1, "discriminator.start": 0.8, "discriminator.ramp": 0.3},
+        "discriminator.start is 0.8",
+        "a sum of at most 1",
+    ),
+    (
+        {"discriminator.weight": 0.1, "discriminator.r1": 1.0},
+        "discriminator.r1 is 1.0",
+        "norm 'group'",
+    ),
+    (
+        {"model.kind": "vqgan", "model.attention": (17,)},
+        "model.attention is (17,)",
+        "expected sides among 32, 16, 8, 4, 2",
+    ),
     (
         {"discriminator.weight": 0.1, "discriminator.train_from": 0.5},
         "discriminator.train_from is 0.5",

@@ -13,6 +13,11 @@ from mq_jax.models.codebook import uniform_fan_in
 NORMS = ("batch", "group", "none")
 
 
+def smallest_side(layers: int) -> int:
+    """The least height and width of an image, in pixels, that gives a logit."""
+    return 3 * 2**layers
+
+
 class Discriminator(nn.Module):
     """4x4 convolutions, `layers` of them with stride 2, then two with stride 1, to a logit a patch.
 
@@ -88,7 +93,7 @@ class Discriminator(nn.Module):
     def _check(self, images):
         if self.norm not in NORMS:
             raise ValueError(f"norm is {self.norm!r}; expected one of {NORMS}.")
-        smallest = 3 * 2**self.layers
+        smallest = smallest_side(self.layers)
         height, width = images.shape[1:3]
         if min(height, width) < smallest:
             raise ValueError(

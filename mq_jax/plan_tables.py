@@ -67,8 +67,13 @@ def _print_flops(plan):
 
 
 def _flops_row(name, found, share, passes):
-    numbers = found.matrix / 1e9, found.elementwise / 1e9
-    return [name, f"{numbers[0]:,.2f}", f"{share:.1%}", passes, f"{numbers[1]:,.2f}"]
+    matrix, elementwise = _giga(found.matrix), _giga(found.elementwise)
+    return [name, matrix, f"{share:.1%}", passes, elementwise]
+
+
+def _giga(number):
+    """In billions, to two places or to three digits."""
+    return f"{number / 1e9:,.2f}" if number >= 1e9 or not number else f"{number / 1e9:.3g}"
 
 
 def _average(plan):

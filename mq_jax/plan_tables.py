@@ -84,7 +84,10 @@ def _average(plan):
 
 def _method(plan):
     if plan.steps[0].compiled:
-        source = "counted in the compiled program of one device, times the devices"
+        source = (
+            "counted in the compiled program of one device, times the devices (so what all of "
+            "them\ncompute alike, as the codebook, counts for each)"
+        )
     else:
         source = "counted in the traced program, less what is dead or computed twice"
     return (

@@ -67,8 +67,13 @@ def _print_flops(plan):
 
 
 def _flops_row(name, found, share, passes):
-    numbers = found.matrix / 1e9, found.elementwise / 1e9
-    return [name, f"{numbers[0]:,.2f}", f"{share:.1%}", passes, f"{numbers[1]:,.2f}"]
+    matrix, elementwise = _giga(found.matrix), _giga(found.elementwise)
+    return [name, matrix, f"{share:.1%}", passes, elementwise]
+
+
+def _giga(number):
+    """In billions, to two places or to three digits."""
+    return f"{number / 1e9:,.2f}" if number >= 1e9 or not number else f"{number / 1e9:.3g}"
 
 
 def _average(plan):
@@ -79,7 +84,10 @@ def _average(plan):
 
 def _method(plan):
     if plan.steps[0].compiled:
-        source = "counted in the compiled program of one device, times the devices"
+        source = (
+            "counted in the compiled program of one device, times the devices (so what all of "
+            "them\ncompute alike, as the codebook, counts for each)"
+        )
     else:
         source = "counted in the traced program, less what is dead or computed twice"
     return (

@@ -57,10 +57,8 @@ def get_config() -> ConfigDict:
     config.train.log_every = 50  # steps between two lines of metrics
     config.train.eval_every = 1000  # steps between two evaluations, each with a checkpoint
     config.train.checkpoint_every = 1000  # steps between two further checkpoints
-    config.train.patience = (
-        0  # evaluations without a better eval.monitor before stopping; 0: never.
-    )
-    #                            They count when an adversarial term has its whole weight
+    config.train.patience = 0  # evaluations without a better eval.monitor before stopping; they
+    #                            count once an adversarial term has its whole weight; 0: never
 
     config.perceptual = ConfigDict()
     config.perceptual.net = "none"  # none | vgg | alex: LPIPS as a term of the loss

@@ -15,8 +15,8 @@ def validate_together(config: ConfigDict) -> None:
     Raises:
       ValueError: names the fields, their values and what to change.
     """
-    _check_model(config)
     _check_image_sizes(config)
+    _check_model(config)
     _check_codebook(config)
     _check_training(config)
     _check_discriminator(config)

@@ -26,7 +26,7 @@ def temporary(function):
 
 
 def lookup(z, codebook):
-    return nearest_codeword(z, codebook, lookup=functools.partial(nearest_codeword, chunk=CHUNK))
+    return nearest_codeword(z, codebook, chunk=CHUNK)
 
 
 def assign_and_differentiate(z, codebook):

@@ -85,6 +85,8 @@ def make_state(shard_from=0):
         opt_state=Parts(params.autoencoder, {"e": described((32, 4), jnp.bfloat16)}),
         batch_stats={"one": {"mean": described((8,))}, "two": {"mean": described((8,))}},
         rng=jax.eval_shape(lambda: jax.random.key(0)),
+        ema=params,
+        anchors=described((2,)),
     )
     return sharding.placed(state, sharding.make_mesh(2, 4), shard_from)
 
@@ -94,7 +96,7 @@ def test_the_account_has_a_row_for_each_part_with_its_bytes():
     assert list(rows) == [
         "step",
         *("params/autoencoder", "params/codebook", "opt_state/autoencoder", "opt_state/codebook"),
-        *("batch_stats", "rng"),
+        *("batch_stats", "rng", "ema/autoencoder", "ema/codebook", "anchors"),
     ]
     theta = rows["params/autoencoder"]
     assert theta == rows["opt_state/autoencoder"]._replace(name="params/autoencoder")

@@ -109,17 +109,21 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Console(width=None if sys.stdout.isatty() else 120).print(_table(columns, rows))
 
 
-def log_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Writes a table to the log file alone: it is too long for a terminal.
+def log_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, terminal: bool
+) -> None:
+    """Writes a table to the log file, and to the terminal where it is asked for.
 
     Args:
       title: as print_table's.
       columns: as print_table's.
       rows: as print_table's.
+      terminal: whether to show it there too.
     """
     text = io.StringIO()
     Console(file=text, width=120).print(_table(columns, rows))
-    absl_logging.debug("%s\n%s", title, text.getvalue())
+    log = absl_logging.info if terminal else absl_logging.debug
+    log("%s\n%s", title, text.getvalue())
 
 
 def _table(columns, rows):

@@ -144,7 +144,10 @@ class _Run:
         parts = sharding.holdings(self._state)
         whole = sharding.total(parts)
         rows = [part.cells() for part in (*parts, whole)]
-        console.log_table(f"State on {dict(self._mesh.shape)}", sharding.HOLDING_COLUMNS, rows)
+        title = f"State on {dict(self._mesh.shape)}"
+        # On one device the line below says it all.
+        several = self._mesh.size > 1
+        console.log_table(title, sharding.HOLDING_COLUMNS, rows, terminal=several)
         logging.info(
             "State: %.1f MiB, %.1f on each of %d device(s) (data %d, fsdp %d); %d of %d split",
             *(whole.size / 2**20, whole.per_device / 2**20, self._mesh.size),

@@ -37,9 +37,8 @@ JOINT = {"train__hypergradient": "joint"}
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    "nets", [JOINT, pytest.param({}, marks=SLOW), pytest.param(VQGAN, marks=SLOW)]
-)
+@SLOW
+@pytest.mark.parametrize("nets", [JOINT, {}, VQGAN], ids=["joint", "vqvae", "vqgan"])
 def test_a_run_interrupted_in_its_adversarial_phase_equals_an_uninterrupted_one(tmp_path, nets):
     """Twelve steps: it learns from the fourth on, and weighs from the seventh on."""
     config = runs.configure(**MQGAN, **nets)

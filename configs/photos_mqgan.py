@@ -5,7 +5,8 @@
 The nets are those of the quick start, and LPIPS in training is AlexNet's: on a CPU, VGG's takes 20
 times as long, and a VQGAN of 16 channels twice as long as all of this. The discriminator learns
 from one sixth of the steps on and weighs from one third on. LPIPS in evaluation is VGG's.
-HEADER
+Measured on two shared CPU cores: 21.5 minutes beside other work, about 17 alone; PSNR 23.15 dB and
+LPIPS 0.370 on the held-out regions, against 23.07 dB and 0.444 of L1 alone (docs/results.md).
 """
 
 from configs import base

@@ -166,6 +166,7 @@ def test_the_hypergradient_of_mqgan_is_exact(straight_through, vqgan):
     assert metrics["inner/adversarial"] > 0 and metrics["inner/perceptual"] > 0
 
 
+@pytest.mark.slow
 def test_adversarial_and_perceptual_terms_reach_the_indirect_part():
     """Not through the inner gradient's own dependence on the codebook alone: through v."""
     optimizers = Parts(tiny.make_sgd(0.1), optax.sgd(1.0), optax.sgd(0.0))

@@ -136,6 +136,7 @@ def test_a_forward_pass_takes_the_flops_of_the_closed_form():
 JOINT = {"train__hypergradient": "joint"}
 
 
+@pytest.mark.slow
 def test_a_joint_step_takes_a_forward_and_two_backward_passes():
     planned = made(8, **JOINT)
     compiled, traced, forward = planned.parts, made(compiled=False, **JOINT).parts, forward_flops()
@@ -206,6 +207,7 @@ def test_data_parallel_devices_reduce_the_gradient_and_little_else():
 SHARDED = {"mesh__data": 2, "mesh__fsdp": 4, "mesh__shard_from": 64}
 
 
+@pytest.mark.slow
 def test_devices_that_share_parameters_out_gather_them_and_hold_less():
     whole, shared = made(8, **JOINT), made(8, **JOINT, **SHARDED)
     assert "all-gather" not in whole.steps[0].compiled.traffic

@@ -1,0 +1,120 @@
+"""The Fréchet distance between two sets of features, from their moments, in float64."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+
+class Moments(NamedTuple):
+    """Sums over a set of feature vectors, which merge exactly up to the rounding of float64.
+
+    Attributes:
+      count: vectors in the set.
+      total: f64[D], their sum.
+      outer: f64[D, D], the sum of their outer products.
+    """
+
+    count: int
+    total: np.ndarray
+    outer: np.ndarray
+
+    @classmethod
+    def empty(cls, dim: int) -> Moments:
+        """The moments of no vector."""
+        return cls(0, np.zeros(dim), np.zeros((dim, dim)))
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Moments:
+        """The moments of features f[N, D]."""
+        features = np.asarray(features, np.float64)
+        return cls(len(features), features.sum(0), features.T @ features)
+
+    def merge(self, other: Moments) -> Moments:
+        """The moments of both sets together."""
+        return Moments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """f64[D]."""
+        return self.total / self.count
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """f64[D, D], unbiased: over N - 1."""
+        return (self.outer - np.outer(self.total, self.mean)) / (self.count - 1)
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """The squared Fréchet distance of two Gaussians with these moments (Heusel et al., 2017).
+
+    |m_a - m_b|^2 + Tr(S_a) + Tr(S_b) - 2 Tr((S_a S_b)^(1/2)). The last trace is that of
+    (R S_b R)^(1/2) with R = S_a^(1/2): symmetric, so that no root is ever complex.
+
+    Args:
+      a: of one set.
+      b: of the other.
+
+    Returns:
+      At least 0.
+
+    Raises:
+      ValueError: a set has fewer than two vectors, or their dimensions differ.
+    """
+    if min(a.count, b.count) < 2 or a.total.shape != b.total.shape:
+        raise ValueError(
+            f"the sets have {a.count} and {b.count} vectors of {len(a.total)} and {len(b.total)} "
+            "dimensions; expected at least 2 vectors in either, of equal dimensions."
+        )
+    difference, of_a, of_b = a.mean - b.mean, a.covariance, b.covariance
+    values, vectors = np.linalg.eigh(of_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    # A covariance of fewer vectors than dimensions has eigenvalues that rounding makes negative.
+    product = np.linalg.eigvalsh(root @ of_b @ root)
+    trace = np.sqrt(np.maximum(product, 0)).sum()
+    distance = difference @ difference + np.trace(of_a) + np.trace(of_b) - 2 * trace
+    return max(float(distance), 0.0)
+
+
+def save_reference(path: pathlib.Path, moments: Moments, key: str) -> None:
+    """Keeps moments on disk, whole or not at all.
+
+    Args:
+      path: of the file; its folder exists.
+      moments: of a reference set.
+      key: what they belong to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, key=np.array(key), **moments._asdict())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_reference(path: pathlib.Path, key: str) -> Moments | None:
+    """Reads moments from disk.
+
+    Args:
+      path: of the file.
+      key: what they must belong to.
+
+    Returns:
+      The moments; None where there are none, or others, or the file is damaged, which is logged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            found = str(stored["key"])
+            moments = Moments(int(stored["count"]), stored["total"], stored["outer"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        logging.warning("The reference statistics %s are damaged (%s); leaving them", path, error)
+        return None
+    return moments if found == key else None

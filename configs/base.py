@@ -111,8 +111,10 @@ def get_config() -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.batch_size = 64  # images of an evaluation batch, over all devices
-    config.eval.lpips = "none"  # none | vgg | alex: LPIPS as a metric
-    config.eval.monitor = "mse"  # mse | lpips: the metric, lower is better, of the best checkpoint
+    config.eval.metrics = ()  # beside MSE, PSNR, usage and perplexity, during training: of ssim,
+    #                           lpips_alex, lpips_vgg, fid, frechet_vgg; --mode=evaluate: all
+    config.eval.monitor = "mse"  # mse | lpips_alex | lpips_vgg | fid | frechet_vgg: the metric,
+    #                              lower is better, of the best checkpoint
     config.eval.pictures = 8  # images in the picture of originals over reconstructions
     return config.lock()
 

@@ -50,8 +50,8 @@ def get_config(preset: str, *, adversarial_from: float) -> ConfigDict:
     config.discriminator.start = adversarial_from
     for optimizer in (config.inner, config.outer, config.disc):
         optimizer.b1, optimizer.b2 = 0.5, 0.9
-    config.eval.lpips = "vgg"
-    config.eval.monitor = "lpips"
+    config.eval.metrics = ("lpips_vgg",)
+    config.eval.monitor = "lpips_vgg"
     config.data.threads = 2
     config.data.workers = 8
     if preset == "paper":

@@ -27,6 +27,6 @@ def get_config():
     config.discriminator.norm = "group"
     config.disc.b1 = 0.5
     config.disc.b2 = 0.9
-    config.eval.lpips = "vgg"
-    config.eval.monitor = "lpips"
+    config.eval.metrics = ("lpips_vgg",)
+    config.eval.monitor = "lpips_vgg"
     return config

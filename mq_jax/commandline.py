@@ -29,6 +29,7 @@ def parse(argv: Sequence[str], default_config: str | None = None) -> list[str]:
       UsageError: an unknown flag or configuration field, a value of the wrong type, or a
         configuration file that is missing or fails.
     """
+    argv = [_underscored(argument) for argument in argv]
     given = _flag_value(argv, "config")
     path = default_config if given is None else given
     if path is not None:
@@ -37,6 +38,8 @@ def parse(argv: Sequence[str], default_config: str | None = None) -> list[str]:
         raise UsageError(
             f"{overrides[0]} changes a field; name its experiment too, --config=configs/X.py."
         )
+    # Folders may stand among the flags.
+    flags.FLAGS.set_gnu_getopt(True)
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
@@ -60,6 +63,13 @@ def answer_help(usage: str, own: Sequence[flags.FlagHolder]) -> None:
     override = "  --config.SECTION.FIELD: Changes a field; configs/base.py explains them all."
     print("\n".join([usage.strip(), "", *lines, override]))
     sys.exit(0)
+
+
+def _underscored(argument: str) -> str:
+    """`--weights-dir=a-b` as absl knows it, `--weights_dir=a-b`."""
+    name, equals, value = argument.partition("=")
+    known = name.startswith("--") and not name.startswith("--config")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if known else argument
 
 
 def _flag_value(argv, name):

@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from mq_jax.measures import SMALLEST_SIDE
 from mq_jax.models import lpips
 from mq_jax.models.discriminator import smallest_side
 
@@ -65,13 +66,13 @@ def _check_image_sizes(config):
                 f"config.data.{name} is {config.data[name]}; expected a multiple of {2**times}: "
                 f"{field} halves an image {times} times."
             )
-    nets = config.perceptual.net, config.eval.lpips
-    least = [0 if net == "none" else lpips.architecture(net).minimum for net in nets]
+    net = config.perceptual.net
+    least = 0 if net == "none" else lpips.architecture(net).minimum
     layers = config.discriminator.layers if config.discriminator.weight else 0
     evaluated = "eval_image_size" if config.data.eval_image_size else "image_size"
     needs = [
-        ("image_size", least[0], f"config.perceptual.net {nets[0]!r}"),
-        (evaluated, least[1], f"config.eval.lpips {nets[1]!r}"),
+        ("image_size", least, f"config.perceptual.net {net!r}"),
+        *((evaluated, SMALLEST_SIDE[name], f"{name!r}") for name in config.eval.metrics),
         ("image_size", layers and smallest_side(layers), f"config.discriminator.layers {layers}"),
     ]
     for name, side, reason in needs:
@@ -104,10 +105,10 @@ def _check_training(config):
             f"config.train.accumulate is {train.accumulate}; expected a divisor of "
             f"config.train.batch_size, {train.batch_size}."
         )
-    if config.eval.monitor == "lpips" and config.eval.lpips == "none":
+    if config.eval.monitor not in ("mse", *config.eval.metrics):
         raise ValueError(
-            "config.eval.monitor is 'lpips' while config.eval.lpips is 'none'; expected a net, "
-            f"one of {', '.join(lpips.NETS)}."
+            f"config.eval.monitor is {config.eval.monitor!r}, which is not measured during "
+            f"training; expected it in config.eval.metrics, {tuple(config.eval.metrics)}."
         )
     if train.hypergradient != "joint":
         return

@@ -11,13 +11,16 @@ from ml_collections import ConfigDict
 
 from mq_jax import inputs, sharding
 from mq_jax.agreement import gather
+from mq_jax.cache import cache_directory
 from mq_jax.data.ledger import BadImages
 from mq_jax.data.sources import Source
-from mq_jax.images import comparison, from_uint8, to_uint8
+from mq_jax.feature_moments import FeatureMoments
+from mq_jax.fingerprint import PixelDigest
+from mq_jax.images import from_uint8, to_uint8
 from mq_jax.losses import psnr_per_image, squared_error_per_image
-from mq_jax.metrics import EvalMetrics, EvalMetricsWithLpips, scalars
+from mq_jax.measures import Measures
+from mq_jax.metrics import empty_evaluation, scalars
 from mq_jax.objective import Objective
-from mq_jax.perceptual import perceptual_distance
 from mq_jax.quantize import code_counts
 from mq_jax.state import TrainState
 
@@ -26,30 +29,42 @@ class Evaluation(NamedTuple):
     """What an evaluation found.
 
     Attributes:
-      scalars: `eval/mse`, `eval/psnr`, `eval/usage`, `eval/perplexity` and, where it is asked
-        for, `eval/lpips`.
-      picture: u8[H, W, 3], originals over reconstructions.
+      scalars: `eval/mse`, `eval/psnr`, `eval/usage`, `eval/perplexity`, and `eval/NAME` of what
+        else is measured.
+      counts: i64[K], how often each code occurs.
+      codebook: f32[K, D].
+      originals: u8[N, H, W, 3], the images that are shown.
+      reconstructions: u8[N, H, W, 3], theirs.
+      images: number of images that count, the readable ones.
+      pixels: digest of these images.
     """
 
     scalars: dict[str, float]
-    picture: np.ndarray
+    counts: np.ndarray
+    codebook: np.ndarray
+    originals: np.ndarray
+    reconstructions: np.ndarray
+    images: int
+    pixels: str
 
 
-def make_eval_step(objective: Objective, distance: Callable | None = None) -> Callable:
+def make_eval_step(
+    objective: Objective, per_image: tuple[tuple[str, Callable], ...] = ()
+) -> Callable:
     """The step of an evaluation.
 
     Args:
       objective: L; its one formula serves training and evaluation.
-      distance: LPIPS, (weights, images, reconstructions) -> f32[B]; None leaves it out.
+      per_image: as Measures has it.
 
     Returns:
       eval_step(state, metrics, images u8[B, H, W, 3], mask f32[B], weights) ->
-      (EvalMetrics, reconstructions u8[B, H, W, 3]), pure. Rows whose mask is 0 do not count.
+      (metrics, reconstructions u8[B, H, W, 3]), pure. Rows whose mask is 0 do not count.
       Where averages of the parameters are kept, they are what is evaluated.
     """
     objective = objective._replace(perceptual=None, adversarial=None)
 
-    def eval_step(state, metrics, images, mask, weights=()):
+    def eval_step(state, metrics, images, mask, weights):
         x = from_uint8(images)
         _, outputs = objective(
             *state.evaluated, state.batch_stats, x, straight_through="encoder", train=False
@@ -60,9 +75,8 @@ def make_eval_step(objective: Objective, distance: Callable | None = None) -> Ca
         values = {
             "mse": squared_error_per_image(x, outputs.images),
             "psnr": psnr_per_image(x, outputs.images),
+            **{name: measure(weights, x, outputs.images) for name, measure in per_image},
         }
-        if distance is not None:
-            values["lpips"] = distance(weights, x, outputs.images)
         update = type(metrics).single_from_model_output(
             code_counts=code_counts(indices, size), mask=mask, **values
         )
@@ -79,30 +93,43 @@ class Evaluator:
       objective: L.
       source: from inputs.open_evaluation.
       mesh: from sharding.make_mesh.
-      weights: of LPIPS as config.eval.lpips has it, on the host; empty without.
+      measures: what is measured beside MSE, PSNR and the use of codes.
     """
 
     def __init__(
-        self, config: ConfigDict, objective: Objective, source: Source, mesh: Mesh, weights: Any
+        self,
+        config: ConfigDict,
+        objective: Objective,
+        source: Source,
+        mesh: Mesh,
+        measures: Measures,
     ):
         self._config, self._source, self._mesh = config, source, mesh
-        self._weights = jax.device_put(weights, sharding.replicated(mesh))
-        net = config.eval.lpips
-        distance = None if net == "none" else perceptual_distance(net)
-        self._nothing = _no_metrics(objective.codebook.size, with_lpips=distance is not None)
+        everywhere = sharding.replicated(mesh)
+        self._weights = jax.device_put(measures.weights, everywhere)
+        names = "mse", "psnr", *(name for name, _ in measures.per_image)
+        self._nothing = empty_evaluation(objective.codebook.size, names)
         # The rows of a reconstruction stay with the process whose originals they are.
-        places = sharding.replicated(mesh), sharding.split(mesh)
-        self._step = jax.jit(make_eval_step(objective, distance), out_shardings=places)
+        places = everywhere, sharding.split(mesh)
+        self._step = jax.jit(make_eval_step(objective, measures.per_image), out_shardings=places)
+        self._codewords = jax.jit(objective.codewords, out_shardings=everywhere)
+        self._moments = None
+        if measures.features is not None:
+            references = cache_directory() / "references"
+            self._moments = FeatureMoments(
+                measures, self._weights, mesh, config, source, references
+            )
         self._bad_images = BadImages(source, config.data.max_bad_share)
         # Spread evenly over the set, which is often sorted by class.
         shown = np.linspace(0, len(source) - 1, min(config.eval.pictures, len(source)))
         self._shown = set(shown.round().astype(int).tolist())
 
-    def run(self, state: TrainState) -> Evaluation:
+    def run(self, state: TrainState, progress: Callable[[int], Any] | None = None) -> Evaluation:
         """One pass over the whole set.
 
         Args:
           state: parameters and running statistics; only read.
+          progress: told the number of further images that this process has done.
 
         Returns:
           An Evaluation.
@@ -111,29 +138,57 @@ class Evaluator:
           ValueError: too many images are unreadable.
         """
         metrics = jax.device_put(self._nothing, sharding.replicated(self._mesh))
-        side = self._config.data.eval_image_size or self._config.data.image_size
-        # The empty ones give their shapes where this process sees none.
-        shown, pairs = [np.zeros(0, np.int32)], [np.zeros((0, 2, side, side, 3), np.uint8)]
-        skipped = []
+        pixels, shown, skipped = PixelDigest(), _Shown(self._config, self._shown), []
+        if self._moments is not None:
+            self._moments.begin()
         for batch in inputs.evaluation_pass(self._config, self._source):
             skipped.append(batch["skipped"])
             images, mask = sharding.shard_batch(self._mesh, (batch["image"], batch["mask"]))
             metrics, reconstructions = self._step(state, metrics, images, mask, self._weights)
-            rows = [row for row, index in enumerate(batch["index"]) if int(index) in self._shown]
-            if rows:
-                local = sharding.local_rows(reconstructions)
-                shown.append(batch["index"][rows].astype(np.int32))
-                pairs.append(np.stack([batch["image"][rows], local[rows]], axis=1))
+            if self._moments is not None:
+                self._moments.add(images, reconstructions, batch["mask"])
+            pixels.add(batch)
+            shown.add(batch, reconstructions)
+            if progress is not None:
+                progress(int(np.sum(batch["index"] >= 0)))
         self._bad_images.record_of_all(skipped)
         values = {f"eval/{name}": value for name, value in scalars(metrics).items()}
-        shown, pairs = (np.concatenate(gather(np.concatenate(own))) for own in (shown, pairs))
-        in_order = pairs[np.argsort(shown)]
-        return Evaluation(values, comparison(in_order[:, 0], in_order[:, 1]))
+        digest, count = pixels.of_all()
+        if self._moments is not None:
+            values |= self._moments.distance(digest)
+        return Evaluation(
+            values,
+            np.asarray(metrics.usage.counts, np.int64),
+            np.asarray(self._codewords(state.evaluated[1])),
+            *shown.in_order(),
+            count,
+            digest,
+        )
 
 
-def _no_metrics(size: int, with_lpips: bool) -> EvalMetrics:
-    """The metrics of no image yet."""
-    metrics, nothing = (EvalMetricsWithLpips if with_lpips else EvalMetrics), jnp.zeros((0,))
-    return metrics.single_from_model_output(
-        mse=nothing, psnr=nothing, lpips=nothing, code_counts=jnp.zeros(size, jnp.int32)
-    )
+class _Shown:
+    """The images that are shown, and their reconstructions, from all processes."""
+
+    def __init__(self, config, wanted):
+        side = config.data.eval_image_size or config.data.image_size
+        self._wanted = wanted
+        # The empty ones give their shapes where this process sees none.
+        self._numbers, self._pairs = (
+            [np.zeros(0, np.int32)],
+            [np.zeros((0, 2, side, side, 3), "u1")],
+        )
+
+    def add(self, batch, reconstructions):
+        """Takes those of a batch."""
+        rows = [row for row, index in enumerate(batch["index"]) if int(index) in self._wanted]
+        if rows:
+            local = sharding.local_rows(reconstructions)
+            self._numbers.append(batch["index"][rows].astype(np.int32))
+            self._pairs.append(np.stack([batch["image"][rows], local[rows]], axis=1))
+
+    def in_order(self):
+        """(originals, reconstructions), u8[N, H, W, 3]."""
+        own = np.concatenate(self._numbers), np.concatenate(self._pairs)
+        numbers, pairs = (np.concatenate(gather(rows)) for rows in own)
+        pairs = pairs[np.argsort(numbers)]
+        return pairs[:, 0], pairs[:, 1]

@@ -1,54 +1,59 @@
-"""Trains and evaluates image tokenizers by Meta-Quantization: flags, and one dispatch.
+"""Trains, evaluates and exports image tokenizers: flags, and one dispatch.
 
-python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR [--mode=train|evaluate]
+python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR
+python -m mq_jax.main --workdir=DIR --mode=evaluate|export|report
+python -m mq_jax.main --mode=evaluate --compare DIR DIR ...
+python -m mq_jax.main --mode=report DIR DIR ... --output=FILE
 python -m mq_jax.main --config=configs/photos_mqvae.py --mode=plan [--devices=N] [--images=N]
 
 Several processes find each other by the environment; mq_jax/distributed.py says how.
 """
 
-import math
 import os
 import pathlib
 import shlex
 import sys
 import traceback
+from collections.abc import Sequence
 
 import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
-from PIL import Image
 
-from mq_jax import commandline, console, distributed, inputs, workdir
+from mq_jax import commandline, console, distributed
 from mq_jax.agreement import FailedElsewhere, together
-from mq_jax.build import build, total_steps
-from mq_jax.checkpoint import Checkpoints
-from mq_jax.evaluate import Evaluator
-from mq_jax.perceptual import load_frozen
-from mq_jax.plan import make_plan, use_virtual_devices
-from mq_jax.plan_tables import print_plan
-from mq_jax.program import checkpoint_target
-from mq_jax.sharding import make_mesh
-from mq_jax.train import monitored, train
-from mq_jax.validate import validate
-from mq_jax.writers import read_metrics
+from mq_jax.cache import use_compilation_cache
+from mq_jax.models import inception_weights
+from mq_jax.modes.evaluation import compare_evaluations, run_evaluation
+from mq_jax.modes.exporting import run_export
+from mq_jax.modes.planning import plan
+from mq_jax.modes.reporting import run_report
+from mq_jax.modes.training import run_training
 
-MODES = ("train", "evaluate", "plan")
-
-# These change where a run reads, where it computes and how fast, never what it computes.
-FREE_FIELDS = (
-    *("data.dir", "data.threads", "data.workers", "perceptual.dir"),
-    *("mesh", "codebook.shard_lookup"),
-)
-
-# An evaluation needs the model of the run; it may look at other images.
-FREE_IN_EVALUATION = (
-    *("seed", "train", "inner", "outer", "disc", "mesh", "data", "eval"),
-    *("perceptual.dir", "codebook.shard_lookup"),
-)
+MODES = ("train", "evaluate", "export", "report", "plan")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, for all its outputs.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_METRICS = flags.DEFINE_string(
+    "metrics",
+    "all",
+    "evaluate: of ssim, lpips_alex, lpips_vgg and fid or frechet_vgg, divided by commas.",
+)
+_WEIGHTS_DIR = flags.DEFINE_string(
+    "weights_dir", "", "Folder of the Inception weights for fid; empty: this program's cache."
+)
+_DOWNLOAD_WEIGHTS = flags.DEFINE_bool(
+    "download_weights", False, "Fetches the Inception weights, 96 MB, where they are missing."
+)
+_COMPARE = flags.DEFINE_bool(
+    "compare", False, "evaluate: puts the evaluations of the folders that follow side by side."
+)
+_UNLIKE = flags.DEFINE_bool("unlike", False, "evaluate --compare: also where the protocols differ.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "export: replaces an export that is there.")
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "report: the file; empty: report.html in the folder of the run."
+)
 _INTERRUPTED_CODE = flags.DEFINE_integer(
     "interrupted_code",
     0,
@@ -69,17 +74,9 @@ _COMPILE = flags.DEFINE_bool(
     "compile", True, "plan: whether to compile, for temporary memory and collectives."
 )
 _FLAGS = (
-    *(_CONFIG, _WORKDIR, _MODE, _INTERRUPTED_CODE),
-    *(_DEVICES, _IMAGES, _PEAK, _COMPILE),
+    *(_CONFIG, _WORKDIR, _MODE, _METRICS, _WEIGHTS_DIR, _DOWNLOAD_WEIGHTS, _COMPARE, _UNLIKE),
+    *(_OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _DEVICES, _IMAGES, _PEAK, _COMPILE),
 )
-
-_COLUMNS = {
-    "eval/mse": ("MSE on [-1, 1]", "{:.4f}"),
-    "eval/psnr": ("PSNR, dB", "{:.2f}"),
-    "eval/lpips": ("LPIPS", "{:.4f}"),
-    "eval/usage": ("usage", "{:.1%}"),
-    "eval/perplexity": ("perplexity", "{:.1f}"),
-}
 
 
 def main(argv: list[str]) -> int:
@@ -91,18 +88,9 @@ def main(argv: list[str]) -> int:
     Returns:
       The exit code.
     """
-    _use_compilation_cache()
+    use_compilation_cache()
     try:
-        if len(argv) > 1:
-            raise commandline.UsageError(f"{argv[1]!r} is no flag; all arguments are flags.")
-        if _MODE.value == "plan":
-            return _plan()
-        if not _WORKDIR.value:
-            raise commandline.UsageError("--workdir is missing; give the folder of the run.")
-        folder = pathlib.Path(_WORKDIR.value).expanduser()
-        if _MODE.value == "train":
-            return _train(folder)
-        return _evaluate(folder)
+        return _dispatch(argv[1:])
     except KeyboardInterrupt:
         logging.error("Stopped at once; the same command goes on from the last checkpoint.")
         return 130
@@ -118,91 +106,53 @@ def main(argv: list[str]) -> int:
         return 1
 
 
-def _train(folder: pathlib.Path) -> int:
-    """Checks everything that can be checked, claims the workdir, trains."""
+def _dispatch(folders: Sequence[str]) -> int:
+    """Runs the mode that was asked for."""
+    mode = _MODE.value
+    takes_folders = mode == "report" or (mode == "evaluate" and _COMPARE.value)
+    if folders and not takes_folders:
+        raise commandline.UsageError(f"{folders[0]!r} is no flag; all arguments are flags.")
+    if mode == "plan":
+        plan(
+            _given_config(),
+            devices=_DEVICES.value,
+            images=_IMAGES.value,
+            peak_tflops=_PEAK.value,
+            compiled=_COMPILE.value,
+        )
+    elif mode == "report":
+        run_report([_workdir(), *folders] if _WORKDIR.value else folders, _OUTPUT.value)
+    elif mode == "evaluate" and _COMPARE.value:
+        compare_evaluations(folders, unlike_too=_UNLIKE.value)
+    elif mode == "export":
+        run_export(_workdir(), overwrite=_OVERWRITE.value)
+    else:
+        return _compute(mode)
+    return 0
+
+
+def _compute(mode: str) -> int:
+    """Trains or evaluates, on all processes of the run."""
+    folder, weights_dir = _workdir(), _WEIGHTS_DIR.value
     with together():
-        config = _given_config()
-        validate(config)
-        make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
-        inputs.require_divisible(config)
-        sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
-        total_steps(config, len(sources.autoencoder))  # Raises where the epochs make no batch.
-        frozen = load_frozen(config)
-    with together():
-        if jax.process_index() == 0:
-            workdir.claim(folder, config.to_dict(), FREE_FIELDS)
-            console.log_to_file(folder / "train.log")
-    ended = train(config, sources, eval_source, frozen, folder)
+        if _DOWNLOAD_WEIGHTS.value and jax.process_index() == 0:
+            inception_weights.download(weights_dir)
+    if mode == "evaluate":
+        metrics = _METRICS.value
+        run_evaluation(folder, _CONFIG.value, metrics=metrics, weights_dir=weights_dir)
+        return 0
+    ended = run_training(_given_config(), folder, weights_dir)
     if ended.startswith("SIG"):
         logging.info("%s: saved. To go on:\n  %s", ended, _command())
         return _INTERRUPTED_CODE.value
-    if jax.process_index() == 0:
-        _print_summary(folder, ended, monitored(config))
     return 0
 
 
-def _evaluate(folder: pathlib.Path) -> int:
-    """Evaluates the best checkpoint of a run."""
-    with together():
-        config = stored = ConfigDict(workdir.read_config(folder))
-        if _CONFIG.value is not None:
-            config = _given_config()
-            workdir.claim(folder, config.to_dict(), FREE_IN_EVALUATION)
-        else:
-            # On the devices of this machine, which need not be those of the run.
-            config.mesh.update(data=0, fsdp=math.gcd(config.mesh.fsdp, jax.device_count()))
-        validate(config)
-        inputs.require_divisible(config, ["eval"])
-        mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
-        source = inputs.open_evaluation(config)
-        weights = load_frozen(config, training=False).evaluation
-        # What may differ from the run: where it computes.
-        stored.mesh, stored.codebook.shard_lookup = config.mesh, config.codebook.shard_lookup
-    built = build(stored, 1, mesh)
-    monitor = monitored(stored)
-    with Checkpoints(folder / "checkpoints", monitor=monitor, read_only=True) as saved:
-        step = saved.best_step if saved.best_step is not None else saved.latest_step
-        if step is None:
-            raise ValueError(f"{saved.directory} has no checkpoint; train first.")
-        restored = saved.restore(checkpoint_target(stored, built, mesh), step)
-    evaluator = Evaluator(config, built.objective, source, mesh, weights)
-    evaluation = evaluator.run(restored.tree["state"])
-    if jax.process_index():
-        return 0
-    title = f"step {step}, {config.data.source} {config.data.eval_split}, {len(source)} images"
-    console.print_table(title, *_table({f"step {step}": evaluation.scalars}))
-    path = folder / "evaluation.png"
-    Image.fromarray(evaluation.picture).save(path)
-    print(f"Originals over reconstructions: {path}")
-    return 0
-
-
-def _plan() -> int:
-    """Tells what a run would take; needs neither data nor an accelerator."""
-    config = _given_config()
-    validate(config)
-    fsdp = config.mesh.fsdp
-    devices = _DEVICES.value or config.mesh.data * fsdp or fsdp * max(8 // fsdp, 1)
-    steps = _planned_steps(config)
-    # The time that compilation takes is told, too.
-    jax.config.update("jax_enable_compilation_cache", False)
-    use_virtual_devices(devices)
-    print_plan(make_plan(config, devices, compiled=_COMPILE.value), steps, _PEAK.value)
-    return 0
-
-
-def _planned_steps(config: ConfigDict) -> int:
-    """Steps of the run; epochs need the number of images."""
-    if config.train.steps or _IMAGES.value:
-        return total_steps(config, _IMAGES.value)
-    try:
-        images = len(inputs.open_training(config).autoencoder)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"config.train.epochs is {config.train.epochs}, of how many images is not known; give "
-            f"--images=N, as the data is not there: {error}"
-        ) from error
-    return total_steps(config, images)
+def _workdir() -> pathlib.Path:
+    """The folder of the run."""
+    if not _WORKDIR.value:
+        raise commandline.UsageError("--workdir is missing; give the folder of the run.")
+    return pathlib.Path(_WORKDIR.value).expanduser()
 
 
 def _given_config() -> ConfigDict:
@@ -212,42 +162,9 @@ def _given_config() -> ConfigDict:
     return _CONFIG.value
 
 
-def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:
-    """The table at the end of a training run, and where to look."""
-    rows = [row for row in read_metrics(folder / "metrics.jsonl") if monitor in row]
-    pictures = sorted((folder / "reconstructions").glob("*.png"))
-    # Of equals the later, as the checkpoints have it.
-    best = min(rows, key=lambda row: (row[monitor], -row["step"]))
-    chosen = {"start": rows[0], "end": rows[-1], "best": best}
-    named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
-    console.print_table(f"Training {ended}: {folder}", *_table(named))
-    print(f"Originals over reconstructions: {pictures[-1]}")
-    print(f"Curves: {sys.executable} -m tensorboard.main --logdir {folder / 'tensorboard'}")
-
-
-def _table(rows: dict[str, dict]) -> tuple[list[str], list[list[str]]]:
-    """Columns and cells of evaluations by name."""
-    known = {
-        key: column for key, column in _COLUMNS.items() if all(key in r for r in rows.values())
-    }
-    columns = ["", *[head for head, _ in known.values()]]
-    cells = [
-        [name, *[form.format(row[key]) for key, (_, form) in known.items()]]
-        for name, row in rows.items()
-    ]
-    return columns, cells
-
-
 def _command() -> str:
     """The command that was given, to be given again."""
     return shlex.join([sys.executable, "-m", "mq_jax.main", *sys.argv[1:]])
-
-
-def _use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, unless the environment says where or not to."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(cache / "mq_jax"))
 
 
 def _join() -> None:

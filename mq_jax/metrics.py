@@ -1,5 +1,6 @@
 """What is measured, as CLU metrics: mergeable sums that are merged inside jit."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import flax
@@ -161,20 +162,37 @@ def _unmasked_counts(code_counts, **_):
     return {"values": code_counts, "mask": None}
 
 
-@flax.struct.dataclass
-class EvalMetrics(clu_metrics.Collection):
-    """What an evaluation reports: means over images, and code use over the whole set."""
+def empty_evaluation(size: int, names: Sequence[str]) -> clu_metrics.Collection:
+    """What an evaluation reports: means over images, and code use over the whole set.
 
-    mse: clu_metrics.Average.from_output("mse")
-    psnr: clu_metrics.Average.from_output("psnr")
-    usage: Usage.from_fun(_unmasked_counts)
-    perplexity: Perplexity.from_fun(_unmasked_counts)
+    Args:
+      size: K.
+      names: of what is measured for each image, "mse" and "psnr", say.
+
+    Returns:
+      The neutral element of `merge`, a collection of the class that make_evaluation returns.
+    """
+    nothing = {name: jnp.zeros((0,)) for name in names}
+    counts = jnp.zeros(size, jnp.int32)
+    return make_evaluation(tuple(names)).single_from_model_output(code_counts=counts, **nothing)
 
 
-# The same, and LPIPS. A collection inherits no fields.
-EvalMetricsWithLpips = clu_metrics.Collection.create(
-    **EvalMetrics.__annotations__, lpips=clu_metrics.Average.from_output("lpips")
-)
+@functools.cache
+def make_evaluation(names: tuple[str, ...]) -> type[clu_metrics.Collection]:
+    """The collection of an evaluation; the same class for the same names.
+
+    Args:
+      names: of what is measured for each image.
+
+    Returns:
+      A CLU collection: averages over the images that a mask keeps, usage and perplexity of
+      `code_counts`, which no mask fits.
+    """
+    return clu_metrics.Collection.create(
+        **{name: clu_metrics.Average.from_output(name) for name in names},
+        usage=Usage.from_fun(_unmasked_counts),
+        perplexity=Perplexity.from_fun(_unmasked_counts),
+    )
 
 
 def scalars(collection: clu_metrics.Collection) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -11,40 +11,25 @@ from mq_jax.models import lpips
 from mq_jax.models.lpips_weights import load_weights
 
 
-class Frozen(NamedTuple):
-    """Weights of LPIPS, which no level trains; empty where there is none.
-
-    Attributes:
-      training: those that the loss reads.
-      evaluation: those of the metric.
-    """
-
-    training: Any
-    evaluation: Any
-
-
-def load_frozen(config: ConfigDict, *, training: bool = True) -> Frozen:
-    """Reads the weights of LPIPS.
+def load_frozen(config: ConfigDict) -> Any:
+    """Reads the weights of LPIPS that the loss needs, which no level trains.
 
     Args:
       config: validated.
-      training: whether those of the loss are wanted.
 
     Returns:
-      A Frozen, on the host.
+      The weights, on the host; empty where the loss has no LPIPS.
 
     Raises:
       FileNotFoundError: they are not there; says how to get them.
       ValueError: they are damaged.
     """
-    nets = Frozen(config.perceptual.net if training else "none", config.eval.lpips)
-    loaded = {net: load_weights(net, config.perceptual.dir) for net in {*nets} - {"none"}}
-    loaded["none"] = ()
-    return Frozen(*[loaded[net] for net in nets])
+    net = config.perceptual.net
+    return () if net == "none" else load_weights(net, config.perceptual.dir)
 
 
 def frozen_shapes(config: ConfigDict) -> Any:
-    """Shapes of what Frozen.training holds, without reading it."""
+    """Shapes of what load_frozen returns, without reading it."""
     return () if config.perceptual.net == "none" else lpips.weight_shapes(config.perceptual.net)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from typing import Any
 
 import jax
 from absl import logging
@@ -14,12 +15,14 @@ from mq_jax.agreement import AgreedSignal
 from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.data.sources import Source
-from mq_jax.evaluate import Evaluator
+from mq_jax.evaluate import Evaluation, Evaluator
 from mq_jax.feed import Feed
+from mq_jax.images import comparison
 from mq_jax.interrupt import Interrupt
+from mq_jax.measures import Measures
 from mq_jax.metrics import empty_like, first_nonfinite, scalars
-from mq_jax.perceptual import Frozen
 from mq_jax.program import compile_program, start
+from mq_jax.snapshot import Snapshot, write_snapshot
 from mq_jax.state import Parts
 from mq_jax.trees import all_finite
 from mq_jax.writers import NullWriters, Writers
@@ -51,7 +54,8 @@ def train(
     config: ConfigDict,
     sources: Parts,
     eval_source: Source,
-    frozen: Frozen,
+    frozen: Any,
+    measures: Measures,
     workdir: pathlib.Path,
 ) -> str:
     """Trains until the last step, early stopping or a signal; resumes where it was.
@@ -61,6 +65,7 @@ def train(
       sources: from inputs.open_training.
       eval_source: from inputs.open_evaluation.
       frozen: from perceptual.load_frozen.
+      measures: of config.eval.metrics, from measures.load_measures.
       workdir: holds all outputs.
 
     Returns:
@@ -73,7 +78,7 @@ def train(
     """
     checkpoints = Checkpoints(workdir / "checkpoints", monitor=monitored(config))
     with Interrupt() as interrupt, checkpoints as saved:
-        run = _Run(config, sources, eval_source, frozen, saved)
+        run = _Run(config, sources, eval_source, frozen, measures, saved, workdir)
         resumed = run.restore()
         writers = Writers(workdir, resumed) if jax.process_index() == 0 else NullWriters()
         try:
@@ -90,10 +95,12 @@ class _Run:
         config: ConfigDict,
         sources: Parts,
         eval_source: Source,
-        frozen: Frozen,
+        frozen: Any,
+        measures: Measures,
         saved: Checkpoints,
+        workdir: pathlib.Path,
     ):
-        self._config, self._saved = config, saved
+        self._config, self._saved, self._workdir = config, saved, workdir
         self._total = total_steps(config, len(sources.autoencoder))
         adversary = config.discriminator
         settled = adversary.start + adversary.ramp if adversary.weight else 0
@@ -106,9 +113,9 @@ class _Run:
         self._feed = Feed(config, sources, self._mesh)
         self._built = build(config, self._total, self._mesh)
         self._program = compile_program(config, self._built, self._mesh)
-        self._frozen = jax.device_put(frozen.training, sharding.replicated(self._mesh))
+        self._frozen = jax.device_put(frozen, sharding.replicated(self._mesh))
         self._evaluator = Evaluator(
-            config, self._built.objective, eval_source, self._mesh, frozen.evaluation
+            config, self._built.objective, eval_source, self._mesh, measures
         )
         logging.info(
             "Compiled in %.1f s: %.2f GFLOP a step, %d steps, %d device(s)",
@@ -234,10 +241,13 @@ class _Run:
     def _evaluate(self, writers):
         """Evaluates, keeps the standing, writes the picture."""
         evaluation = self._evaluator.run(self._state)
-        writers.write_images(self._step, {"reconstructions": evaluation.picture})
+        shown = evaluation.originals, evaluation.reconstructions
+        writers.write_images(self._step, {"reconstructions": comparison(*shown)})
         value, standing = evaluation.scalars[monitored(self._config)], self._standing
         improved = standing.best is None or value < standing.best
-        standing.best = value if improved else standing.best
+        if improved:
+            standing.best = value
+            self._take_snapshot(evaluation)
         # While the adversarial term sets in, nothing has saturated.
         waits = improved or self._step < self._settled
         standing.stale = 0 if waits else standing.stale + 1
@@ -246,6 +256,18 @@ class _Run:
         numbers = (f"{name[5:]} {number:.4g}" for name, number in evaluation.scalars.items())
         logging.info("step %d  eval: %s", self._step, "  ".join(numbers))
         return evaluation.scalars
+
+    def _take_snapshot(self, evaluation: Evaluation):
+        """Leaves what the report shows of the best state so far."""
+        if jax.process_index() == 0:
+            snapshot = Snapshot(
+                self._step,
+                evaluation.counts,
+                evaluation.codebook,
+                evaluation.originals,
+                evaluation.reconstructions,
+            )
+            write_snapshot(self._workdir, snapshot)
 
     def _save(self, writers, evaluation):
         """Saves a checkpoint, unless that would poison the run."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mq_jax import mq, optim
+from mq_jax import measures, mq, optim
 from mq_jax.consistency import validate_together
 from mq_jax.data.transforms import FILTERS
 from mq_jax.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
@@ -103,6 +103,7 @@ _SIDES: Rule = (
     "a tuple of positive whole numbers, (16,) or () say",
     lambda value: all(type(side) is int and side > 0 for side in value),
 )
+_BOTH_FRECHET = {"fid", "frechet_vgg"}
 _SPLIT: Rule = ("the name of a split", lambda value: isinstance(value, str) and bool(value))
 
 _OPTIMIZER: dict[str, Rule] = {
@@ -192,7 +193,10 @@ RULES: dict[str, Rule] = {
     "data.threads": _integer(0),
     "data.workers": _integer(0),
     "eval.batch_size": _integer(1),
-    "eval.lpips": _choice("none", *lpips.NETS),
-    "eval.monitor": _choice("mse", "lpips"),
+    "eval.metrics": (
+        f"a tuple of {', '.join(measures.NAMES)}, with at most one of the last two",
+        lambda names: set(names) <= set(measures.NAMES) and not _BOTH_FRECHET <= set(names),
+    ),
+    "eval.monitor": _choice("mse", *measures.LOWER_IS_BETTER),
     "eval.pictures": _integer(1),
 }

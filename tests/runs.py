@@ -24,6 +24,8 @@ from PIL import Image
 
 from mq_jax import evaluate, inputs, main, train, workdir
 from mq_jax.console import Progress
+from mq_jax.measures import load_measures
+from mq_jax.modes.training import FREE_FIELDS
 from mq_jax.perceptual import load_frozen
 from mq_jax.validate import validate
 from mq_jax.writers import read_metrics
@@ -96,9 +98,10 @@ def train_here(config, folder):
     inputs.require_divisible(config)
     sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
     frozen = load_frozen(config)
-    workdir.claim(folder, config.to_dict(), main.FREE_FIELDS)
+    measures = load_measures(config.eval.metrics, lpips_dir="", weights_dir="")
+    workdir.claim(folder, config.to_dict(), FREE_FIELDS)
     with programs_shared():
-        return train.train(config, sources, eval_source, frozen, pathlib.Path(folder))
+        return train.train(config, sources, eval_source, frozen, measures, pathlib.Path(folder))
 
 
 @dataclasses.dataclass

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax import main, sharding, workdir
+from mq_jax import sharding, workdir
 from mq_jax.build import build
 from mq_jax.checkpoint import Checkpoints
+from mq_jax.modes.training import FREE_FIELDS
 from mq_jax.program import checkpoint_target, compile_program, start
 
 # The joint step, which compiles quickly: shardings are not its business.
@@ -119,9 +120,9 @@ def test_the_program_starts_and_ends_with_the_shardings_of_the_checkpoint(data, 
 
 
 def test_a_run_may_go_on_with_another_mesh(tmp_path):
-    workdir.claim(tmp_path, runs.configure().to_dict(), main.FREE_FIELDS)
+    workdir.claim(tmp_path, runs.configure().to_dict(), FREE_FIELDS)
     other = runs.configure(mesh__data=2, mesh__fsdp=4, mesh__shard_from=1)
-    workdir.claim(tmp_path, other.to_dict(), main.FREE_FIELDS)
+    workdir.claim(tmp_path, other.to_dict(), FREE_FIELDS)
 
 
 # ml_collections loads a configuration file in a way that Python 3.12 drops.

@@ -14,11 +14,14 @@ from PIL import Image
 from mq_jax import inputs
 from mq_jax.build import build, init_state
 from mq_jax.evaluate import Evaluator
+from mq_jax.images import comparison
+from mq_jax.measures import Measures
 from mq_jax.sharding import make_mesh
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 COUNT, BAD = 13, 5
+NOTHING = Measures((), None, {}, {})
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def evaluate(config, model):
     objective, state = model
     with runs.programs_shared():
         source = inputs.open_evaluation(config)
-        evaluator = Evaluator(config, objective, source, make_mesh(), ())
+        evaluator = Evaluator(config, objective, source, make_mesh(), NOTHING)
         return evaluator.run(state)
 
 
@@ -104,20 +107,25 @@ def test_the_numbers_are_numpys_over_the_readable_images_alone(found, expected):
 
 def test_the_picture_shows_images_spread_over_the_set_over_their_reconstructions(found, expected):
     originals, reconstructions, _ = expected
-    assert found.picture.shape == (66, 3 * 34 - 2, 3)
-    for column, index in enumerate([0, 5, 11]):  # Records 0, 6 and 12; record 5 is damaged.
+    shown = [0, 5, 11]  # Records 0, 6 and 12; record 5 is damaged.
+    np.testing.assert_array_equal(found.originals, originals[shown])
+    assert np.abs(found.reconstructions.astype(float) - reconstructions[shown]).max() <= 1
+    picture = comparison(found.originals, found.reconstructions)
+    assert picture.shape == (66, 3 * 34 - 2, 3)
+    for column in range(3):
         left = column * 34
-        np.testing.assert_array_equal(found.picture[:32, left : left + 32], originals[index])
-        below = found.picture[34:, left : left + 32].astype(float)
-        assert np.abs(below - reconstructions[index]).max() <= 1
-    assert (found.picture[32:34] == 255).all() and (found.picture[:, 32:34] == 255).all()
+        np.testing.assert_array_equal(picture[:32, left : left + 32], found.originals[column])
+        np.testing.assert_array_equal(picture[34:, left : left + 32], found.reconstructions[column])
+    assert (picture[32:34] == 255).all() and (picture[:, 32:34] == 255).all()
 
 
 @pytest.mark.parametrize("changes", [{"eval__batch_size": 16}, {"data__threads": 0}])
 def test_batches_and_threads_do_not_change_the_numbers(images, model, found, changes):
     other = evaluate(configure(images, **changes), model)
     assert other.scalars == pytest.approx(found.scalars, rel=1e-5)
-    np.testing.assert_array_equal(other.picture[:32], found.picture[:32])
+    np.testing.assert_array_equal(other.originals, found.originals)
+    np.testing.assert_array_equal(other.counts, found.counts)
+    assert (other.images, other.pixels) == (found.images, found.pixels) == (12, found.pixels)
 
 
 def test_an_evaluation_repeats_bit_for_bit_and_leaves_the_state_alone(images, model):
@@ -126,10 +134,10 @@ def test_an_evaluation_repeats_bit_for_bit_and_leaves_the_state_alone(images, mo
     config = configure(images)
     with runs.programs_shared():
         source = inputs.open_evaluation(config)
-        evaluator = Evaluator(config, objective, source, make_mesh(), ())
+        evaluator = Evaluator(config, objective, source, make_mesh(), NOTHING)
         first, second = evaluator.run(state), evaluator.run(state)
     assert first.scalars == second.scalars
-    np.testing.assert_array_equal(first.picture, second.picture)
+    np.testing.assert_array_equal(first.reconstructions, second.reconstructions)
     after = jax.tree.leaves((state.params, state.batch_stats))
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
@@ -169,7 +177,7 @@ def test_evaluate_mode_without_a_config_gives_what_training_logged():
     _, folder = runs.finished()
     (folder / "evaluation.png").unlink(missing_ok=True)
     before = state_of(folder)
-    outcome = runs.program("--mode=evaluate", f"--workdir={folder}")
+    outcome = runs.program("--mode=evaluate", "--metrics=", f"--workdir={folder}")
     assert (outcome.code, outcome.err) == (0, "")
     step, numbers = evaluated(outcome)
     assert numbers == logged(folder, step)
@@ -180,8 +188,10 @@ def test_evaluate_mode_without_a_config_gives_what_training_logged():
     picture = np.asarray(Image.open(folder / "evaluation.png"))
     trained = np.asarray(Image.open(folder / "reconstructions" / f"{step:08d}.png"))
     np.testing.assert_array_equal(picture, trained)
-    (folder / "evaluation.png").unlink()
-    assert state_of(folder) == before
+    for name in ("evaluation.png", "evaluation.json"):
+        (folder / name).unlink()
+    snapshot = folder / "snapshot.npz"
+    assert state_of(folder) | {snapshot: 0} == before | {snapshot: 0}
 
 
 @pytest.fixture
@@ -193,7 +203,7 @@ def finished(tmp_path):
 def test_evaluate_mode_takes_another_split_and_changes_no_other_file(finished):
     before = state_of(finished / "checkpoints"), (finished / "config.json").read_text()
     given = runs.arguments(**runs.WHOLE, data__eval_split="train[:24]", data__flip=0.0)
-    outcome = runs.cli("--mode=evaluate", f"--workdir={finished}", *given)
+    outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={finished}", *given)
     assert outcome.code == 0, outcome.err
     assert "photos train[:24], 24 images" in outcome.out
     step, numbers = evaluated(outcome)
@@ -203,7 +213,7 @@ def test_evaluate_mode_takes_another_split_and_changes_no_other_file(finished):
 
 def test_evaluate_mode_refuses_the_config_of_another_model(finished):
     given = runs.arguments(**{**runs.WHOLE, "codebook__size": 32})
-    outcome = runs.cli("--mode=evaluate", f"--workdir={finished}", *given)
+    outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={finished}", *given)
     assert outcome.code == 1 and len(outcome.err.splitlines()) == 1
     assert "codebook.size: 16 in the workdir, 32 now" in outcome.err
 
@@ -213,7 +223,7 @@ def test_evaluate_mode_takes_the_best_checkpoint_not_the_last(tmp_path):
     with runs.signalled_after(10):
         assert runs.train_here(config, tmp_path) == "SIGTERM"
     assert runs.checkpoint_steps(tmp_path)[-1] == 10
-    outcome = runs.cli("--mode=evaluate", f"--workdir={tmp_path}")
+    outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={tmp_path}")
     assert outcome.code == 0, outcome.err
     step, numbers = evaluated(outcome)
     assert step in (4, 8) and numbers == logged(tmp_path, step)
@@ -222,7 +232,7 @@ def test_evaluate_mode_takes_the_best_checkpoint_not_the_last(tmp_path):
 def test_evaluate_mode_takes_the_last_checkpoint_where_none_was_evaluated(tmp_path):
     with runs.signalled_after(2):
         runs.train_here(runs.configure(), tmp_path)
-    outcome = runs.cli("--mode=evaluate", f"--workdir={tmp_path}")
+    outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={tmp_path}")
     assert outcome.code == 0 and "step 2, photos validation" in outcome.out
 
 
@@ -230,21 +240,21 @@ def test_evaluate_mode_does_not_ask_for_the_devices_of_the_training(finished):
     config = json.loads((finished / "config.json").read_text())
     config["train"]["batch_size"] = 3
     (finished / "config.json").write_text(json.dumps(config))
-    outcome = runs.cli("--mode=evaluate", f"--workdir={finished}")
+    outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={finished}")
     assert outcome.code == 0, outcome.err
 
 
 def test_evaluate_mode_without_checkpoints_gets_one_line(finished):
     shutil.rmtree(finished / "checkpoints")
     before = state_of(finished)
-    outcome = runs.cli("--mode=evaluate", f"--workdir={finished}")
+    outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={finished}")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err == f"error: {finished}/checkpoints has no checkpoint; train first.\n"
     assert state_of(finished) == before
 
 
 def test_evaluate_mode_without_a_run_gets_one_line_and_leaves_nothing(tmp_path):
-    outcome = runs.cli("--mode=evaluate", f"--workdir={tmp_path / 'w'}")
+    outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={tmp_path / 'w'}")
     assert (outcome.code, outcome.out) == (1, "")
     (line,) = outcome.err.splitlines()
     assert line.startswith("error: ") and f"{tmp_path}/w/config.json does not exist" in line

@@ -9,7 +9,7 @@ import runs
 
 from mq_jax import inputs
 from mq_jax.build import build
-from mq_jax.perceptual import Frozen
+from mq_jax.measures import Measures
 from mq_jax.train import train
 
 COUNT = 40
@@ -102,7 +102,7 @@ def trained_on(monkeypatch, tmp_path, images, **changes):
     sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
     with runs.programs_shared():
         monkeypatch.setattr("mq_jax.train.compile_program", compile_program)
-        train(config, sources, eval_source, Frozen((), ()), tmp_path)
+        train(config, sources, eval_source, (), Measures((), None, {}, {}), tmp_path)
     levels = [
         [tuple(record_numbers(images, batch)) for batch in first_batches(config, level, 12)]
         for level in (0, 1)

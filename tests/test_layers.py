@@ -11,23 +11,29 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module imports only from lower layers.
 LAYERS = (
     {
-        *("agreement", "bilevel", "console", "distributed", "health", "images", "interrupt"),
-        *("hlo", "losses", "optim", "quantize", "sharding", "state", "trees"),
+        *("agreement", "bilevel", "cache", "console", "distributed", "environment", "frechet"),
+        *("health", "hlo", "images", "interrupt", "losses", "optim", "quantize", "sharding"),
+        *("ssim", "state", "trees"),
     },
     {
-        *("checkpoint", "data", "flops", "hlo_merge", "lookup", "metrics", "models", "objective"),
-        *("orbax_noise", "workdir", "writers"),
+        *("checkpoint", "data", "fingerprint", "flops", "hlo_merge", "lookup", "metrics", "models"),
+        *("objective", "orbax_noise", "snapshot", "workdir", "writers"),
     },
-    {"adversary", "consistency", "inputs", "perceptual"},
-    {"mq"},
-    {"build", "validate"},
-    {"commandline", "evaluate", "feed", "program"},
-    {"plan", "train"},
+    {"adversary", "inputs", "measures", "perceptual"},
+    {"consistency", "mq"},
+    {"build", "feature_moments", "validate"},
+    {"commandline", "evaluate", "feed", "program", "report"},
+    {"plan", "protocol", "train"},
     {"plan_tables"},
+    {"modes"},
     {"bench", "main"},
 )
 # Beside what the modules of a package import of each other.
-WITHIN_A_LAYER = {("checkpoint", "orbax_noise"), ("writers", "workdir")}
+WITHIN_A_LAYER = {
+    ("checkpoint", "orbax_noise"),
+    ("measures", "perceptual"),
+    ("writers", "workdir"),
+}
 
 MAY_STOP_GRADIENTS = {"quantize.py", "losses.py"}
 

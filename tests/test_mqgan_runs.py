@@ -20,8 +20,8 @@ MQGAN = {
     "discriminator__channels": 4,
     "discriminator__layers": 2,
     "train__ema_decay": 0.9,
-    "eval__lpips": "alex",
-    "eval__monitor": "lpips",
+    "eval__metrics": ("lpips_alex",),
+    "eval__monitor": "lpips_alex",
 }
 VQGAN = {
     "model__kind": "vqgan",
@@ -51,11 +51,12 @@ def test_a_run_interrupted_in_its_adversarial_phase_equals_an_uninterrupted_one(
     rows = {row["step"]: row for row in runs.metrics(tmp_path / "whole")}
     assert [rows[step]["disc/trains"] for step in (3, 6, 9, 12)] == [0, 1, 1, 1]
     np.testing.assert_allclose([rows[s]["disc/weight"] for s in (3, 6, 9, 12)], [0, 0, 0.5, 0.5])
-    for name in ("inner/perceptual", "inner/adversarial", "inner/adaptive_weight", "eval/lpips"):
+    terms = "inner/perceptual", "inner/adversarial", "inner/adaptive_weight"
+    for name in (*terms, "eval/lpips_alex"):
         assert all(np.isfinite(row[name]) for row in rows.values() if name in row)
     arrays, record = runs.checkpoint(tmp_path / "whole")
     assert {name.split("/")[1] for name in arrays if name.startswith("state/ema")} == {"ema"}
-    best = min(row["eval/lpips"] for row in rows.values() if "eval/lpips" in row)
+    best = min(row["eval/lpips_alex"] for row in rows.values() if "eval/lpips_alex" in row)
     assert record["extra"]["best"] == best
 
 
@@ -66,7 +67,7 @@ def trained(data, fsdp, vqgan):
     nets = VQGAN if vqgan else {"model__channels": (8,), **JOINT}
     config = runs.configure(**MQGAN | changes | nets, codebook__shard_lookup=fsdp > 1)
     mesh = sharding.make_mesh(data, fsdp, jax.devices()[: data * fsdp])
-    built, frozen = build(config, 12, mesh), load_frozen(config).training
+    built, frozen = build(config, 12, mesh), load_frozen(config)
     with runs.quick_compilation():
         state = jax.jit(lambda: init_state(built, config))()
         where = sharding.shardings(state, mesh, 16)
@@ -107,7 +108,7 @@ def test_bfloat16_changes_the_loss_little_and_the_types_of_the_state_not_at_all(
     for dtype in ("float32", "bfloat16"):
         config = runs.configure(**MQGAN, **VQGAN, model__dtype=dtype)
         validate(config)
-        built, frozen = build(config, 12), load_frozen(config).training
+        built, frozen = build(config, 12), load_frozen(config)
         images = np.random.default_rng(0).uniform(-1, 1, (2, 8, 32, 32, 3)).astype(np.float32)
 
         def both(frozen, built=built, config=config, images=images):

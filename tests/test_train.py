@@ -18,8 +18,8 @@ import runs
 from mq_jax import inputs, mq, train
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.evaluate import Evaluator
+from mq_jax.measures import Measures
 from mq_jax.models import codebook
-from mq_jax.perceptual import Frozen
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -209,7 +209,7 @@ def parameters_lost_at(step):
 
 def run_here(config, folder):
     sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
-    return train.train(config, sources, eval_source, Frozen((), ()), folder)
+    return train.train(config, sources, eval_source, (), Measures((), None, {}, {}), folder)
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def compiled_step(config: ConfigDict, kind: str, straight_through: str) -> Progr
     size = config.data.image_size
     shape = (config.train.batch_size, size, size, 3)
     images = jax.random.uniform(jax.random.key(1), shape, minval=-1, maxval=1)
-    arguments = state, images, images, jax.device_put(load_frozen(config).training)
+    arguments = state, images, images, jax.device_put(load_frozen(config))
     started = time.perf_counter()
     compiled = jax.jit(built.train_step).lower(*arguments).compile()
     return Program(

@@ -159,6 +159,29 @@ def lpips(
     return total
 
 
+def features(weights: dict, images: jax.Array, *, net: str) -> jax.Array:
+    """The last stage's feature map, averaged over its positions: features of whole images.
+
+    Args:
+      weights: as load_weights(net) returns them.
+      images: f32[B, H, W, 3] in [-1, 1].
+      net: one of NETS.
+
+    Returns:
+      f32[B, C], at least 0; C is 512 for "vgg" and 256 for "alex".
+
+    Raises:
+      ValueError: on an unknown net, or on images smaller than the net can take.
+    """
+    stages, minimum = architecture(net)
+    _check_shapes(images, images, net, minimum)
+    x = (images - SHIFT) / SCALE
+    for stage in stages:
+        layers = {layer.name: weights[stage.name][layer.name] for layer in stage.convolutions}
+        x = _stage_features(stage, layers, x)
+    return jnp.mean(x, axis=(1, 2))
+
+
 def _stage_features(stage, layers, x):
     """dtype[B, H, W, C] -> dtype[B, h, w, C']."""
     if stage.pool:

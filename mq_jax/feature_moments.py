@@ -1,0 +1,157 @@
+"""The Fréchet distance of an evaluation: features of originals and reconstructions, to moments.
+
+The originals' moments are kept in memory, and on disk under the protocol that they belong to;
+what lies there counts only for the very pixels that it was computed from.
+"""
+
+import hashlib
+import json
+import pathlib
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mq_jax import inputs, sharding
+from mq_jax.agreement import gather
+from mq_jax.data.sources import Source
+from mq_jax.frechet import Moments, frechet_distance, load_reference, save_reference
+from mq_jax.images import from_uint8
+from mq_jax.measures import Measures
+
+
+class FeatureMoments:
+    """Moments of one evaluation set's features; each process makes the same calls.
+
+    Args:
+      measures: with features.
+      weights: the same as measures.weights, on the devices.
+      mesh: from sharding.make_mesh.
+      config: validated.
+      source: from inputs.open_evaluation.
+      directory: of the references on disk.
+    """
+
+    def __init__(
+        self,
+        measures: Measures,
+        weights,
+        mesh: Mesh,
+        config: ConfigDict,
+        source: Source,
+        directory: pathlib.Path,
+    ):
+        self._weights, self._mesh, self._config, self._source = weights, mesh, config, source
+        self._name, dim, function = measures.features
+        self._empty = Moments.empty(dim)
+        self._features = jax.jit(
+            lambda weights, images: function(weights, from_uint8(images)),
+            out_shardings=sharding.split(mesh),
+        )
+        key = json.dumps([_protocol(config, len(source)), measures.card[self._name]])
+        self._stem = directory / hashlib.sha256(key.encode()).hexdigest()[:32]
+        self._reference, self._pixels = None, ""
+
+    def begin(self) -> None:
+        """Starts an evaluation: the reconstructions' moments are empty again."""
+        if self._reference is None:
+            self._find_reference()
+        self._originals = self._reconstructions = self._empty
+
+    def add(self, images: jax.Array, reconstructions: jax.Array, mask: np.ndarray) -> None:
+        """Adds a batch.
+
+        Args:
+          images: u8[B, H, W, 3].
+          reconstructions: u8[B, H, W, 3]; 8 bits, as a file would hold them.
+          mask: f32[b], of this process's rows: 0 for one that does not count.
+        """
+        self._reconstructions = self._reconstructions.merge(self._moments(reconstructions, mask))
+        if self._reference is None:
+            self._originals = self._originals.merge(self._moments(images, mask))
+
+    def distance(self, pixels: str) -> dict[str, float]:
+        """The distance between originals and reconstructions.
+
+        Args:
+          pixels: digest of the originals of this pass.
+
+        Returns:
+          {"eval/fid": ...} or {"eval/frechet_vgg": ...}, at least 0.
+        """
+        if self._reference is None:
+            self._keep(_gathered(self._originals), pixels)
+        elif self._pixels != pixels:
+            # The reference on disk is of other images under the same name.
+            self._keep(_gathered(self._pass_over_originals()), pixels)
+        value = frechet_distance(self._reference, _gathered(self._reconstructions))
+        return {f"eval/{self._name}": value}
+
+    def _moments(self, images, mask):
+        """The moments of this process's rows that count."""
+        rows = sharding.local_rows(self._features(self._weights, images))
+        return Moments.of(rows[mask > 0])
+
+    def _pass_over_originals(self):
+        """The originals' moments, this process's rows."""
+        moments = self._empty
+        for batch in inputs.evaluation_pass(self._config, self._source):
+            images = sharding.shard_batch(self._mesh, batch["image"])
+            moments = moments.merge(self._moments(images, batch["mask"]))
+        return moments
+
+    def _find_reference(self):
+        """Takes the moments from the disk, where the first process finds some."""
+        pixels = ""
+        if jax.process_index() == 0:
+            for path in sorted(self._stem.parent.glob(f"{self._stem.name}-*.npz")):
+                pixels = path.stem.rpartition("-")[2]
+        # All processes compute the features of the originals, or none does.
+        pixels = gather(np.frombuffer(pixels.encode(), np.uint8))[0].tobytes().decode()
+        if not pixels:
+            return
+        reference = None
+        if jax.process_index() == 0:
+            reference = load_reference(self._path(pixels), pixels)
+        reference = _gathered(self._empty if reference is None else reference)
+        if reference.count:
+            self._reference, self._pixels = reference, pixels
+
+    def _keep(self, reference, pixels):
+        """Takes moments as the reference, in memory and on disk."""
+        self._reference, self._pixels = reference, pixels
+        if jax.process_index() == 0:
+            self._stem.parent.mkdir(parents=True, exist_ok=True)
+            for old in self._stem.parent.glob(f"{self._stem.name}-*.npz"):
+                old.unlink(missing_ok=True)
+            save_reference(self._path(pixels), reference, pixels)
+
+    def _path(self, pixels):
+        return self._stem.with_name(f"{self._stem.name}-{pixels}.npz")
+
+
+def _gathered(moments):
+    """The moments of all processes together, the same in each of them, bit for bit."""
+    own = np.concatenate([[float(moments.count)], moments.total, moments.outer.ravel()])
+    dim, merged = len(moments.total), Moments.empty(len(moments.total))
+    # As words of 32 bits, since JAX would round what has 64.
+    for (words,) in gather(own.view(np.uint32)[None]):
+        count, total, outer = np.split(words.view(np.float64), [1, 1 + dim])
+        merged = merged.merge(Moments(int(count[0]), total, outer.reshape(dim, dim)))
+    return merged
+
+
+def _protocol(config, images):
+    """What the originals of an evaluation are, as far as it is known before they are read."""
+    data = config.data
+    return {
+        "source": data.source,
+        "directory": data.dir,
+        "split": data.eval_split,
+        "images": images,
+        "side": data.eval_image_size or data.image_size,
+        "crop": data.crop,
+        "resize": data.resize,
+        "filter": data.filter,
+    }

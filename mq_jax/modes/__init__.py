@@ -1,0 +1,1 @@
+"""What the program does under each --mode, from a configuration and folders to an exit code."""

@@ -1,0 +1,136 @@
+"""--mode=evaluate: the best checkpoint of a run on a whole set, and evaluations side by side."""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+import jax
+import tqdm
+from absl import logging
+from ml_collections import ConfigDict
+from PIL import Image
+
+from mq_jax import console, inputs, workdir
+from mq_jax.agreement import together
+from mq_jax.environment import environment
+from mq_jax.evaluate import Evaluation, Evaluator
+from mq_jax.images import comparison
+from mq_jax.measures import Measures, check_names, every_measure, load_measures
+from mq_jax.modes.restored import move_to_this_machine, restore_best
+from mq_jax.modes.table import evaluation_table
+from mq_jax.protocol import config_hash, protocol_card, read_evaluation, unlike, write_evaluation
+from mq_jax.sharding import make_mesh
+from mq_jax.snapshot import Snapshot, write_snapshot
+from mq_jax.validate import validate
+
+# An evaluation needs the model of the run; it may look at other images.
+FREE_FIELDS = (
+    *("seed", "train", "inner", "outer", "disc", "mesh", "data", "eval"),
+    *("perceptual.dir", "codebook.shard_lookup"),
+)
+
+
+def run_evaluation(
+    folder: pathlib.Path, given: ConfigDict | None, *, metrics: str, weights_dir: str
+) -> None:
+    """Evaluates the best checkpoint of a run; leaves evaluation.json and evaluation.png.
+
+    Args:
+      folder: of the run.
+      given: a configuration of the same model with other data; None for the run's own.
+      metrics: names from measures.NAMES, divided by commas; "all": what can be measured here.
+      weights_dir: of the Inception weights; "": the cache of this program.
+
+    Raises:
+      ValueError: the configuration, the data or the checkpoint do not fit.
+      OSError: something cannot be read or written.
+    """
+    with together():
+        of_the_run = workdir.read_config(folder)
+        config = stored = ConfigDict(of_the_run)
+        if given is not None:
+            config = given
+            workdir.claim(folder, config.to_dict(), FREE_FIELDS)
+        else:
+            move_to_this_machine(config)
+        validate(config)
+        inputs.require_divisible(config, ["eval"])
+        mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+        source = inputs.open_evaluation(config)
+        measures = _measures(config, metrics, weights_dir)
+        # What may differ from the run: where it computes.
+        stored.mesh, stored.codebook.shard_lookup = config.mesh, config.codebook.shard_lookup
+    restored = restore_best(folder, stored, mesh)
+    evaluator = Evaluator(config, restored.built.objective, source, mesh, measures)
+    started = time.monotonic()
+    hidden = jax.process_index() > 0 or not sys.stderr.isatty()
+    total = -(-len(source) // jax.process_count())
+    with tqdm.tqdm(total=total, unit="image", disable=hidden) as bar:
+        evaluation = evaluator.run(restored.state, bar.update)
+    seconds = round(time.monotonic() - started, 2)
+    if jax.process_index() == 0:
+        run = {"step": restored.step, "config": config_hash(of_the_run), "seconds": seconds}
+        card = {
+            "protocol": protocol_card(config, evaluation, measures),
+            "metrics": {n.removeprefix("eval/"): v for n, v in evaluation.scalars.items()},
+            "run": {**run, **environment()},
+        }
+        _leave(folder, config, evaluation, card)
+
+
+def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
+    """Prints evaluations side by side, if they were made under one protocol.
+
+    Args:
+      paths: folders of runs, or evaluation files; at least two.
+      unlike_too: whether to show numbers that do not compare, too.
+
+    Raises:
+      FileNotFoundError: one of them has no evaluation.
+      ValueError: the protocols differ; says where.
+    """
+    if len(paths) < 2:
+        raise ValueError(f"--compare got {len(paths)} run(s); expected two or more.")
+    cards = {path: read_evaluation(pathlib.Path(path).expanduser()) for path in paths}
+    differing = unlike(cards)
+    if differing and not unlike_too:
+        raise ValueError(
+            f"The protocols differ, so the numbers do not compare: {'; '.join(differing)}. "
+            "Evaluate under one protocol, or show them all the same: --unlike."
+        )
+    rows = {f"{path}, step {card['run']['step']}": card["metrics"] for path, card in cards.items()}
+    console.print_table("Evaluations", *evaluation_table(rows, prefix=""))
+    for difference in differing:
+        print(f"Unlike: {difference}")
+    versions = {json.dumps(card["run"]["packages"], sort_keys=True) for card in cards.values()}
+    if len(versions) > 1:
+        print("Measured with different versions of packages; the files tell.")
+
+
+def _measures(config: ConfigDict, metrics: str, weights_dir: str) -> Measures:
+    """What was asked for, or all there is, with a line for what is not."""
+    names = [name for name in metrics.split(",") if name]
+    if metrics == "all":
+        side = config.data.eval_image_size or config.data.image_size
+        names, left_out = every_measure(side, weights_dir)
+        for sentence in left_out if jax.process_index() == 0 else ():
+            logging.info("%s", sentence)
+    else:
+        check_names(names)
+    return load_measures(names, lpips_dir=config.perceptual.dir, weights_dir=weights_dir)
+
+
+def _leave(folder, config, evaluation: Evaluation, card):
+    """Writes the files, prints the table."""
+    step = card["run"]["step"]
+    data = f"{config.data.source} {config.data.eval_split}, {evaluation.images} images"
+    title = f"step {step}, {data}"
+    console.print_table(title, *evaluation_table({f"step {step}": evaluation.scalars}))
+    shown = evaluation.originals, evaluation.reconstructions
+    write_snapshot(folder, Snapshot(step, evaluation.counts, evaluation.codebook, *shown))
+    path = folder / "evaluation.png"
+    Image.fromarray(comparison(*shown)).save(path)
+    print(f"Protocol and numbers: {write_evaluation(folder, card)}")
+    print(f"Originals over reconstructions: {path}")

@@ -1,0 +1,2 @@
+def run_export(folder, *, overwrite):
+    raise NotImplementedError

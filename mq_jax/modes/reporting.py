@@ -1,0 +1,27 @@
+"""--mode=report: one page on a run, or on several beside one another."""
+
+import pathlib
+from collections.abc import Sequence
+
+from mq_jax.report import write_report
+
+
+def run_report(folders: Sequence[str | pathlib.Path], output: str) -> None:
+    """Writes the page.
+
+    Args:
+      folders: of runs, at least one.
+      output: the file; "": report.html in the folder of the only run, comparison.html here for
+        several.
+
+    Raises:
+      ValueError: there is no folder, or one of them is of no run.
+      OSError: a file cannot be read or written.
+    """
+    if not folders:
+        raise ValueError("No run was named; expected --workdir=DIR, or folders after the flags.")
+    paths = [pathlib.Path(folder).expanduser() for folder in folders]
+    default = paths[0] / "report.html" if len(paths) == 1 else pathlib.Path("comparison.html")
+    path = pathlib.Path(output).expanduser() if output else default
+    write_report(paths, path)
+    print(f"Report: {path}")

@@ -1,0 +1,80 @@
+"""--mode=train: checks all that can be checked, claims the folder, trains, sums up."""
+
+import json
+import pathlib
+import sys
+
+import jax
+from ml_collections import ConfigDict
+
+from mq_jax import console, inputs, workdir
+from mq_jax.agreement import together
+from mq_jax.build import total_steps
+from mq_jax.environment import environment
+from mq_jax.measures import load_measures
+from mq_jax.modes.table import evaluation_table
+from mq_jax.perceptual import load_frozen
+from mq_jax.report import write_report
+from mq_jax.sharding import make_mesh
+from mq_jax.train import monitored, train
+from mq_jax.validate import validate
+from mq_jax.writers import read_metrics
+
+# These change where a run reads, where it computes and how fast, never what it computes.
+FREE_FIELDS = (
+    *("data.dir", "data.threads", "data.workers", "perceptual.dir"),
+    *("mesh", "codebook.shard_lookup"),
+)
+
+
+def run_training(config: ConfigDict, folder: pathlib.Path, weights_dir: str) -> str:
+    """Trains, or goes on with a run; ends with its table and its report.
+
+    Args:
+      config: the experiment.
+      folder: of the run.
+      weights_dir: of the Inception weights; "": the cache of this program.
+
+    Returns:
+      "finished", "stopped early" or the name of a signal.
+
+    Raises:
+      ValueError: the configuration, the data or the folder do not fit.
+      OSError: something cannot be read or written.
+      FloatingPointError: the training went wrong.
+    """
+    with together():
+        validate(config)
+        make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
+        inputs.require_divisible(config)
+        sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
+        total_steps(config, len(sources.autoencoder))  # Raises where the epochs make no batch.
+        frozen = load_frozen(config)
+        measures = load_measures(
+            config.eval.metrics, lpips_dir=config.perceptual.dir, weights_dir=weights_dir
+        )
+    with together():
+        if jax.process_index() == 0:
+            workdir.claim(folder, config.to_dict(), FREE_FIELDS)
+            text = json.dumps(environment(), indent=2) + "\n"
+            workdir.write_atomically(folder / "environment.json", text)
+            console.log_to_file(folder / "train.log")
+    ended = train(config, sources, eval_source, frozen, measures, folder)
+    if not ended.startswith("SIG") and jax.process_index() == 0:
+        _print_summary(folder, ended, monitored(config))
+    return ended
+
+
+def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:
+    """The table at the end of a training run, and where to look."""
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if monitor in row]
+    # Of equals the later, as the checkpoints have it.
+    best = min(rows, key=lambda row: (row[monitor], -row["step"]))
+    chosen = {"start": rows[0], "end": rows[-1], "best": best}
+    named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
+    console.print_table(f"Training {ended}: {folder}", *evaluation_table(named))
+    pictures = sorted((folder / "reconstructions").glob("*.png"))
+    print(f"Originals over reconstructions: {pictures[-1]}")
+    write_report([folder], folder / "report.html")
+    print(f"Report: {folder / 'report.html'}")
+    print(f"Curves: {sys.executable} -m tensorboard.main --logdir {folder / 'tensorboard'}")

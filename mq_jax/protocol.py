@@ -1,0 +1,155 @@
+"""What numbers were measured on and how: the card without which two of them do not compare."""
+
+import hashlib
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mq_jax.evaluate import Evaluation
+from mq_jax.measures import Measures
+from mq_jax.workdir import write_atomically
+
+FILE = "evaluation.json"
+
+# Counts up when the meaning of a number changes.
+VERSION = 1
+
+_SECTIONS = ("protocol", "metrics", "run")
+
+
+def protocol_card(config: ConfigDict, evaluation: Evaluation, measures: Measures) -> dict[str, Any]:
+    """The protocol of an evaluation: equal cards mean that the numbers compare.
+
+    Args:
+      config: validated.
+      evaluation: of these images.
+      measures: that were measured.
+
+    Returns:
+      Nested, fit for JSON; without any path of a machine.
+    """
+    data = config.data
+    return {
+        "version": VERSION,
+        "data": {
+            "source": data.source,
+            "split": data.eval_split,
+            "images": evaluation.images,
+            "pixels": evaluation.pixels,
+            "image_size": data.eval_image_size or data.image_size,
+            "crop": data.crop,
+            "resize": data.filter if data.resize else "none",
+            "crop_position": "centre",
+        },
+        "measures": {
+            "mse": "mean over images, on [-1, 1], reconstructions not clipped",
+            "psnr": "mean over images of 10 log10(4 / MSE), reconstructions clipped to [-1, 1]",
+            "usage": "share of codes that occur in the whole set",
+            "perplexity": "exp of the entropy of the codes of the whole set",
+            **{name: _measure(name, card) for name, card in measures.card.items()},
+        },
+    }
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """The sha256 of a configuration, whatever the order of its fields."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def write_evaluation(folder: pathlib.Path, card: Mapping[str, Any]) -> pathlib.Path:
+    """Writes `evaluation.json`; one of another protocol or step is kept under another name.
+
+    Args:
+      folder: of the run.
+      card: {"protocol": ..., "metrics": ..., "run": ...}.
+
+    Returns:
+      The path.
+    """
+    path = folder / FILE
+    if path.exists():
+        old = read_evaluation(path)
+        key = json.dumps([old["protocol"], old["run"]["step"]], sort_keys=True)
+        if key != json.dumps([card["protocol"], card["run"]["step"]], sort_keys=True):
+            digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+            path.replace(folder / f"evaluation-{digest}.json")
+    finite = {n: v if math.isfinite(v) else None for n, v in card["metrics"].items()}
+    write_atomically(path, json.dumps({**card, "metrics": finite}, indent=2) + "\n")
+    return path
+
+
+def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
+    """Reads an evaluation.
+
+    Args:
+      path: of the file, or of the folder of a run.
+
+    Returns:
+      {"protocol": ..., "metrics": ..., "run": ...}.
+
+    Raises:
+      FileNotFoundError: there is none; says how to make it.
+      ValueError: the file is damaged.
+    """
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} does not exist; make it: python -m mq_jax.main --mode=evaluate "
+            f"--workdir={path if path.is_dir() else path.parent}"
+        )
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+        missing = [name for name in _SECTIONS if not isinstance(card[name], dict)]
+    except (ValueError, KeyError, TypeError) as error:
+        missing = [f"{type(error).__name__}: {error}"]
+    if missing:
+        raise ValueError(
+            f"{file} is no evaluation ({', '.join(missing)}); remove it and evaluate again."
+        )
+    return card
+
+
+def unlike(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where the protocols of evaluations differ.
+
+    A measure that one of them lacks is no difference: it has no number to compare.
+
+    Args:
+      cards: at least two evaluations, by name.
+
+    Returns:
+      A phrase for each entry that is not equal in all, empty where the numbers compare.
+    """
+    protocols = {name: card["protocol"] for name, card in cards.items()}
+    entries = {name: dict(_flat(protocol)) for name, protocol in protocols.items()}
+    shared = set.intersection(*(set(p.get("measures", {})) for p in protocols.values()))
+    found = []
+    for key in sorted({key for own in entries.values() for key in own}):
+        section, _, rest = key.partition(".")
+        if section == "measures" and rest.split(".")[0] not in shared:
+            continue
+        values = {name: own.get(key) for name, own in entries.items()}
+        if len({json.dumps(value) for value in values.values()}) > 1:
+            told = ", ".join(f"{value!r} in {name}" for name, value in values.items())
+            found.append(f"{key} is {told}")
+    return found
+
+
+def _measure(name, card):
+    """A Fréchet distance has a reference set: that of the data section."""
+    if name not in ("fid", "frechet_vgg"):
+        return card
+    return {**card, "reference": "the originals of this evaluation, 8 bits as the reconstructions"}
+
+
+def _flat(tree, prefix=""):
+    """Dotted names and values."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,2 @@
+def write_report(folders, output):
+    pass

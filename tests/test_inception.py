@@ -1,0 +1,312 @@
+"""FID's Inception network against a peer that holds the same weights; the reading of its file."""
+
+import collections
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import struct
+import sys
+import threading
+import types
+import zipfile
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from mq_jax.models import inception, inception_weights
+
+SHAPES = inception.weight_shapes()
+
+
+def random_tensors(seed=0):
+    """By PyTorch's names and in its order of axes; no activation dies or explodes."""
+    rng, tensors = np.random.default_rng(seed), {}
+    for key, shapes in SHAPES.items():
+        height, width, inputs, outputs = shapes["kernel"].shape
+        spread = np.sqrt(2 / (height * width * inputs))
+        kernel = rng.normal(0, spread, (outputs, inputs, height, width))
+        for name, values in {
+            "conv.weight": kernel,
+            "bn.weight": rng.uniform(0.8, 1.2, outputs),
+            "bn.bias": rng.normal(0, 0.1, outputs),
+            "bn.running_mean": rng.normal(0, 0.1, outputs),
+            "bn.running_var": rng.uniform(0.8, 1.2, outputs),
+        }.items():
+            tensors[f"{key}.{name}"] = values.astype(np.float32)
+    return tensors
+
+
+def test_the_network_has_as_many_convolutions_and_parameters_as_the_paper():
+    assert len(SHAPES) == 94
+    assert sum(np.prod(s["kernel"].shape) for s in SHAPES.values()) == 21_751_136
+
+
+def peers_weights(tensors):
+    """As the peer's own file nests them."""
+    nested = {}
+    for key in SHAPES:
+        place = nested
+        for part in key.split("."):
+            place = place.setdefault(part, {})
+        place["conv"] = {"kernel": tensors[f"{key}.conv.weight"].transpose(2, 3, 1, 0)}
+        names = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+        place["bn"] = {own: tensors[f"{key}.bn.{name}"] for own, name in names.items()}
+    return nested
+
+
+def test_the_features_are_those_of_a_peer_with_the_same_weights(tmp_path):
+    peer = pytest.importorskip("fidax.inception", reason="launch/test.sh installs it")
+    tensors, path = random_tensors(), tmp_path / "weights.pickle"
+    path.write_bytes(pickle.dumps(peers_weights(tensors)))
+    images = np.random.default_rng(1).uniform(-1, 1, (2, 299, 299, 3)).astype(np.float32)
+    with mock.patch.object(peer, "download", lambda *_, **__: path):
+        model = peer.InceptionV3(pretrained=True)
+
+        # Its initialisers return the weights of the file; nothing is drawn.
+        def run(x):
+            return model.init_with_output(jax.random.key(0), x, train=False)[0]
+
+        expected = tiny.jit(run)(images)
+    weights = inception_weights.fold(tensors)
+    found = tiny.jit(inception.inception_features)(weights, images)
+    assert found.shape == (2, 2048)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found, np.reshape(expected, (2, 2048)), atol=1e-5 * scale)
+    assert np.std(found[0] - found[1]) > 1e-3 * scale
+
+
+def test_images_are_resized_by_pytorchs_bilinear_rule(monkeypatch):
+    """Half-pixel centres, clamped at the edges, no antialiasing: from its definition."""
+    size, side = 7, inception.SIDE
+    images = np.random.default_rng(2).uniform(-1, 1, (1, size, size, 3)).astype(np.float32)
+    place = np.maximum((np.arange(side) + 0.5) * size / side - 0.5, 0)
+    low = np.floor(place).astype(int)
+    high, share = np.minimum(low + 1, size - 1), place - low
+    rows = images[:, low] * (1 - share)[:, None, None] + images[:, high] * share[:, None, None]
+    expected = rows[:, :, low] * (1 - share)[:, None] + rows[:, :, high] * share[:, None]
+    monkeypatch.setattr(inception, "BLOCKS", inception.BLOCKS[:1])
+    monkeypatch.setattr(inception, "_branch", lambda weights, block, layers, x: x)
+    monkeypatch.setattr(inception.jnp, "mean", lambda x, axis: x)
+    found = inception.inception_features({}, jnp.asarray(images))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+# The file, written by hand as PyTorch writes it: PyTorch itself is not needed.
+
+
+class Storage:
+    """A storage that the pickle refers to by its key."""
+
+    def __init__(self, key, values):
+        self.key, self.values = key, np.ascontiguousarray(values)
+
+
+def fake_torch():
+    """Modules by whose names the globals of the pickle are written."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    for name in ("FloatStorage", "LongStorage"):
+        setattr(torch, name, type(name, (), {"__module__": "torch"}))
+
+    def _rebuild_tensor_v2(*_):
+        pass
+
+    _rebuild_tensor_v2.__module__ = "torch._utils"
+    _rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
+    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+    torch._utils = utils
+    return {"torch": torch, "torch._utils": utils}
+
+
+class Tensor:
+    def __init__(self, storage, shape, strides, offset=0):
+        self.args = storage, offset, shape, strides, False, collections.OrderedDict()
+
+    def __reduce__(self):
+        return sys.modules["torch._utils"]._rebuild_tensor_v2, self.args
+
+
+class Pickler(pickle.Pickler):
+    def persistent_id(self, obj):
+        if not isinstance(obj, Storage):
+            return None
+        kind = "FloatStorage" if obj.values.dtype == np.float32 else "LongStorage"
+        kind = getattr(sys.modules["torch"], kind)
+        return ("storage", kind, obj.key, "cpu", obj.values.size)
+
+
+def pickled(value):
+    stream = io.BytesIO()
+    with mock.patch.dict(sys.modules, fake_torch()):
+        Pickler(stream, protocol=2).dump(value)
+    return stream.getvalue()
+
+
+def state_dict(tensors):
+    storages = {name: Storage(str(i), array) for i, (name, array) in enumerate(tensors.items())}
+    described = collections.OrderedDict()
+    for name, array in tensors.items():
+        steps = tuple(stride // array.itemsize for stride in array.strides)
+        described[name] = Tensor(storages[name], array.shape, steps)
+    return described, storages.values()
+
+
+def old_format(tensors):
+    described, storages = state_dict(tensors)
+    head = [pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    keys = pickle.dumps([storage.key for storage in storages], 2)
+    bodies = [struct.pack("<q", s.values.size) + s.values.tobytes() for s in storages]
+    return b"".join([*head, pickled(described), keys, *bodies])
+
+
+def zip_format(tensors):
+    described, storages = state_dict(tensors)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled(described))
+        for storage in storages:
+            archive.writestr(f"archive/data/{storage.key}", storage.values.tobytes())
+    return stream.getvalue()
+
+
+FEW = {
+    "a.weight": np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1),
+    "a.num_batches_tracked": np.array(7),
+    "b": np.float32([0.5, -1]),
+}
+FORMATS = pytest.mark.parametrize("written", [old_format, zip_format])
+
+
+@FORMATS
+def test_tensors_are_read_as_they_were_written(written):
+    found = inception_weights.read_tensors(written(FEW))
+    assert list(found) == list(FEW)
+    for name, array in FEW.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+@FORMATS
+def test_a_truncated_file_is_refused(written):
+    data = written(FEW)
+    for size in (0, 10, len(data) // 2, len(data) - 3):
+        with pytest.raises((ValueError, pickle.UnpicklingError)):
+            inception_weights.read_tensors(data[:size])
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@FORMATS
+def test_a_file_that_names_anything_but_tensors_is_refused_and_nothing_runs(written, tmp_path):
+    target = tmp_path / "made"
+    with mock.patch(f"{__name__}.state_dict", lambda tensors: ({"a": Evil(target)}, [])):
+        data = written({})
+    pickle.loads(pickled({"a": Evil(target)}))
+    assert target.exists()
+    target.rmdir()
+    with pytest.raises(pickle.UnpicklingError, match="names posix.mkdir, expected tensors alone"):
+        inception_weights.read_tensors(data)
+    assert not target.exists()
+
+
+def test_a_tensor_past_the_end_of_its_storage_is_refused():
+    storage = Storage("0", np.float32([1, 2]))
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("a/data.pkl", pickled({"x": Tensor(storage, (2, 2), (2, 1))}))
+        archive.writestr("a/data/0", storage.values.tobytes())
+    with pytest.raises(ValueError, match="reaches past its 2 numbers"):
+        inception_weights.read_tensors(data.getvalue())
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A folder with a file of the whole network, and its hash."""
+    folder = tmp_path_factory.mktemp("weights")
+    data = old_format(random_tensors())
+    (folder / inception_weights.FILE).write_bytes(data)
+    return folder, hashlib.sha256(data).hexdigest()
+
+
+def test_the_weights_of_a_file_are_folded(published):
+    folder, sha256 = published
+    found = inception_weights.load_weights(str(folder), sha256=sha256)
+    assert jax.tree.map(lambda leaf: leaf.shape, found) == jax.tree.map(lambda s: s.shape, SHAPES)
+    own = {name: t.astype(np.float64) for name, t in random_tensors().items()}
+    key = "Mixed_6b.branch7x7_2"
+    factor = own[f"{key}.bn.weight"] / np.sqrt(own[f"{key}.bn.running_var"] + 1e-3)
+    bias = own[f"{key}.bn.bias"] - own[f"{key}.bn.running_mean"] * factor
+    np.testing.assert_allclose(found[key]["bias"], bias, rtol=1e-6)
+    kernel = own[f"{key}.conv.weight"][3, 5] * factor[3]
+    np.testing.assert_allclose(found[key]["kernel"][:, :, 5, 3], kernel, rtol=1e-6)
+
+
+def test_another_file_is_refused_before_it_is_read(published):
+    folder, _ = published
+    with mock.patch.object(inception_weights, "read_tensors") as read:
+        with pytest.raises(ValueError, match="expected the published Inception weights, 6726825d"):
+            inception_weights.load_weights(str(folder))
+        read.assert_not_called()
+
+
+@pytest.mark.parametrize("change", ["missing", "shape"])
+def test_a_network_of_another_shape_is_refused(change):
+    tensors = random_tensors()
+    name = "Mixed_7a.branch3x3_2.conv.weight"
+    values = tensors.pop(name)
+    if change == "shape":
+        tensors[name] = values[:5]
+    with pytest.raises(ValueError, match="Mixed_7a.branch3x3_2"):
+        inception_weights.fold(tensors)
+
+
+def test_no_file_says_where_it_was_looked_for_and_how_to_get_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/pt_inception.*--download_weights"):
+        inception_weights.find(str(tmp_path))
+
+
+@pytest.fixture
+def served(published):
+    """The address of a server with the file."""
+    folder, sha256 = published
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", sha256
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_file_is_fetched_once(served, tmp_path):
+    address, sha256 = served
+    url = f"{address}/{inception_weights.FILE}"
+    path = inception_weights.download(str(tmp_path / "w"), url=url, sha256=sha256)
+    assert [p.name for p in path.parent.iterdir()] == [inception_weights.FILE]
+    assert inception_weights.download(str(tmp_path / "w"), url="nowhere", sha256=sha256) == path
+
+
+@pytest.mark.parametrize(
+    ("name", "sha256", "error"),
+    [("absent.pth", "x", OSError), (inception_weights.FILE, "0" * 64, ValueError)],
+)
+def test_a_failed_download_leaves_nothing(served, tmp_path, name, sha256, error):
+    with pytest.raises(error, match="absent.pth|expected the published"):
+        inception_weights.download(str(tmp_path), url=f"{served[0]}/{name}", sha256=sha256)
+    assert list(tmp_path.iterdir()) == []

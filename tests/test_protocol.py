@@ -1,0 +1,120 @@
+"""Protocol cards: what they say, where they are kept, and which numbers they let compare."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import runs
+
+from mq_jax.evaluate import Evaluation
+from mq_jax.measures import Measures
+from mq_jax.protocol import (
+    config_hash,
+    protocol_card,
+    read_evaluation,
+    unlike,
+    write_evaluation,
+)
+
+LPIPS = {"lpips_vgg": {"weights": "abc"}}
+FID = {"fid": {"weights": "def", "features": "pool3"}}
+
+
+def evaluation(**changes):
+    nothing = np.zeros(0)
+    found = Evaluation({}, nothing, nothing, nothing, nothing, images=10, pixels="ab12")
+    return found._replace(**changes)
+
+
+def card(measures=LPIPS, step=3, found=None, **changes):
+    config = runs.configure(**changes)
+    protocol = protocol_card(config, found or evaluation(), Measures((), None, {}, measures))
+    run = {"step": step, "packages": {"jax": "1"}}
+    return {"protocol": protocol, "metrics": {"mse": 0.5}, "run": run}
+
+
+def test_a_card_says_what_was_measured_on_and_how():
+    protocol = card({**LPIPS, **FID}, data__eval_split="train[:24]")["protocol"]
+    assert protocol["data"] == {
+        "source": "photos",
+        "split": "train[:24]",
+        "images": 10,
+        "pixels": "ab12",
+        "image_size": 32,
+        "crop": 0,
+        "resize": "none",
+        "crop_position": "centre",
+    }
+    assert protocol["measures"]["lpips_vgg"] == {"weights": "abc"}
+    assert protocol["measures"]["fid"]["reference"].startswith("the originals of this evaluation")
+    assert "not clipped" in protocol["measures"]["mse"]
+
+
+def test_a_card_has_no_path():
+    protocol = card(data__source="folder", data__dir="/home/someone/images")["protocol"]
+    assert "someone" not in json.dumps(protocol)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (card(data__eval_split="train"), "data.split is 'validation' in A, 'train' in B"),
+        (card(found=evaluation(images=9)), "data.images is 10 in A, 9 in B"),
+        (card(found=evaluation(pixels="cd")), "data.pixels is 'ab12' in A, 'cd' in B"),
+        (card(data__eval_image_size=64), "data.image_size is 32 in A, 64 in B"),
+        (card(data__resize=True, data__filter="bilinear"), "data.resize is 'none' in A, 'bilinear"),
+        (card({"lpips_vgg": {"weights": "xyz"}}), "measures.lpips_vgg.weights is 'abc' in A"),
+    ],
+)
+def test_cards_that_differ_are_unlike(other, named):
+    (phrase,) = unlike({"A": card(), "B": other})
+    assert named in phrase
+
+
+def test_another_step_config_or_a_measure_of_one_alone_is_no_difference():
+    other = card({**LPIPS, **FID}, step=9, codebook__size=32)
+    assert unlike({"A": card(), "B": other, "C": card({})}) == []
+
+
+def test_a_third_card_is_compared_too():
+    assert unlike({"A": card(), "B": card(), "C": card(data__crop=9)})
+
+
+def test_an_evaluation_is_read_as_it_was_written(tmp_path):
+    written = card()
+    assert write_evaluation(tmp_path, written) == tmp_path / "evaluation.json"
+    assert read_evaluation(tmp_path) == read_evaluation(tmp_path / "evaluation.json") == written
+
+
+def test_a_number_that_is_not_finite_is_null(tmp_path):
+    write_evaluation(tmp_path, {**card(), "metrics": {"mse": float("nan")}})
+    assert read_evaluation(tmp_path)["metrics"] == {"mse": None}
+
+
+def test_an_evaluation_under_another_protocol_does_not_replace_the_one_before(tmp_path):
+    for each in (card(), card(), card(data__eval_split="train")):
+        write_evaluation(tmp_path, each)
+    (kept,) = tmp_path.glob("evaluation-*.json")
+    assert read_evaluation(kept) == card()
+    assert read_evaluation(tmp_path)["protocol"]["data"]["split"] == "train"
+
+
+def test_no_evaluation_says_the_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"--mode=evaluate --workdir={tmp_path}$"):
+        read_evaluation(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"protocol": {}}', '{"protocol": 1, "run": {}}'])
+def test_a_damaged_evaluation_is_named(tmp_path, text):
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(ValueError, match="evaluation.json is no evaluation .* evaluate again"):
+        read_evaluation(tmp_path)
+
+
+def test_the_hash_of_a_configuration_is_that_of_its_fields():
+    config = runs.configure().to_dict()
+    backwards = dict(reversed(config.items()))
+    assert config_hash(config) == config_hash(backwards) == config_hash(copy.deepcopy(config))
+    backwards["seed"] = 1
+    assert config_hash(config) != config_hash(backwards)

@@ -208,17 +208,18 @@ def test_another_version_is_named(tmp_path, change):
         load_tokenizer(path)
 
 
-@pytest.mark.parametrize("damage", ["file gone", "file cut", "header gone", "header edited"])
+@pytest.mark.parametrize("damage", ["files gone", "files cut", "header gone", "header edited"])
 def test_a_damaged_orbax_folder_is_named(copied, damage):
     folder = copied / "orbax"
     (copied / "tokenizer.safetensors").unlink()
-    largest = max(
-        (p for p in (folder / "weights").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
-    )
-    if damage == "file gone":
-        largest.unlink()
-    elif damage == "file cut":
-        largest.write_bytes(largest.read_bytes()[:-50])
+    files = [path for path in (folder / "weights").rglob("d/*") if path.is_file()]
+    assert files
+    if damage == "files gone":
+        for path in files:
+            path.unlink()
+    elif damage == "files cut":
+        for path in files:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif damage == "header gone":
         shutil.rmtree(folder / "header")
     else:

@@ -17,21 +17,22 @@ LAYERS = (
     },
     {
         *("checkpoint", "data", "fingerprint", "flops", "hlo_merge", "lookup", "metrics", "models"),
-        *("objective", "orbax_noise", "snapshot", "workdir", "writers"),
+        *("objective", "orbax_noise", "snapshot", "tokens", "workdir", "writers"),
     },
     {"adversary", "coding", "inputs", "measures", "perceptual"},
     {"consistency", "mq"},
     {"build", "feature_moments", "validate"},
     {"commandline", "evaluate", "exporting", "feed", "program", "report"},
     {"plan", "protocol", "tokenizer", "train"},
-    {"plan_tables"},
+    {"plan_tables", "transcribe"},
     {"modes"},
-    {"bench", "main"},
+    {"bench", "main", "tokenize"},
 )
 # Beside what the modules of a package import of each other.
 WITHIN_A_LAYER = {
     ("checkpoint", "orbax_noise"),
     ("measures", "perceptual"),
+    ("tokens", "workdir"),
     ("writers", "workdir"),
 }
 

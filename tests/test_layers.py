@@ -22,9 +22,9 @@ LAYERS = (
     {"adversary", "inputs", "measures", "perceptual"},
     {"consistency", "mq"},
     {"build", "feature_moments", "validate"},
-    {"commandline", "evaluate", "feed", "program", "report"},
+    {"commandline", "evaluate", "feed", "program"},
     {"plan", "protocol", "train"},
-    {"plan_tables"},
+    {"plan_tables", "report"},
     {"modes"},
     {"bench", "main"},
 )

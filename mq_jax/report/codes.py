@@ -53,9 +53,7 @@ def histogram_figure(runs: Sequence[Run]) -> Figure | None:
         "A flat curve means that all codes carry their part; a steep one, that few carry most. "
         "Codes right of its end are dead."
     )
-    return Figure(
-        "How often codes occur", " ".join([reading, *sentences]), to_json(traces, layout), True
-    )
+    return Figure("How often codes occur", " ".join([reading, *sentences]), to_json(traces, layout))
 
 
 def codeword_figure(run: Run, several: bool) -> Figure | None:
@@ -78,7 +76,7 @@ def codeword_figure(run: Run, several: bool) -> Figure | None:
     dead, live = shown[counts[shown] == 0], shown[counts[shown] > 0]
     # Used ones are drawn last, over the others.
     traces = [_dead_trace(points, dead), _live_trace(points, live, counts)]
-    axis = {"showticklabels": False, "zeroline": False, "ticks": ""}
+    axis = {"showticklabels": False, "zeroline": False, "ticks": "", "showgrid": False}
     layout = {
         "xaxis": {**axis, "title": {"text": f"first component, {shares[0]:.0%} of variance"}},
         "yaxis": {
@@ -97,7 +95,7 @@ def codeword_figure(run: Run, several: bool) -> Figure | None:
     if len(shown) < len(codebook):
         caption += f" A random {len(shown):,} of them are drawn."
     title = f"Codewords of {run.name}" if several else "Codewords in two dimensions"
-    return Figure(title, caption, to_json(traces, layout), True)
+    return Figure(title, caption, to_json(traces, layout))
 
 
 def _counted(snapshot: Snapshot | None):
@@ -145,7 +143,7 @@ def _uniform_and_dead(snapshot):
                 **{"x0": live, "x1": size, "y0": 0, "y1": 1},
                 "line": {"width": 0},
                 "layer": "below",
-                "label": {"text": f"dead: {1 - live / size:.1%}", "textposition": "middle center"},
+                "label": {"text": f"dead: {1 - live / size:.1%}", "textposition": "top center"},
             }
         )
     return {"shapes": shapes}
@@ -191,9 +189,10 @@ def _live_trace(points, live, counts):
     most = max(1.0, float(np.log10(used.max()))) if len(live) else 1.0
     ticks = list(range(int(most) + 1))
     bar = {
-        "title": {"text": "times picked", "side": "right"},
+        "title": {"text": "times picked", "side": "right", "font": {"size": 12}},
         "tickvals": ticks,
         "ticktext": [f"{10**tick:,}" for tick in ticks],
+        "tickfont": {"size": 11},
         "thickness": 12,
         "outlinewidth": 0,
     }

@@ -9,10 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mq_jax.report.curves import MOST_POINTS, curve, names_in, spans_decades, thinned
-from mq_jax.report.names import label, reading
+from mq_jax.report.names import label, rank, reading
 from mq_jax.report.runs import Run
 
 _DASHES = ("solid", "dot", "dash", "dashdot")
+_DASH_WORDS = ("solid", "dotted", "dashed", "dash-dotted")
 
 
 class Figure(NamedTuple):
@@ -22,13 +23,11 @@ class Figure(NamedTuple):
       title: above.
       caption: below, how to read it.
       json: of the plot; each trace's `meta.colour` is a number in the theme's colours or "grey".
-      wide: whether it takes the whole width.
     """
 
     title: str
     caption: str
     json: str
-    wide: bool = False
 
 
 def curve_figure(
@@ -39,7 +38,6 @@ def curve_figure(
     caption: str,
     percent: bool = False,
     symmetric: bool = False,
-    wide: bool = False,
 ) -> Figure | None:
     """Metrics over the steps, of all runs in one plot; a colour is a run, or a metric of one run.
 
@@ -50,7 +48,6 @@ def curve_figure(
       caption: how to read it; what the plot does with the points is added.
       percent: whether values are shares.
       symmetric: whether the axis goes from -1 to 1.
-      wide: whether it takes the whole width.
 
     Returns:
       A Figure, or None where no run has any of the metrics.
@@ -71,15 +68,11 @@ def curve_figure(
         traces.append(_line(thinned(points), ", ".join(words), colour, _DASHES[dash % 4]))
         if name.startswith("eval/") and run.best is not None:
             traces.append(_best_point(run, name, colour))
-    y = {"type": "log", "dtick": 1, "exponentformat": "power"} if logarithmic else {}
-    if percent:
-        y |= {"tickformat": ".0%", "hoverformat": ".2%", "rangemode": "tozero"}
-    elif symmetric:
-        y |= {"range": [-1.05, 1.05]}
-    layout = {"xaxis": {"title": {"text": "step"}}, "yaxis": y, "hovermode": "x unified"}
+    layout = {"xaxis": {"title": {"text": "step"}}, "hovermode": "x unified"}
+    layout["yaxis"] = _value_axis(percent, symmetric, logarithmic)
     # The key of several runs stands once, at the top of the page.
-    layout["showlegend"] = len(runs) == 1 and len(lines) > 1
-    return Figure(title, _told(caption, drawn, logarithmic), to_json(traces, layout), wide)
+    layout["showlegend"] = len(runs) == 1 and len(drawn) > 1
+    return Figure(title, _told(caption, lines, drawn, logarithmic), to_json(traces, layout))
 
 
 def figures_by_prefix(runs: Sequence[Run], without: Sequence[str]) -> dict[str, list[Figure]]:
@@ -93,10 +86,10 @@ def figures_by_prefix(runs: Sequence[Run], without: Sequence[str]) -> dict[str, 
       Figures by what stands before the "/" in the name.
     """
     names = dict.fromkeys(name for run in runs for name in names_in(run.rows))
-    ordered = sorted(set(names) - set(without), key=lambda name: name.partition("/")[0])
+    ordered = sorted(set(names) - set(without), key=lambda name: (name.partition("/")[0], name))
     found = {}
     for prefix, group in itertools.groupby(ordered, key=lambda name: name.partition("/")[0]):
-        for name in sorted(group, key=list(names).index):
+        for name in sorted(group, key=rank):
             share = "accuracy" in name or name.endswith("clipped")
             figure = curve_figure(
                 runs, {name: label(name)}, title=label(name), caption=reading(name), percent=share
@@ -132,6 +125,16 @@ def _line(points, name, colour, dash):
     )
 
 
+def _value_axis(percent, symmetric, logarithmic):
+    if logarithmic:
+        # Plotly writes powers a quarter larger than other ticks.
+        powers = {"exponentformat": "power", "tickfont": {"size": 10}}
+        return {"type": "log", "dtick": 1, **powers}
+    if percent:
+        return {"tickformat": ".0%", "hoverformat": ".2%", "rangemode": "tozero"}
+    return {"range": [-1.05, 1.05]} if symmetric else {}
+
+
 def _best_point(run, name, colour):
     """The best step on the curve of an evaluation's metric."""
     return go.Scatter(
@@ -145,9 +148,13 @@ def _best_point(run, name, colour):
     )
 
 
-def _told(caption, drawn, logarithmic):
+def _told(caption, lines, drawn, logarithmic):
     """The caption, and what the plot does with the points."""
     words = [caption]
+    there = {name: _DASH_WORDS[place % 4] for _, _, place, name, _ in drawn}
+    if len({number for number, *_ in drawn}) > 1 and len(there) > 1:
+        dashes = "; ".join(f"{dash}: {lines[name]}" for name, dash in there.items())
+        words.append(f"{dashes[0].upper()}{dashes[1:]}.")
     if logarithmic:
         words.append("Logarithmic axis.")
     longest = max(len(points.steps) for *_, points in drawn)

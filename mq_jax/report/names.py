@@ -25,7 +25,7 @@ METRICS = {
         "PSNR, dB",
         "{:.2f}",
         1,
-        "Each image's ratio of peak to error, averaged; 1 dB is 21% of MSE.",
+        "Each image's ratio of peak to error, averaged; 1 dB more is a fifth less squared error.",
     ),
     "mse": Metric("MSE", "{:.4f}", -1, "Mean squared error on [-1, 1]: 4 times that on [0, 1]."),
     "ssim": Metric(
@@ -105,6 +105,13 @@ def reading(name: str) -> str:
     if prefix == "eval" and short in METRICS:
         return METRICS[short].reading
     return READINGS.get(name, READINGS.get(short, ""))
+
+
+def rank(name: str) -> int:
+    """The place of a logged name among those of its prefix: losses first, unknown names last."""
+    known = list(READINGS)
+    short = name.partition("/")[2]
+    return known.index(name if name in READINGS else short) if {name, short} & set(known) else 99
 
 
 def number(name: str, value: float | None) -> str:

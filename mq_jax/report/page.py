@@ -29,12 +29,14 @@ class Section(NamedTuple):
       title: its head.
       lead: a sentence; may be "".
       groups: figures by their own head, "" for none.
+      halves: whether two figures fill a row, not three.
     """
 
     id: str
     title: str
     lead: str
     groups: dict[str, list[Figure]]
+    halves: bool = False
 
 
 class Tile(NamedTuple):
@@ -183,8 +185,8 @@ def _codebook(runs: Sequence[Run]) -> Section:
         *(codeword_figure(run, len(runs) > 1) for run in runs),
     ]
     figures = [figure for figure in figures if figure is not None]
-    lead = "Whether the codebook is used, and how evenly." + _dashes(runs)
-    return Section("codebook", "Codebook", lead, {"": figures} if figures else {})
+    lead = "Whether the codebook is used, and how evenly."
+    return Section("codebook", "Codebook", lead, {"": figures} if figures else {}, halves=True)
 
 
 def _gradients(runs: Sequence[Run]) -> Section:
@@ -218,10 +220,7 @@ def _gradients(runs: Sequence[Run]) -> Section:
         ),
     ]
     figures = [figure for figure in figures if figure is not None]
-    lead = (
-        "What moves the codebook: the direct part of its gradient and the hyper-gradient proper."
-        + _dashes(runs)
-    )
+    lead = "What moves the codebook: the direct part of its gradient and the hyper-gradient proper."
     return Section("gradients", "The two levels", lead, {"": figures} if figures else {})
 
 
@@ -235,10 +234,6 @@ def _rest(runs: Sequence[Run]) -> Section:
     groups = {PREFIXES.get(p, p): found[p] for p in order if p in found}
     lead = "Means over the steps between two lines of the log."
     return Section("curves", "All other curves", lead, groups)
-
-
-def _dashes(runs: Sequence[Run]) -> str:
-    return " Of two curves of one run, the first named is solid." if len(runs) > 1 else ""
 
 
 def _ratio_in_words(runs: Sequence[Run]) -> str:

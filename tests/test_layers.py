@@ -22,9 +22,9 @@ LAYERS = (
     {"adversary", "coding", "inputs", "measures", "perceptual"},
     {"consistency", "mq"},
     {"build", "feature_moments", "validate"},
-    {"commandline", "evaluate", "exporting", "feed", "program", "report"},
+    {"commandline", "evaluate", "exporting", "feed", "program"},
     {"plan", "protocol", "tokenizer", "train"},
-    {"plan_tables", "transcribe"},
+    {"plan_tables", "report", "transcribe"},
     {"modes"},
     {"bench", "main", "tokenize"},
 )

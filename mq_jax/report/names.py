@@ -1,0 +1,120 @@
+"""What the logged names are called on the page, how their numbers look and how to read them."""
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """A metric of an evaluation.
+
+    Attributes:
+      label: on the page.
+      form: of its numbers.
+      better: 1 where higher is better, -1 where lower is.
+      reading: one sentence.
+    """
+
+    label: str
+    form: str
+    better: int
+    reading: str
+
+
+# By name without the prefix, in the order of the page.
+METRICS = {
+    "psnr": Metric(
+        "PSNR, dB",
+        "{:.2f}",
+        1,
+        "Each image's ratio of peak to error, averaged; 1 dB more is a fifth less squared error.",
+    ),
+    "mse": Metric("MSE", "{:.4f}", -1, "Mean squared error on [-1, 1]: 4 times that on [0, 1]."),
+    "ssim": Metric(
+        "SSIM",
+        "{:.4f}",
+        1,
+        "Likeness of local means, contrasts and structures; 1 for equal images.",
+    ),
+    "lpips": Metric("LPIPS", "{:.4f}", -1, "Distance in a network's features; 0 for equal images."),
+    "lpips_alex": Metric(
+        "LPIPS AlexNet", "{:.4f}", -1, "Distance in AlexNet's features; 0 for equal images."
+    ),
+    "lpips_vgg": Metric(
+        "LPIPS VGG", "{:.4f}", -1, "Distance in VGG16's features; 0 for equal images."
+    ),
+    "fid": Metric(
+        "rFID",
+        "{:.3f}",
+        -1,
+        "Fréchet distance of reconstructions to originals; falls with more images.",
+    ),
+    "frechet_vgg": Metric(
+        "Fréchet VGG",
+        "{:.3f}",
+        -1,
+        "Fréchet distance in VGG16's features; not to be compared with FID.",
+    ),
+    "usage": Metric(
+        "Usage", "{:.1%}", 1, "Share of codes that occur at all in the evaluation set."
+    ),
+    "perplexity": Metric(
+        "Perplexity", "{:.1f}", 1, "As many equally frequent codes would carry as much information."
+    ),
+}
+
+PREFIXES = {
+    "eval": "Evaluation",
+    "inner": "Inner level: the auto-encoder",
+    "outer": "Outer level: the codebook",
+    "disc": "Discriminator",
+    "train": "Speed",
+}
+
+# By logged name, or by what follows the prefix.
+READINGS = {
+    "loss": "The whole objective, all terms with their weights; a mean over each window.",
+    "reconstruction": "The reconstruction term alone, before weighting.",
+    "quantization": "Mean squared distance of encodings to their codewords: it should stay small "
+    "beside the encodings' own variance.",
+    "perceptual": "LPIPS as a term of the loss, before weighting.",
+    "adversarial": "The discriminator's verdict on reconstructions as a loss: lower fools it more.",
+    "adaptive_weight": "Ratio of gradient norms at the decoder's last layer that balances the "
+    "adversarial term; at its cap the adversarial gradient has vanished.",
+    "adaptive_clipped": "Share of steps with the adaptive weight at its cap; healthy: 0.",
+    "gradient_norm": "Norm of the gradient before clipping; spikes come before divergence.",
+    "disc/loss": "Near 0 the discriminator has won and teaches little.",
+    "disc/accuracy_real": "Share of patches of images that it takes for real; with fakes at 100%, "
+    "it has won.",
+    "disc/accuracy_fake": "Share of patches of reconstructions that it recognises; where both "
+    "accuracies add to 100%, it guesses.",
+    "disc/weight": "Weight of the adversarial term, ramp included.",
+    "disc/trains": "1 while the discriminator learns.",
+    "train/images_per_second": "Images of the inner level per second, compilation and evaluations "
+    "left out; dips are the machine's.",
+}
+
+
+def label(name: str) -> str:
+    """A logged name for people: "inner/gradient_norm" is "gradient norm"."""
+    short = name.partition("/")[2] or name
+    return METRICS[short].label if short in METRICS else short.replace("_", " ")
+
+
+def reading(name: str) -> str:
+    """How to read a logged name's curve; "" where nothing is to be said."""
+    prefix, _, short = name.partition("/")
+    if prefix == "eval" and short in METRICS:
+        return METRICS[short].reading
+    return READINGS.get(name, READINGS.get(short, ""))
+
+
+def rank(name: str) -> int:
+    """The place of a logged name among those of its prefix: losses first, unknown names last."""
+    known = list(READINGS)
+    short = name.partition("/")[2]
+    return known.index(name if name in READINGS else short) if {name, short} & set(known) else 99
+
+
+def number(name: str, value: float | None) -> str:
+    """A metric's value as it is shown; a dash where there is none."""
+    form = METRICS[name].form if name in METRICS else "{:.4g}"
+    return "–" if value is None else form.format(value)

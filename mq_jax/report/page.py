@@ -1,0 +1,274 @@
+"""The page: sections of plots, pictures and tables, in one file that asks for no other."""
+
+import datetime
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from mq_jax.protocol import unlike
+from mq_jax.report import tables
+from mq_jax.report.codes import codeword_figure, histogram_figure
+from mq_jax.report.curves import curve, names_in
+from mq_jax.report.figures import Figure, curve_figure, figures_by_prefix
+from mq_jax.report.names import METRICS, PREFIXES, number, reading
+from mq_jax.report.pictures import pictures
+from mq_jax.report.runs import Run, read_runs
+from mq_jax.workdir import write_atomically
+
+
+class Section(NamedTuple):
+    """A part of the page with plots.
+
+    Attributes:
+      id: of its element.
+      title: its head.
+      lead: a sentence; may be "".
+      groups: figures by their own head, "" for none.
+      halves: whether two figures fill a row, not three.
+    """
+
+    id: str
+    title: str
+    lead: str
+    groups: dict[str, list[Figure]]
+    halves: bool = False
+
+
+class Tile(NamedTuple):
+    """A headline number."""
+
+    label: str
+    value: str
+    note: str
+
+
+def write_report(folders: Sequence[pathlib.Path], output: pathlib.Path) -> None:
+    """Writes one self-contained HTML file on a run, or on several beside one another.
+
+    What a folder lacks becomes a line in the page that names the command that makes it.
+
+    Args:
+      folders: of runs, each with its config.json.
+      output: the file; its folder is created, a file that is there is replaced as a whole.
+
+    Raises:
+      FileNotFoundError: a folder has no config.json.
+      ValueError: a config.json is damaged, a folder is named twice, or none is.
+      OSError: the file cannot be written.
+    """
+    text = _page(read_runs([pathlib.Path(folder) for folder in folders]))
+    output = pathlib.Path(output)
+    if output.is_dir():
+        raise IsADirectoryError(f"The report {output} is a folder; expected the name of a file.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, text)
+
+
+def _page(runs: Sequence[Run]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mq_jax", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    several = len(runs) > 1
+    drawn = [_quality(runs), _codebook(runs), _gradients(runs), _rest(runs)]
+    return environment.get_template("page.html.jinja").render(
+        title=f"{len(runs)} runs compared" if several else runs[0].name,
+        subtitle=", ".join(run.name for run in runs) if several else _in_words(runs[0]),
+        date=datetime.date.today().isoformat(),
+        runs=runs,
+        tiles=[] if several else _tiles(runs[0]),
+        source="" if several else tables.evaluated(runs[0])[1],
+        overview=_overview(runs) if several else [],
+        unlike=_unlike(runs),
+        notices=[(run.name if several else "", notice) for run in runs for notice in run.notices],
+        pictures=pictures(runs),
+        sections=[section for section in drawn if section.groups],
+        configuration=_configuration(runs),
+        environment=_fields("Packages and devices", runs, tables.environment_fields),
+        protocol=_fields("Protocol of the evaluation", runs, tables.protocol_fields),
+        cost=_fields("Cost", runs, tables.cost_fields),
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _in_words(run: Run) -> str:
+    config = run.config
+    return (
+        f"{config['model.kind'].upper()} on {config['data.source']} at "
+        f"{config['data.image_size']} pixels, {config['codebook.size']:,} codewords of "
+        f"{config['codebook.dim']} dimensions, hyper-gradient {config['train.hypergradient']}"
+    )
+
+
+def _tiles(run: Run) -> list[Tile]:
+    """The headline: the best step and its metrics."""
+    values, _ = tables.evaluated(run)
+    tiles = []
+    if run.best is not None:
+        monitor = run.config["eval.monitor"]
+        by = METRICS[monitor].label if monitor in METRICS else monitor
+        last = f"of {run.rows[-1]['step']:,}, by {by}"
+        tiles.append(Tile("Best step", f"{run.best['step']:,}", last))
+    for name, metric in METRICS.items():
+        if values.get(name) is not None:
+            way = "higher is better" if metric.better > 0 else "lower is better"
+            notes = {"usage": "of the codes", "perplexity": f"of {run.config['codebook.size']:,}"}
+            tiles.append(Tile(metric.label, number(name, values[name]), notes.get(name, way)))
+    return tiles
+
+
+def _overview(runs: Sequence[Run]) -> list[tables.Table]:
+    """Metrics side by side: of the evaluations, and of the best and last step of training."""
+    found = []
+    if any(run.evaluation is not None for run in runs):
+        measured = [run.evaluation["metrics"] if run.evaluation else {} for run in runs]
+        found.append(tables.metrics_table("From evaluation.json", runs, measured))
+    for title, of_run in (
+        ("During training, at the best step", tables.best_metrics),
+        ("During training, at the last evaluation", tables.last_metrics),
+    ):
+        found.append(tables.metrics_table(title, runs, [of_run(run) for run in runs]))
+    return [table for table in found if len(table.heads) > 1]
+
+
+def _unlike(runs: Sequence[Run]) -> list[str]:
+    """Where the protocols of the evaluations differ."""
+    cards = {run.name: run.evaluation for run in runs if run.evaluation is not None}
+    return unlike(cards) if len(cards) > 1 else []
+
+
+def _quality(runs: Sequence[Run]) -> Section:
+    """The metrics of evaluations over training."""
+    there = {name for run in runs for name in names_in(run.rows)}
+    figures = [
+        curve_figure(
+            runs,
+            {f"eval/{name}": metric.label},
+            title=metric.label,
+            caption=reading(f"eval/{name}"),
+        )
+        for name, metric in METRICS.items()
+        if name not in ("usage", "perplexity") and f"eval/{name}" in there
+    ]
+    lead = "On the evaluation set during training; the dot is the step that is kept as the best."
+    return Section("quality", "Quality over training", lead, {"": figures} if figures else {})
+
+
+def _codebook(runs: Sequence[Run]) -> Section:
+    """Use of the codes, and the codewords."""
+    lines = {"eval": "evaluation set", "inner": "training window"}
+    figures = [
+        curve_figure(
+            runs,
+            {f"{prefix}/usage": words for prefix, words in lines.items()},
+            title="Usage",
+            caption="Share of codes that occur at all: in the whole evaluation set, and in the "
+            "training steps between two lines of the log. A fall means that codes die.",
+            percent=True,
+        ),
+        curve_figure(
+            runs,
+            {f"{prefix}/perplexity": words for prefix, words in lines.items()},
+            title="Perplexity",
+            caption="As many equally frequent codes would carry as much information; far below "
+            "the number of codes in use, a few of them carry most.",
+        ),
+        histogram_figure(runs),
+        *(codeword_figure(run, len(runs) > 1) for run in runs),
+    ]
+    figures = [figure for figure in figures if figure is not None]
+    lead = "Whether the codebook is used, and how evenly."
+    return Section("codebook", "Codebook", lead, {"": figures} if figures else {}, halves=True)
+
+
+def _gradients(runs: Sequence[Run]) -> Section:
+    """The parts of the codebook's gradient."""
+    figures = [
+        curve_figure(
+            runs,
+            {"outer/direct_norm": "direct", "outer/indirect_norm": "indirect"},
+            title="Norms of the two parts",
+            caption="Direct: the outer loss at the new auto-encoder; indirect: through the step "
+            "that the auto-encoder took." + _ratio_in_words(runs),
+        ),
+        curve_figure(
+            runs,
+            {"outer/direct_indirect_cosine": "cosine"},
+            title="Cosine between them",
+            caption="Near 1 the indirect part only lengthens the step; near 0 it points in a "
+            "direction of its own; below 0 it holds the direct part back.",
+            symmetric=True,
+        ),
+        curve_figure(
+            runs,
+            {
+                "outer/code_flip_rate": "by the codebook's update",
+                "outer/probe_flip_rate": "between the probes",
+            },
+            title="Codes that flip",
+            caption="Share of codes of the outer batch that an update of the codebook reassigns. "
+            "Derivatives hold the codes fixed, so they are trusted where this is small.",
+            percent=True,
+        ),
+    ]
+    figures = [figure for figure in figures if figure is not None]
+    lead = "What moves the codebook: the direct part of its gradient and the hyper-gradient proper."
+    return Section("gradients", "The two levels", lead, {"": figures} if figures else {})
+
+
+def _rest(runs: Sequence[Run]) -> Section:
+    """Every other metric, by its prefix."""
+    elsewhere = [f"eval/{name}" for name in METRICS] + ["inner/usage", "inner/perplexity"]
+    elsewhere += [f"outer/{name}" for name in ("direct_norm", "indirect_norm", "code_flip_rate")]
+    elsewhere += ["outer/direct_indirect_cosine", "outer/probe_flip_rate"]
+    found = figures_by_prefix(runs, elsewhere)
+    order = [*PREFIXES, *(prefix for prefix in found if prefix not in PREFIXES)]
+    groups = {PREFIXES.get(p, p): found[p] for p in order if p in found}
+    lead = "Means over the steps between two lines of the log."
+    return Section("curves", "All other curves", lead, groups)
+
+
+def _ratio_in_words(runs: Sequence[Run]) -> str:
+    """How large the indirect part is at the end of the only run."""
+    parts = [curve(runs[0].rows, f"outer/{part}_norm") for part in ("direct", "indirect")]
+    if len(runs) > 1 or len(parts[0].values) != len(parts[1].values):
+        return ""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = parts[1].values / parts[0].values
+    ratios = ratios[-max(1, len(ratios) // 10) :]
+    ratios = ratios[np.isfinite(ratios)]
+    if not len(ratios):
+        return ""
+    return f" Over the last tenth the indirect part is {np.median(ratios):.2g} of the direct one."
+
+
+def _configuration(runs: Sequence[Run]) -> list[tuple[tables.Table, bool]]:
+    """Tables of configuration fields, and whether each is open from the start."""
+    found = []
+    if len(runs) > 1:
+        differing = tables.comparison_table(
+            "Fields that differ", runs, lambda run: run.config, all_rows=False
+        )
+        found.append((differing, True))
+    for run in runs:
+        whole, changed = tables.configuration_tables(run)
+        of_run = f", {run.name}" if len(runs) > 1 else ""
+        for table in (changed, whole):
+            if table is not None:
+                titled = table._replace(title=f"{table.title}{of_run}")
+                found.append((titled, table is changed and len(runs) == 1))
+    return found
+
+
+def _fields(title: str, runs: Sequence[Run], of_run) -> tables.Table | None:
+    """A table of what is known of runs, or None where nothing is."""
+    table = tables.comparison_table(title, runs, of_run, all_rows=True)
+    return table if table.rows else None

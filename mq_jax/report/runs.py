@@ -1,0 +1,178 @@
+"""The files of runs, as the report needs them; a piece that is missing is named, not missed."""
+
+import json
+import pathlib
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from mq_jax.protocol import read_evaluation
+from mq_jax.snapshot import Snapshot, read_snapshot
+from mq_jax.workdir import read_config
+from mq_jax.writers import read_metrics
+
+_NEEDED = (
+    *("model.kind", "codebook.size", "codebook.dim", "data.source", "data.image_size"),
+    *("train.hypergradient", "train.batch_size", "eval.monitor"),
+)
+
+
+class Notice(NamedTuple):
+    """What the reader should know before reading on.
+
+    Attributes:
+      text: a sentence.
+      command: that mends it; "" where none does.
+    """
+
+    text: str
+    command: str = ""
+
+
+class Run(NamedTuple):
+    """What is known of a run.
+
+    Attributes:
+      name: its folder's, with as much of the path as tells it from the others.
+      config: by dotted name.
+      rows: lines of metrics.jsonl.
+      best: the line that the monitored metric calls best; None before an evaluation.
+      snapshot: of the best state, or None.
+      evaluation: evaluation.json, or None.
+      environment: environment.json, or None.
+      log: what only train.log tells: "parameters" by part, "flops" of a step; where it does.
+      notices: pieces that are missing or out of date.
+    """
+
+    name: str
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+    best: dict[str, Any] | None
+    snapshot: Snapshot | None
+    evaluation: dict[str, Any] | None
+    environment: dict[str, Any] | None
+    log: dict[str, Any]
+    notices: list[Notice]
+
+
+def read_runs(folders: Sequence[pathlib.Path]) -> list[Run]:
+    """Reads the folders of runs.
+
+    Args:
+      folders: at least one, all different.
+
+    Returns:
+      A Run for each.
+
+    Raises:
+      FileNotFoundError: a folder has no config.json.
+      ValueError: a config.json is damaged, a folder is named twice, or none is.
+    """
+    resolved = [folder.resolve() for folder in folders]
+    if not folders:
+        raise ValueError("The report got no folder; expected those of one or more runs.")
+    twice = {str(path) for path in resolved if resolved.count(path) > 1}
+    if twice:
+        raise ValueError(f"Named more than once: {', '.join(sorted(twice))}; name each run once.")
+    return [_read_run(*pair) for pair in zip(folders, _distinguishing_names(resolved), strict=True)]
+
+
+def _read_run(folder: pathlib.Path, name: str) -> Run:
+    config = flatten_dict(read_config(folder), sep=".")
+    lacking = [field for field in _NEEDED if field not in config]
+    if lacking:
+        raise ValueError(
+            f"{folder / 'config.json'} has no {', '.join(lacking)}; expected the configuration "
+            "that training writes."
+        )
+    place = shlex.quote(str(folder))
+    training = f"python -m mq_jax.main --config=CONFIG --workdir={place}"
+    evaluating = f"python -m mq_jax.main --mode=evaluate --workdir={place}"
+    notices = []
+
+    def piece(read, what, command):
+        try:
+            return read(folder)
+        except FileNotFoundError:
+            notices.append(Notice(f"{what} is not there.", command))
+        except (OSError, ValueError) as error:
+            notices.append(Notice(f"{what} cannot be used ({error}).", command))
+        return None
+
+    rows = piece(_read_rows, "metrics.jsonl, the curves,", training) or []
+    snapshot = piece(_read_whole_snapshot, "snapshot.npz, pictures and codes,", evaluating)
+    evaluation = piece(
+        read_evaluation, "evaluation.json, the protocol and all metrics,", evaluating
+    )
+    environment = piece(_read_environment, "environment.json, packages and devices,", training)
+    best = _best(rows, f"eval/{config['eval.monitor']}")
+    steps = {
+        "evaluation.json": evaluation and evaluation["run"].get("step"),
+        "snapshot.npz": snapshot and snapshot.step,
+    }
+    for what, step in steps.items():
+        if best is not None and step not in (None, best["step"]):
+            text = f"{what} is of step {step:,}; the best is step {best['step']:,} by now."
+            notices.append(Notice(text, evaluating))
+    log = _read_log(folder / "train.log")
+    return Run(name, config, rows, best, snapshot, evaluation, environment, log, notices)
+
+
+def _read_rows(folder):
+    rows = read_metrics(folder / "metrics.jsonl")
+    if not rows:
+        raise ValueError("it has no line yet")
+    return rows
+
+
+def _read_whole_snapshot(folder):
+    """A snapshot whose arrays belong together."""
+    found = read_snapshot(folder)
+    codes = found.counts.ndim == 1 and found.counts.shape == found.codebook.shape[:1]
+    codes = codes and found.codebook.ndim == 2 and np.isfinite(found.codebook).all()
+    pictures = found.originals.ndim == 4 and found.originals.shape == found.reconstructions.shape
+    if not (codes and pictures):
+        shapes = ", ".join(f"{n} {np.shape(getattr(found, n))}" for n in Snapshot._fields[1:])
+        raise ValueError(f"its arrays do not belong together or are not finite: {shapes}")
+    return found
+
+
+def _read_environment(folder):
+    found = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
+
+
+def _read_log(path: pathlib.Path) -> dict[str, Any]:
+    """Parameters by part and FLOPs of a step, as the last start of training told them."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    found = {}
+    if sizes := re.findall(r" INFO Parameters: (.+)", text):
+        pairs = re.findall(r"(\w+) ([\d,]+)(?:, |$)", sizes[-1])
+        found["parameters"] = {part: int(size.replace(",", "")) for part, size in pairs}
+    if flops := re.findall(r" INFO Compiled in .*?: ([\d.]+) GFLOP a step", text):
+        found["flops"] = float(flops[-1]) * 1e9
+    return found
+
+
+def _best(rows, monitor):
+    """The line of the best checkpoint; of equals the later, as the checkpoints have it."""
+    rows = [row for row in rows if row.get(monitor) is not None]
+    return min(rows, key=lambda row: (row[monitor], -row["step"]), default=None)
+
+
+def _distinguishing_names(paths: Sequence[pathlib.Path]) -> list[str]:
+    """For each path its last parts, as many as it takes to be the only one."""
+    names = []
+    for path in paths:
+        for count in range(1, len(path.parts) + 1):
+            tail = path.parts[-count:]
+            if sum(other.parts[-count:] == tail for other in paths) == 1:
+                break
+        names.append("/".join(tail))
+    return names

@@ -1,0 +1,204 @@
+"""Numbers of runs beside one another: metrics, configuration, environment, cost."""
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from mq_jax.report.names import METRICS, number
+from mq_jax.report.runs import Run
+
+
+class Cell(NamedTuple):
+    """A cell; `mark` is "best", "differs" or "" ."""
+
+    text: str
+    mark: str = ""
+
+
+class Table(NamedTuple):
+    """A table.
+
+    Attributes:
+      title: above.
+      heads: of the columns; the first is that of the rows' names.
+      rows: the first cell of each is its name.
+      note: below; may be "".
+    """
+
+    title: str
+    heads: list[str]
+    rows: list[list[Cell]]
+    note: str = ""
+
+
+def evaluated(run: Run) -> tuple[dict[str, float], str]:
+    """A run's best numbers and where they come from.
+
+    Args:
+      run: any.
+
+    Returns:
+      Metrics by name without the prefix, from evaluation.json if it is there, else from the best
+      line of training; and a phrase.
+    """
+    if run.evaluation is not None:
+        data = run.evaluation["protocol"].get("data", {})
+        images = f"{data['images']:,} images" if "images" in data else "images"
+        where = f"{images} of {data.get('source', 'an unnamed set')} {data.get('split', '')}"
+        return run.evaluation["metrics"], f"evaluation.json: {where.strip()}"
+    return (_of_row(run.best), "the evaluation during training") if run.best else ({}, "")
+
+
+def metrics_table(title: str, runs: Sequence[Run], values: Sequence[Mapping[str, float]]) -> Table:
+    """Metrics of several runs, the best of each marked.
+
+    Args:
+      title: of the table.
+      runs: one a row.
+      values: metrics of each run, by name without the prefix.
+
+    Returns:
+      A Table.
+    """
+    names = [name for name in METRICS if any(own.get(name) is not None for own in values)]
+    heads = [f"{METRICS[n].label} {'↑' if METRICS[n].better > 0 else '↓'}" for n in names]
+    best = {
+        name: max(METRICS[name].better * own[name] for own in values if own.get(name) is not None)
+        for name in names
+    }
+    rows = []
+    for run, own in zip(runs, values, strict=True):
+        cells = [Cell(run.name)]
+        for name in names:
+            value = own.get(name)
+            wins = value is not None and METRICS[name].better * value == best[name]
+            cells.append(Cell(number(name, value), "best" if wins else ""))
+        rows.append(cells)
+    return Table(title, ["run", *heads], rows)
+
+
+def last_metrics(run: Run) -> dict[str, float]:
+    """The metrics of the last evaluation during training, by name without the prefix."""
+    rows = [row for row in run.rows if any(name.startswith("eval/") for name in row)]
+    return _of_row(rows[-1]) if rows else {}
+
+
+def best_metrics(run: Run) -> dict[str, float]:
+    """The metrics of the best evaluation during training, by name without the prefix."""
+    return _of_row(run.best) if run.best else {}
+
+
+def configuration_tables(run: Run) -> tuple[Table, Table | None]:
+    """All fields of a configuration, and those that are not the defaults.
+
+    Args:
+      run: any.
+
+    Returns:
+      The table of all, and that of the differing ones, None where the defaults are not at hand.
+    """
+    every = [[Cell(name), Cell(_shown(value))] for name, value in sorted(run.config.items())]
+    whole = Table(f"All {len(every)} fields", ["field", "value"], every)
+    defaults = _defaults()
+    if defaults is None:
+        return whole, None
+    rows = [
+        [Cell(name), Cell(_shown(value)), Cell(_shown(defaults[name]) if name in defaults else "–")]
+        for name, value in sorted(run.config.items())
+        if name not in defaults or defaults[name] != value
+    ]
+    title = "What is not the default"
+    return whole, Table(title, ["field", "value", "default"], rows)
+
+
+def comparison_table(title: str, runs: Sequence[Run], of_run: Callable, *, all_rows: bool) -> Table:
+    """Fields of several runs, a column each; those that differ are marked.
+
+    Args:
+      title: of the table.
+      runs: one a column.
+      of_run: run -> fields by dotted name, or None where they are not known.
+      all_rows: whether to show fields that are equal in all.
+
+    Returns:
+      A Table.
+    """
+    fields = [of_run(run) or {} for run in runs]
+    rows = []
+    for name in dict.fromkeys(name for own in fields for name in own):
+        shown = [_shown(own[name]) if name in own else "–" for own in fields]
+        differs = len(set(shown)) > 1
+        if differs or all_rows:
+            rows.append([Cell(name), *(Cell(text, "differs" if differs else "") for text in shown)])
+    return Table(title, ["", *(run.name for run in runs)], rows)
+
+
+def environment_fields(run: Run) -> dict[str, Any] | None:
+    """The environment of a run by dotted name."""
+    return None if run.environment is None else flatten_dict(run.environment, sep=".")
+
+
+def protocol_fields(run: Run) -> dict[str, Any] | None:
+    """The protocol of a run's evaluation by dotted name."""
+    return None if run.evaluation is None else flatten_dict(run.evaluation["protocol"], sep=".")
+
+
+def cost_fields(run: Run) -> dict[str, str]:
+    """What a run took, from its own log.
+
+    Args:
+      run: any.
+
+    Returns:
+      Phrases by name; what is not known is left out.
+    """
+    fields = {}
+    if run.rows:
+        steps, batch = run.rows[-1]["step"], run.config["train.batch_size"]
+        fields["steps"] = f"{steps:,}"
+        fields["images of the inner level"] = f"{steps * batch:,}, {batch:,} a step"
+        fields |= _time_fields(run, batch)
+    if sizes := run.log.get("parameters"):
+        fields["parameters"] = f"{sum(sizes.values()):,}"
+        fields |= {f"parameters of the {part}": f"{size:,}" for part, size in sizes.items()}
+    if flops := run.log.get("flops"):
+        fields["FLOPs of a step"] = f"{flops / 1e9:,.2f} GFLOP"
+    return fields
+
+
+def _time_fields(run, batch):
+    """Speed and hours, from the rate of each window."""
+    name = "train/images_per_second"
+    rows = [row for row in run.rows if row.get(name)]
+    if not rows:
+        return {}
+    lengths = np.diff([0, *(row["step"] for row in rows)])
+    rates = np.array([row[name] for row in rows])
+    hours = float((lengths * batch / rates).sum() / 3600)
+    took = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+    return {
+        "images a second": f"{np.median(rates):,.1f}, the median",
+        "time in training steps": f"{took}; compilation, evaluations, checkpoints not counted",
+    }
+
+
+def _of_row(row):
+    return {n.removeprefix("eval/"): v for n, v in row.items() if n.startswith("eval/")}
+
+
+def _shown(value):
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def _defaults() -> dict[str, Any] | None:
+    """The defaults by dotted name; configs/ is beside the package, and not always there."""
+    try:
+        config = importlib.import_module("configs.base").get_config()
+    except (ImportError, AttributeError):
+        return None
+    # As config.json has them: tuples are lists there.
+    return flatten_dict(json.loads(json.dumps(config.to_dict())), sep=".")

@@ -26,19 +26,14 @@ def histogram_figure(runs: Sequence[Run]) -> Figure | None:
     numbered = [(i, run) for i, run in enumerate(runs) if _counted(run.snapshot)]
     if not numbered:
         return None
-    traces, layout = (
-        [],
-        {
-            "xaxis": {"title": {"text": "codes, the most frequent first"}, "rangemode": "tozero"},
-            "yaxis": {
-                "type": "log",
-                "title": {"text": "share of all codes picked"},
-                "tickformat": ".2~%",
-                "dtick": 1,
-            },
-            "showlegend": False,
-        },
-    )
+    share = {"title": {"text": "share of all codes picked"}, "tickformat": ".1~p"}
+    size = max(len(run.snapshot.counts) for _, run in numbered)
+    layout = {
+        "xaxis": {"title": {"text": "codes, the most frequent first"}, "range": [0, 1.01 * size]},
+        "yaxis": {"type": "log", "dtick": 1, **share},
+        "showlegend": False,
+    }
+    traces = []
     for number, run in numbered:
         counts = np.sort(run.snapshot.counts)[::-1]
         live, total = counts[counts > 0], counts.sum()
@@ -74,8 +69,10 @@ def codeword_figure(run: Run, several: bool) -> Figure | None:
     if len(shown) > MOST_CODEWORDS:
         shown = np.sort(np.random.default_rng(0).choice(shown, MOST_CODEWORDS, replace=False))
     dead, live = shown[counts[shown] == 0], shown[counts[shown] > 0]
-    # Used ones are drawn last, over the others.
-    traces = [_dead_trace(points, dead), _live_trace(points, live, counts)]
+    # Drawn last, over the others: the most frequent.
+    live = live[np.argsort(counts[live], kind="stable")]
+    size = 6 if len(shown) <= 2000 else 3.5
+    traces = [_dead_trace(points, dead, size), _live_trace(points, live, counts, size)]
     axis = {"showticklabels": False, "zeroline": False, "ticks": "", "showgrid": False}
     layout = {
         "xaxis": {**axis, "title": {"text": f"first component, {shares[0]:.0%} of variance"}},
@@ -143,7 +140,7 @@ def _uniform_and_dead(snapshot):
                 **{"x0": live, "x1": size, "y0": 0, "y1": 1},
                 "line": {"width": 0},
                 "layer": "below",
-                "label": {"text": f"dead: {1 - live / size:.1%}", "textposition": "top center"},
+                "label": {"text": f"dead: {1 - live / size:.1%}", "textposition": "top center", "padding": 8},
             }
         )
     return {"shapes": shapes}
@@ -171,7 +168,7 @@ def _plane(codebook):
     return points, (*pca.explained_variance_ratio_.tolist(), 0.0)[:2]
 
 
-def _dead_trace(points, dead):
+def _dead_trace(points, dead, size):
     return go.Scatter(
         x=points[dead, 0].astype(np.float32),
         y=points[dead, 1].astype(np.float32),
@@ -179,12 +176,12 @@ def _dead_trace(points, dead):
         text=[f"code {i}" for i in dead],
         hovertemplate="%{text}, dead<extra></extra>",
         mode="markers",
-        marker={"size": 4, "line": {"width": 0}},
+        marker={"size": 0.7 * size, "line": {"width": 0}},
         meta={"colour": "grey"},
     )
 
 
-def _live_trace(points, live, counts):
+def _live_trace(points, live, counts, size):
     used = counts[live]
     most = max(1.0, float(np.log10(used.max()))) if len(live) else 1.0
     ticks = list(range(int(most) + 1))
@@ -205,7 +202,7 @@ def _live_trace(points, live, counts):
         hovertemplate="code %{customdata}, picked %{text} times<extra></extra>",
         mode="markers",
         marker={
-            "size": 6,
+            "size": size,
             "line": {"width": 0},
             "color": np.log10(used).astype(np.float32),
             "cmin": 0.0,

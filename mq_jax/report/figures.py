@@ -65,9 +65,11 @@ def curve_figure(
     for number, run, place, name, points in drawn:
         colour, dash = (number, place) if len(runs) > 1 else (place, 0)
         words = [run.name] * (len(runs) > 1) + [lines[name]] * (len(lines) > 1 or len(runs) == 1)
-        traces.append(_line(thinned(points), ", ".join(words), colour, _DASHES[dash % 4]))
         if name.startswith("eval/") and run.best is not None:
             traces.append(_best_point(run, name, colour))
+        traces.append(_line(thinned(points), ", ".join(words), colour, _DASHES[dash % 4]))
+    # What is named first is drawn last, on top.
+    traces.reverse()
     layout = {"xaxis": {"title": {"text": "step"}}, "hovermode": "x unified"}
     layout["yaxis"] = _value_axis(percent, symmetric, logarithmic)
     # The key of several runs stands once, at the top of the page.
@@ -119,7 +121,7 @@ def _line(points, name, colour, dash):
         y=points.values.astype(np.float32),
         name=plain(name),
         mode=mode,
-        line={"width": 1.6, "dash": dash},
+        line={"width": 1.6 if len(steps) < 500 else 1, "dash": dash},
         connectgaps=False,
         meta={"colour": colour},
     )

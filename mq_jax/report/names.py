@@ -80,7 +80,6 @@ READINGS = {
     "adaptive_weight": "Ratio of gradient norms at the decoder's last layer that balances the "
     "adversarial term; at its cap the adversarial gradient has vanished.",
     "adaptive_clipped": "Share of steps with the adaptive weight at its cap; healthy: 0.",
-    "gradient_norm": "Norm of the gradient before clipping; spikes come before divergence.",
     "disc/loss": "Near 0 the discriminator has won and teaches little.",
     "disc/accuracy_real": "Share of patches of images that it takes for real; with fakes at 100%, "
     "it has won.",
@@ -88,6 +87,7 @@ READINGS = {
     "accuracies add to 100%, it guesses.",
     "disc/weight": "Weight of the adversarial term, ramp included.",
     "disc/trains": "1 while the discriminator learns.",
+    "gradient_norm": "Norm of the gradient before clipping; spikes come before divergence.",
     "train/images_per_second": "Images of the inner level per second, compilation and evaluations "
     "left out; dips are the machine's.",
 }

@@ -140,7 +140,11 @@ def _uniform_and_dead(snapshot):
                 **{"x0": live, "x1": size, "y0": 0, "y1": 1},
                 "line": {"width": 0},
                 "layer": "below",
-                "label": {"text": f"dead: {1 - live / size:.1%}", "textposition": "top center", "padding": 8},
+                "label": {
+                    "text": f"dead: {1 - live / size:.1%}",
+                    "textposition": "top center",
+                    "padding": 8,
+                },
             }
         )
     return {"shapes": shapes}

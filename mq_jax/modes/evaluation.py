@@ -102,7 +102,12 @@ def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
             f"The protocols differ, so the numbers do not compare: {'; '.join(differing)}. "
             "Evaluate under one protocol, or show them all the same: --unlike."
         )
-    rows = {f"{path}, step {card['run']['step']}": card["metrics"] for path, card in cards.items()}
+    names = [pathlib.Path(path).name for path in cards]
+    unique = len(set(names)) == len(names)
+    rows = {
+        f"{name if unique else path}, step {card['run']['step']}": card["metrics"]
+        for name, (path, card) in zip(names, cards.items(), strict=True)
+    }
     console.print_table("Evaluations", *evaluation_table(rows, prefix=""))
     for difference in differing:
         print(f"Unlike: {difference}")

@@ -158,7 +158,7 @@ def _make_objective(config: ConfigDict, mesh: Mesh) -> Objective:
             config.discriminator.cap,
         )
     return Objective(
-        _make_autoencoder(config),
+        make_autoencoder(config),
         codebook,
         RECONSTRUCTION_LOSSES[config.train.reconstruction],
         config.train.quantization_weight,
@@ -168,8 +168,15 @@ def _make_objective(config: ConfigDict, mesh: Mesh) -> Objective:
     )
 
 
-def _make_autoencoder(config: ConfigDict) -> nn.Module:
-    """The encoder and the decoder."""
+def make_autoencoder(config: ConfigDict) -> nn.Module:
+    """The encoder and the decoder.
+
+    Args:
+      config: its sections model and codebook, and data.image_size, are read.
+
+    Returns:
+      A module as objective.Objective describes it.
+    """
     model = config.model
     shared = {
         "blocks": model.blocks,

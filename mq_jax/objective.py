@@ -123,7 +123,8 @@ class Objective(NamedTuple):
           batch_stats: BatchNorm's running statistics.
           images: f32[B, H, W, 3] in [-1, 1].
           straight_through: one of quantize.STRAIGHT_THROUGH.
-          train: whether BatchNorm uses the batch's statistics or the running ones.
+          train: whether BatchNorm uses the batch's statistics or the running ones, and whether
+            the decoder gets z_hat or z_q itself, which passes no gradient to z.
           frozen: the weights of LPIPS; read only where L has it.
           opponent: the discriminator; None leaves its term out.
 
@@ -140,7 +141,9 @@ class Objective(NamedTuple):
 
         z, batch_stats = run("encode", images, batch_stats)
         q = quantize(z, self.codewords(phi), straight_through=straight_through, lookup=self.lookup)
-        features, batch_stats = run("features", q.z_hat, batch_stats)
+        # z + (z_q - z) is not z_q to the last bit; evaluation decodes what the codes decode to.
+        decoded = q.z_hat if train else q.z_q
+        features, batch_stats = run("features", decoded, batch_stats)
         x_hat = self._last_layer(theta["decoder"]["head"], features)
         task, terms = self._task(images, frozen, x_hat)
         loss = task + self.quantization_weight * q.loss

@@ -152,7 +152,7 @@ def _chunked_minimum(z, codebook, norms, chunk):
     def visit(best, piece):
         codewords, their_norms, start = piece
         scores = _scores(z, codewords, their_norms)
-        minima = jnp.min(scores.reshape(len(z), chunk // BLOCK, BLOCK), axis=-1)
+        minima = jnp.min(scores.reshape(z.shape[0], chunk // BLOCK, BLOCK), axis=-1)
         lowest = jnp.min(minima, axis=-1)
         block = start + jnp.argmin(minima, axis=-1).astype(jnp.int32)
         # Strictly less: an equal score further on never displaces the lower index.

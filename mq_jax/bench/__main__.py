@@ -1,6 +1,6 @@
-"""Timings: train steps beside one another, the pieces they are made of, lookups, input, start.
+"""Timings: train steps and their pieces, lookups, input, start, tokenizers.
 
-python -m mq_jax.bench [--part=step|pieces|lookup|input|startup] [--config=configs/X.py]
+python -m mq_jax.bench [--part=step|pieces|lookup|input|startup|tokenizer] [--config=configs/X.py]
 
 On one core unless --cores says otherwise. Steps are interleaved in one process, so that a
 machine whose speed drifts slows them all alike: read the ratios.
@@ -18,10 +18,11 @@ from mq_jax.bench.lookup import bench_lookup
 from mq_jax.bench.pieces import bench_pieces
 from mq_jax.bench.startup import bench_startup
 from mq_jax.bench.step import bench_step
+from mq_jax.bench.tokenizer import bench_tokenizer
 from mq_jax.validate import validate
 
 DEFAULT_CONFIG = "configs/cifar10_mqvae.py"
-PARTS = ("step", "pieces", "lookup", "input", "startup")
+PARTS = ("step", "pieces", "lookup", "input", "startup", "tokenizer")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", DEFAULT_CONFIG, "The experiment.", lock_config=True
@@ -55,6 +56,7 @@ def run() -> None:
         "lookup": lambda: bench_lookup(config, rounds),
         "input": lambda: bench_input(config, _CORES.value),
         "startup": bench_startup,
+        "tokenizer": lambda: bench_tokenizer(config, rounds),
     }
     parts[_PART.value]()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
@@ -49,6 +49,8 @@ def decode_image(data: bytes) -> np.ndarray:
     # Pillow raises anything from SyntaxError to struct.error on damaged files.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"none of {', '.join(FORMATS)}"
         raise ValueError(f"cannot decode an image of {len(data)} bytes ({reason}).") from error
     upright = _UPRIGHT.get(orientation)
     return pixels if upright is None else np.ascontiguousarray(upright(pixels))

@@ -121,10 +121,7 @@ _WIDTHS = {"b": 128, "c": 160, "d": 160, "e": 192}
 
 BLOCKS = (
     Block("", (_STEM,)),
-    *(
-        _block_a(f"Mixed_5{letter}", pooled)
-        for letter, pooled in zip("bcd", (32, 64, 64), strict=True)
-    ),
+    *(_block_a(f"Mixed_5{letter}", pooled) for letter, pooled in _POOLED.items()),
     Block(
         "Mixed_6a",
         (

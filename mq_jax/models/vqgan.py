@@ -81,7 +81,7 @@ class Attention(nn.Module):
         width = self.features
         y = self.layers.norm()(x)
         query, key, value = [
-            self.layers.convolution(width, 1, width, name=name)(y).reshape(len(x), -1, width)
+            self.layers.convolution(width, 1, width, name=name)(y).reshape(x.shape[0], -1, width)
             for name in ("query", "key", "value")
         ]
         logits = jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=_wide(y.dtype))

@@ -77,7 +77,7 @@ def run_evaluation(
             "metrics": {n.removeprefix("eval/"): v for n, v in evaluation.scalars.items()},
             "run": {**run, **environment()},
         }
-        _leave(folder, config, evaluation, card)
+        _leave(folder, config, evaluation, measures, card)
 
 
 def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
@@ -91,8 +91,10 @@ def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
       FileNotFoundError: one of them has no evaluation.
       ValueError: the protocols differ; says where.
     """
-    if len(paths) < 2:
-        raise ValueError(f"--compare got {len(paths)} run(s); expected two or more.")
+    if len(set(paths)) < max(len(paths), 2):
+        raise ValueError(
+            f"--compare got {', '.join(paths) or 'no run'}; expected two or more runs."
+        )
     cards = {path: read_evaluation(pathlib.Path(path).expanduser()) for path in paths}
     differing = unlike(cards)
     if differing and not unlike_too:
@@ -100,7 +102,12 @@ def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
             f"The protocols differ, so the numbers do not compare: {'; '.join(differing)}. "
             "Evaluate under one protocol, or show them all the same: --unlike."
         )
-    rows = {f"{path}, step {card['run']['step']}": card["metrics"] for path, card in cards.items()}
+    names = [pathlib.Path(path).name for path in cards]
+    unique = len(set(names)) == len(names)
+    rows = {
+        f"{name if unique else path}, step {card['run']['step']}": card["metrics"]
+        for name, (path, card) in zip(names, cards.items(), strict=True)
+    }
     console.print_table("Evaluations", *evaluation_table(rows, prefix=""))
     for difference in differing:
         print(f"Unlike: {difference}")
@@ -122,12 +129,17 @@ def _measures(config: ConfigDict, metrics: str, weights_dir: str) -> Measures:
     return load_measures(names, lpips_dir=config.perceptual.dir, weights_dir=weights_dir)
 
 
-def _leave(folder, config, evaluation: Evaluation, card):
+def _leave(folder, config, evaluation: Evaluation, measures: Measures, card):
     """Writes the files, prints the table."""
     step = card["run"]["step"]
     data = f"{config.data.source} {config.data.eval_split}, {evaluation.images} images"
     title = f"step {step}, {data}"
     console.print_table(title, *evaluation_table({f"step {step}": evaluation.scalars}))
+    if measures.features is not None and evaluation.images <= measures.features.dim:
+        print(
+            f"The Fréchet distance is of {evaluation.images} images in {measures.features.dim} "
+            "dimensions: biased upwards by their small number; compare it at equal numbers alone."
+        )
     shown = evaluation.originals, evaluation.reconstructions
     write_snapshot(folder, Snapshot(step, evaluation.counts, evaluation.codebook, *shown))
     path = folder / "evaluation.png"

@@ -1,2 +1,57 @@
-def run_export(folder, *, overwrite):
-    raise NotImplementedError
+"""--mode=export: the best checkpoint of a run as files of its own."""
+
+import pathlib
+
+from ml_collections import ConfigDict
+
+from mq_jax import console, workdir
+from mq_jax.environment import environment
+from mq_jax.exporting import make_export, write_export
+from mq_jax.exporting.card import training_facts
+from mq_jax.exporting.reading import FOLDER
+from mq_jax.modes.restored import move_to_this_machine, restore_best
+from mq_jax.protocol import FILE, read_evaluation
+from mq_jax.sharding import make_mesh
+from mq_jax.validate import validate
+
+
+def run_export(folder: pathlib.Path, *, overwrite: bool) -> None:
+    """Writes `export` into the folder of a run.
+
+    Args:
+      folder: of the run.
+      overwrite: whether an export of another step may be replaced.
+
+    Raises:
+      ValueError: there is no checkpoint, or another export.
+      OSError: something cannot be read or written.
+    """
+    config = ConfigDict(workdir.read_config(folder))
+    move_to_this_machine(config)
+    validate(config)
+    restored = restore_best(folder, config, make_mesh(config.mesh.data, config.mesh.fsdp))
+    export = make_export(config, restored.built.objective, restored.state)
+    facts = {
+        "training": training_facts(config, restored.step),
+        "evaluation": _evaluation(folder, restored.step),
+        "environment": environment(),
+    }
+    written = write_export(folder / FOLDER, export, facts, overwrite=overwrite)
+    rows = [[path.name, f"{_size(path) / 2**20:.2f}"] for path in sorted(written.iterdir())]
+    console.print_table(f"Step {restored.step}: {written}", ["", "MiB"], rows)
+    print(f"Fingerprint: {export.fingerprint}")
+    if facts["evaluation"] is None:
+        print("The model card has no numbers: evaluate this step first, then export again.")
+
+
+def _evaluation(folder, step):
+    """The numbers for the card, if they are of this step."""
+    if not (folder / FILE).exists():
+        return None
+    found = read_evaluation(folder)
+    return found if found["run"]["step"] == step else None
+
+
+def _size(path):
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,0 +1,66 @@
+"""Images to codes and codes to images: the pure functions of a trained model."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+
+from mq_jax.images import from_uint8, to_uint8
+from mq_jax.quantize import Lookup
+
+
+class Weights(NamedTuple):
+    """A trained model's arrays.
+
+    Attributes:
+      theta: parameters of the auto-encoder.
+      batch_stats: BatchNorm's running statistics, empty without.
+      codebook: f32[K, D], the hyper-net folded away.
+    """
+
+    theta: Any
+    batch_stats: Any
+    codebook: jax.Array
+
+
+class Coding(NamedTuple):
+    """Both directions, without state.
+
+    Attributes:
+      encode: (weights, images u8 or f32 in [-1, 1], [B, H, W, 3]) -> indices i32[B, h, w].
+      pixels: (weights, indices i[B, h, w]) -> x_hat f32[B, H, W, 3], not clipped.
+      decode: (weights, indices i[B, h, w]) -> images u8[B, H, W, 3].
+    """
+
+    encode: Callable[[Weights, jax.Array], jax.Array]
+    pixels: Callable[[Weights, jax.Array], jax.Array]
+    decode: Callable[[Weights, jax.Array], jax.Array]
+
+
+def make_coding(autoencoder: nn.Module, lookup: Lookup) -> Coding:
+    """The two directions of a tokenizer; pure.
+
+    Args:
+      autoencoder: module with `encode` and `decode`.
+      lookup: nearest_codeword, or one of its kind.
+
+    Returns:
+      A Coding: in evaluation mode, so that decode(encode(x)) is what evaluation reconstructs.
+    """
+
+    def run(weights, method, argument):
+        variables = {"params": weights.theta, "batch_stats": weights.batch_stats}
+        return autoencoder.apply(variables, argument, train=False, method=method)
+
+    def encode(weights, images):
+        x = from_uint8(images) if images.dtype == "uint8" else images
+        return lookup(run(weights, "encode", x), weights.codebook)
+
+    def pixels(weights, indices):
+        return run(weights, "decode", weights.codebook[indices])
+
+    def decode(weights, indices):
+        return to_uint8(pixels(weights, indices))
+
+    return Coding(encode, pixels, decode)

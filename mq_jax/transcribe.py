@@ -1,0 +1,235 @@
+"""Folders of images to codes and back: reading, coding and writing at the same time."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from mq_jax.data.decode import decode_image
+from mq_jax.data.folder import list_folder
+from mq_jax.tokenizer import Tokenizer
+from mq_jax.tokens import Tokens
+
+# Decoding and compressing release the interpreter; the model has the other cores.
+_THREADS = 2
+
+
+class Item(NamedTuple):
+    """An image by its name, or why it cannot be read.
+
+    Attributes:
+      name: relative path, with "/".
+      image: u8[H, W, 3], or None.
+      reason: empty for an image.
+    """
+
+    name: str
+    image: np.ndarray | None
+    reason: str
+
+
+def list_images(path: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
+    """The images of a folder, at any depth, or one image file.
+
+    Args:
+      path: of the folder or the file.
+
+    Returns:
+      The folder, and the names in it, sorted.
+
+    Raises:
+      FileNotFoundError: there is no such path.
+      ValueError: the folder has no image.
+    """
+    if path.is_file():
+        return path.parent, [path.name]
+    if not path.is_dir():
+        raise FileNotFoundError(f"The input {path} does not exist; expected a folder or a file.")
+    return path, list(list_folder(str(path), "all").paths)
+
+
+def read_images(
+    root: pathlib.Path, names: Iterable[str], transform: Callable[[np.ndarray], np.ndarray] | None
+) -> Iterator[Item]:
+    """Reads images in the order of their names, a few ahead of who takes them.
+
+    Args:
+      root: of the names.
+      names: relative paths.
+      transform: of u8[H, W, 3]; None keeps images as they are.
+
+    Yields:
+      An Item for each name.
+    """
+
+    def read(name):
+        try:
+            image = decode_image((root / name).read_bytes())
+        except (OSError, ValueError) as error:
+            return Item(name, None, str(error))
+        return Item(name, image if transform is None else transform(image), "")
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from _ahead(pool, read, names, 32)
+
+
+def encode_images(
+    tokenizer: Tokenizer, items: Iterable[Item], batch_size: int, on_bad: Callable[[Item], Any]
+) -> Iterator[Tokens]:
+    """Encodes images in batches of one shape.
+
+    Args:
+      tokenizer: encodes.
+      items: from read_images.
+      batch_size: images encoded at once.
+      on_bad: told of each item without an image.
+
+    Yields:
+      Tokens of at most batch_size images; all of one shape keep their order.
+    """
+    for batch in _by_shape(items, batch_size, on_bad):
+        images = np.stack([item.image for item in batch])
+        sizes = np.tile(np.int32(images.shape[1:3]), (len(batch), 1))
+        yield Tokens([item.name for item in batch], tokenizer.encode(images), sizes)
+
+
+def decode_tokens(
+    tokenizer: Tokenizer, shards: Iterable[Tokens], wanted: set[str], batch_size: int
+) -> Iterator[Item]:
+    """Decodes codes in batches, padding cropped away.
+
+    Args:
+      tokenizer: decodes.
+      shards: from tokens.read_tokens.
+      wanted: names of the images to decode.
+      batch_size: images decoded at once.
+
+    Yields:
+      Items, in the order of the shards.
+    """
+    for shard in shards:
+        rows = [row for row, name in enumerate(shard.names) if name in wanted]
+        for start in range(0, len(rows), batch_size):
+            some = rows[start : start + batch_size]
+            images = tokenizer.decode(shard.indices[some])
+            for row, image in zip(some, images, strict=True):
+                height, width = shard.sizes[row]
+                yield Item(shard.names[row], image[:height, :width], "")
+
+
+def reconstruct_images(
+    tokenizer: Tokenizer, items: Iterable[Item], batch_size: int, on_bad: Callable[[Item], Any]
+) -> Iterator[Item]:
+    """Encodes and decodes images in batches of one shape.
+
+    Args:
+      tokenizer: encodes and decodes.
+      items: from read_images.
+      batch_size: images coded at once.
+      on_bad: told of each item without an image.
+
+    Yields:
+      Items with reconstructions.
+    """
+    for batch in _by_shape(items, batch_size, on_bad):
+        images = tokenizer.reconstruct(np.stack([item.image for item in batch]))
+        for item, image in zip(batch, images, strict=True):
+            yield item._replace(image=image)
+
+
+def write_pngs(folder: pathlib.Path, paths: dict[str, str], items: Iterable[Item]) -> Iterator[str]:
+    """Writes images as PNG files, each whole or not at all, while the next are computed.
+
+    Args:
+      folder: of the output; exists.
+      paths: from png_paths.
+      items: with images.
+
+    Yields:
+      The name of each image that is on the disk.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
+
+    def write(item):
+        path = folder / paths[item.name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            Image.fromarray(item.image).save(temporary, format="PNG")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return item.name
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from _ahead(pool, write, items, 16)
+
+
+def png_paths(names: Sequence[str]) -> dict[str, str]:
+    """The PNG file of each image: its name with another suffix.
+
+    Names that would share a file, `a.jpg` and `a.png`, or `a.jpg` and `A.JPG` where the file
+    system folds case, keep their whole name: `a.jpg.png`.
+
+    Args:
+      names: relative paths with "/".
+
+    Returns:
+      name -> relative path.
+
+    Raises:
+      ValueError: a name leads out of the folder.
+    """
+    stems = {}
+    for name in names:
+        pure = pathlib.PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or not pure.name:
+            raise ValueError(f"The name {name!r} leads out of the output folder; expected a/b.jpg.")
+        stems[name] = str(pure.with_suffix(".png"))
+    shared = collections.Counter(stem.casefold() for stem in stems.values())
+    return {n: stem if shared[stem.casefold()] == 1 else f"{n}.png" for n, stem in stems.items()}
+
+
+def _by_shape(items, batch_size, on_bad) -> Iterator[list[Item]]:
+    """Batches of images of one shape; few are held back, whatever the number of shapes."""
+    groups: dict[tuple, list[Item]] = {}
+    held = 0
+    for item in items:
+        if item.image is None:
+            on_bad(item)
+            continue
+        group = groups.setdefault(item.image.shape, [])
+        group.append(item)
+        held += 1
+        if held > 4 * batch_size:
+            group = max(groups.values(), key=len)
+        if len(group) >= batch_size or held > 4 * batch_size:
+            held -= len(group)
+            yield groups.pop(group[0].image.shape)
+    yield from groups.values()
+
+
+def _ahead(pool: ThreadPoolExecutor, function, values: Iterable, count: int) -> Iterator:
+    """function(value) of each value in order, at most `count` of them ahead."""
+    values, waiting = iter(values), collections.deque[Future]()
+    try:
+        for value in itertools.islice(values, count):
+            waiting.append(pool.submit(function, value))
+        while waiting:
+            result = waiting.popleft().result()
+            for value in itertools.islice(values, 1):
+                waiting.append(pool.submit(function, value))
+            yield result
+    finally:
+        for future in waiting:
+            future.cancel()

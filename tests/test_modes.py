@@ -1,0 +1,178 @@
+"""The modes that use a trained run: evaluation of everything, comparison, export, report."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+
+from mq_jax import load_tokenizer, measures
+from mq_jax.models import inception_weights
+from mq_jax.protocol import read_evaluation
+from mq_jax.snapshot import read_snapshot
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """A copy of a finished run; what is kept between programs is this test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return shutil.copytree(runs.finished()[1], tmp_path / "run")
+
+
+def lines(outcome):
+    return outcome.out.splitlines()
+
+
+@pytest.mark.slow
+def test_evaluate_measures_all_there_is_and_says_that_it_is_not_fid(finished):
+    outcome = runs.cli("--mode=evaluate", f"--workdir={finished}")
+    assert outcome.code == 0, outcome.err
+    assert re.search("in VGG16's feature space: it is not FID.*--download_weights", outcome.err)
+    assert "The Fréchet distance is of 10 images in 512 dimensions: biased" in outcome.out
+    card = read_evaluation(finished)
+    others = {"ssim", "lpips_alex", "lpips_vgg", "frechet_vgg"}
+    assert card["metrics"].keys() == {"mse", "psnr", "usage", "perplexity"} | others
+    assert others <= card["protocol"]["measures"].keys()
+    assert all(np.isfinite(value) for value in card["metrics"].values())
+    assert card["run"]["seconds"] > 0 and "jax" in card["run"]["packages"]
+    snapshot = read_snapshot(finished)
+    assert snapshot.counts.sum() == 10 * 16 * 16 and snapshot.codebook.shape == (16, 4)
+    (reference,) = (finished.parent / "cache" / "mq_jax" / "references").iterdir()
+    assert reference.stem.endswith(card["protocol"]["data"]["pixels"])
+    again = runs.cli("--mode=evaluate", f"--workdir={finished}", "--metrics=frechet_vgg")
+    assert again.code == 0
+    found = read_evaluation(finished)["metrics"]["frechet_vgg"]
+    assert found == card["metrics"]["frechet_vgg"]
+
+
+def test_evaluate_takes_the_inception_network_where_its_weights_are(finished, monkeypatch):
+    """A stand-in for the network: what is tested is the way to it."""
+    monkeypatch.setattr(inception_weights, "find", lambda directory: directory)
+    stand_in = lambda weights, images: images.mean((1, 2))  # noqa: E731
+    monkeypatch.setattr(measures, "_inception", stand_in)
+    monkeypatch.setattr(measures.inception, "DIM", 3)
+    weights = {"from": np.zeros(1)}
+    monkeypatch.setattr(inception_weights, "load_weights", lambda directory: weights)
+    given = ["--metrics=ssim,fid", "--weights-dir=somewhere"]
+    outcome = runs.cli("--mode=evaluate", f"--workdir={finished}", *given)
+    assert outcome.code == 0, outcome.err
+    card = read_evaluation(finished)
+    assert card["metrics"]["fid"] > 0 and "rFID" in outcome.out
+    assert card["protocol"]["measures"]["fid"]["weights"] == inception_weights.SHA256
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ("speed", "'speed' is no measure; expected one of ssim, lpips_alex"),
+        ("fid,frechet_vgg", "are measured one at a time"),
+        ("fid", "FID's Inception weights .* do not exist. Fetch them"),
+    ],
+)
+def test_measures_that_cannot_be_had_get_one_line(finished, metrics, message):
+    outcome = runs.cli("--mode=evaluate", f"--metrics={metrics}", f"--workdir={finished}")
+    assert (outcome.code, outcome.out) == (1, "") and len(outcome.err.splitlines()) == 1
+    assert re.search(message, outcome.err)
+    assert not (finished / "evaluation.json").exists()
+
+
+def test_small_images_are_measured_without_what_needs_larger_ones():
+    names, left_out = measures.every_measure(8, "nowhere")
+    assert names == []
+    assert sorted(sentence.split()[0] for sentence in left_out) == [
+        "The",
+        "frechet_vgg",
+        "lpips_alex",
+        "lpips_vgg",
+        "ssim",
+    ]
+    names, _ = measures.every_measure(31, "nowhere")
+    assert names == ["ssim", "lpips_alex", "lpips_vgg", "frechet_vgg"]
+
+
+def test_evaluations_under_one_protocol_stand_side_by_side(finished, tmp_path):
+    other = shutil.copytree(finished, tmp_path / "other")
+    for folder in (finished, other):
+        assert runs.cli("--mode=evaluate", "--metrics=ssim", f"--workdir={folder}").code == 0
+    outcome = runs.cli("--mode=evaluate", "--compare", finished, other)
+    assert outcome.code == 0, outcome.err
+    rows = [runs.table_row(outcome, f"{name}, step 12") for name in ("run", "other")]
+    assert rows[0][1:] == rows[1][1:] and len(rows[0]) == 6
+    card = json.loads((other / "evaluation.json").read_text())
+    card["protocol"]["data"]["resize"] = "bilinear"
+    (other / "evaluation.json").write_text(json.dumps(card))
+    outcome = runs.cli("--mode=evaluate", "--compare", finished, other)
+    assert (outcome.code, outcome.out) == (1, "") and "data.resize is 'none' in" in outcome.err
+    outcome = runs.cli("--mode=evaluate", "--compare", "--unlike", finished, other)
+    assert outcome.code == 0 and "Unlike: data.resize is 'none' in" in outcome.out
+
+
+@pytest.mark.parametrize("given", [[], ["one"], ["same", "same"]])
+def test_one_evaluation_is_no_comparison(given):
+    outcome = runs.cli("--mode=evaluate", "--compare", *given)
+    assert outcome.code == 1 and "expected two or more runs" in outcome.err
+
+
+def test_export_leaves_a_tokenizer_of_the_best_checkpoint(finished):
+    runs.cli("--mode=evaluate", "--metrics=", f"--workdir={finished}")
+    outcome = runs.cli("--mode=export", f"--workdir={finished}")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert lines(outcome)[0] == f"Step 12: {finished}/export"
+    tokenizer = load_tokenizer(finished)
+    assert lines(outcome)[-1] == f"Fingerprint: {tokenizer.fingerprint}"
+    card = json.loads((finished / "export" / "card.json").read_text())
+    assert card["evaluation"]["metrics"]["mse"] == read_evaluation(finished)["metrics"]["mse"]
+    # What evaluation showed of this checkpoint is what the tokenizer makes.
+    snapshot = read_snapshot(finished)
+    assert snapshot.step == 12
+    found = tokenizer.reconstruct(snapshot.originals).astype(int)
+    assert np.abs(found - snapshot.reconstructions).max() <= 1
+    np.testing.assert_allclose(tokenizer.weights.codebook, snapshot.codebook, atol=1e-6)
+
+
+def test_export_without_an_evaluation_says_so(finished):
+    outcome = runs.cli("--mode=export", f"--workdir={finished}")
+    assert outcome.code == 0
+    assert lines(outcome)[-1].startswith("The model card has no numbers: evaluate this step first")
+
+
+def test_export_of_no_run_gets_one_line(tmp_path):
+    outcome = runs.cli("--mode=export", f"--workdir={tmp_path}/w")
+    assert (outcome.code, outcome.out) == (1, "") and len(outcome.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_is_written_for_one_run_and_for_several(finished, tmp_path):
+    other = shutil.copytree(finished, tmp_path / "other")
+    outcome = runs.cli("--mode=report", f"--workdir={finished}")
+    assert (outcome.code, outcome.out) == (0, f"Report: {finished}/report.html\n"), outcome.err
+    path = tmp_path / "both.html"
+    outcome = runs.cli("--mode=report", finished, other, f"--output={path}")
+    assert outcome.code == 0 and path.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_report_without_a_run_gets_one_line(tmp_path):
+    outcome = runs.cli("--mode=report")
+    assert outcome.code == 1 and "expected --workdir=DIR, or folders" in outcome.err
+    outcome = runs.cli("--mode=report", tmp_path)
+    assert outcome.code == 1 and len(outcome.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_are_refused_where_none_is_taken(tmp_path):
+    outcome = runs.cli("--mode=export", f"--workdir={tmp_path}", "folder")
+    assert outcome.code == 1 and "'folder' is no flag" in outcome.err
+
+
+def test_training_keeps_the_material_of_the_report(finished):
+    best = Image.open(finished / "reconstructions" / "00000012.png")
+    snapshot = read_snapshot(finished)
+    np.testing.assert_array_equal(np.asarray(best)[:32, :32], snapshot.originals[0])
+    np.testing.assert_array_equal(np.asarray(best)[34:, :32], snapshot.reconstructions[0])
+    environment = json.loads((finished / "environment.json").read_text())
+    assert environment["devices"]["count"] == 1

@@ -1,0 +1,362 @@
+"""The command line of tokenizers: what it writes, how it goes on, and what it refuses."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import exports
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+
+from mq_jax import tokenize, tokens, transcribe
+from mq_jax.exporting import write_export
+from mq_jax.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer(exports.export("vqvae"))
+OTHER = Tokenizer(exports.export("vqvae with averages"))
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch):
+    """Tokenizers by name, loaded already."""
+    known = {"mine": TOKENIZER, "other": OTHER}
+    monkeypatch.setattr(tokenize, "load_tokenizer", lambda path: known[str(path)])
+    monkeypatch.setattr(tokenize, "use_compilation_cache", lambda: None)
+
+
+@pytest.fixture
+def run(tmp_path, capfd):
+    """Runs a command on folders in tmp_path; (exit code, standard output, standard error)."""
+
+    def command(name, source, target, *flags, tokenizer="mine"):
+        paths = ["--input", str(tmp_path / source), "--output", str(tmp_path / target)]
+        code = tokenize.main([name, "--tokenizer", tokenizer, *paths, *map(str, flags)])
+        return code, *capfd.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Ten images of 32 x 32 in two sub-folders."""
+    runs.write_images(tmp_path / "images", 10)
+    return tmp_path / "images"
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def every_token(folder):
+    """(index, size) by name."""
+    return {
+        name: (index, tuple(size.tolist()))
+        for part in tokens.read_tokens(folder)
+        for name, index, size in zip(part.names, part.indices, part.sizes, strict=True)
+    }
+
+
+def content(folder):
+    """Bytes of every file."""
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_encode_writes_the_codes_of_every_image_and_a_manifest(run, images, tmp_path):
+    code, out, err = run("encode", "images", "tokens")
+    assert (code, err) == (0, "")
+    assert out.startswith("10 encoded, 8 x 8 codes each, in ") and "images/s" in out
+    found = every_token(tmp_path / "tokens")
+    assert list(found) == sorted(p.relative_to(images).as_posix() for p in images.rglob("*.png"))
+    for name, (index, size) in found.items():
+        np.testing.assert_array_equal(index, TOKENIZER.encode(pixels(images / name)[None])[0])
+        assert size == (32, 32) and index.dtype == np.uint8
+    manifest = tokens.read_manifest(tmp_path / "tokens")
+    assert manifest["tokenizer"] == TOKENIZER.fingerprint
+    assert (manifest["codebook_size"], manifest["shape"], manifest["dtype"]) == (
+        16,
+        [8, 8],
+        "uint8",
+    )
+    assert (manifest["images"], manifest["complete"], manifest["bad"]) == (10, True, [])
+
+
+def test_decode_writes_reconstructions_under_the_names_of_the_inputs(run, images, tmp_path):
+    assert run("encode", "images", "tokens")[0] == 0
+    code, out, err = run("decode", "tokens", "decoded")
+    assert (code, err) == (0, "") and out.startswith("10 written, PNG files, in ")
+    assert run("reconstruct", "images", "direct")[0] == 0
+    names = [p.relative_to(images) for p in images.rglob("*.png")]
+    for folder in ("decoded", "direct"):
+        pngs = [p.relative_to(tmp_path / folder) for p in (tmp_path / folder).rglob("*.png")]
+        assert sorted(pngs) == sorted(names)
+    for name in names:
+        expected = TOKENIZER.reconstruct(pixels(images / name)[None])[0]
+        for folder in ("decoded", "direct"):
+            difference = pixels(tmp_path / folder / name).astype(int) - expected
+            assert np.abs(difference).max() <= 1
+
+
+def test_images_as_they_are_keep_their_sizes(run, tmp_path):
+    """Odd sides, several shapes in one batch, one of them often."""
+    sizes = [(13, 30), (32, 32), (13, 30), (8, 9), (32, 32), (13, 30), (5, 4)]
+    (tmp_path / "images").mkdir()
+    for number, (height, width) in enumerate(sizes):
+        image = exports.images(1, height, width, seed=number)[0]
+        Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
+    code, out, _ = run("encode", "images", "tokens", "--size=0", "--batch_size=2")
+    assert code == 0 and "codes of several shapes" in out
+    assert tokens.read_manifest(tmp_path / "tokens")["shape"] is None
+    for name, (index, size) in every_token(tmp_path / "tokens").items():
+        height, width = sizes[int(name[0])]
+        assert size == (height, width)
+        assert index.shape == (-(-height // 4), -(-width // 4))
+    assert run("decode", "tokens", "decoded")[0] == 0
+    for number, (height, width) in enumerate(sizes):
+        assert pixels(tmp_path / "decoded" / f"{number}.png").shape == (height, width, 3)
+
+
+def test_a_size_scales_and_crops(run, images, tmp_path):
+    code, out, err = run("encode", "images", "tokens", "--size=16")
+    assert code == 0 and "4 x 4 codes each" in out
+    told = "Images: smaller side to 16 (area), centre crop 16 x 16; --size=0 keeps each as it is."
+    assert err.splitlines() == [told]
+
+
+def test_images_are_made_as_those_of_the_training_were(run, images, tmp_path, monkeypatch):
+    prepared = {"image_size": 8, "crop": 24, "resize": True, "filter": "bilinear"}
+    monkeypatch.setattr(TOKENIZER, "preparation", prepared)
+    code, out, err = run("encode", "images", "tokens")
+    assert code == 0 and "2 x 2 codes each" in out
+    assert "centre crop 24, then smaller side to 8 (bilinear), centre crop 8 x 8" in err
+    assert tokens.read_manifest(tmp_path / "tokens")["preparation"] == prepared
+
+
+def test_one_file_is_an_input_too(run, images, tmp_path):
+    (name, *_) = sorted(images.rglob("*.png"))
+    assert run("encode", name, "tokens")[0] == 0
+    assert list(every_token(tmp_path / "tokens")) == [name.name]
+    assert run("decode", "tokens/tokens-00000.npz", "decoded")[0] == 0
+    assert (tmp_path / "decoded" / name.name).exists()
+
+
+def test_the_same_command_again_does_nothing_but_say_so(run, images, tmp_path):
+    for command, source, target in (
+        ("encode", "images", "tokens"),
+        ("decode", "tokens", "decoded"),
+        ("reconstruct", "images", "direct"),
+    ):
+        run(command, source, target)
+        before = content(tmp_path / target)
+        code, out, _ = run(command, source, target)
+        assert code == 0 and out.startswith("0 ") and "10 were there already" in out
+        assert content(tmp_path / target) == before
+
+
+def test_new_images_are_added(run, images, tmp_path):
+    run("encode", "images", "tokens")
+    image = exports.images(1)[0]
+    Image.fromarray(image).save(images / "zwölf, later.png")
+    code, out, _ = run("encode", "images", "tokens")
+    assert code == 0 and out.startswith("1 encoded") and "10 were there already" in out
+    index, _ = every_token(tmp_path / "tokens")["zwölf, later.png"]
+    np.testing.assert_array_equal(index, TOKENIZER.encode(image[None])[0])
+
+
+def test_shards_are_cut_and_read_in_order(run, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "SHARD_IMAGES", 4)
+    run("encode", "images", "tokens", "--batch_size=2")
+    manifest = tokens.read_manifest(tmp_path / "tokens")
+    assert [shard["images"] for shard in manifest["shards"]] == [4, 4, 2]
+    names = [name for part in tokens.read_tokens(tmp_path / "tokens") for name in part.names]
+    assert names == sorted(names) and len(names) == 10
+
+
+def test_bad_files_are_named_counted_and_left_out(run, images, tmp_path):
+    (images / "a" / "broken.png").write_bytes(b"no image")
+    code, out, err = run("encode", "images", "tokens")
+    assert code == 0 and "1 of 11 cannot be read" in out
+    assert err.startswith("Skipping a/broken.png: cannot decode an image of 8 bytes")
+    (bad,) = tokens.read_manifest(tmp_path / "tokens")["bad"]
+    assert bad["name"] == "a/broken.png" and "cannot decode" in bad["reason"]
+    assert run("encode", "images", "strict", "--strict")[0] == 1
+    assert len(every_token(tmp_path / "strict")) == 10
+    assert run("reconstruct", "images", "direct", "--strict")[0] == 1
+
+
+def test_nothing_but_bad_files_is_a_failure(run, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "x.jpg").write_bytes(b"")
+    code, out, _ = run("encode", "images", "tokens")
+    assert code == 1 and out.startswith("0 encoded") and "1 of 1 cannot be read" in out
+
+
+@pytest.mark.parametrize("command", ["encode", "reconstruct"])
+def test_another_tokenizer_or_size_is_refused_until_told(run, images, tmp_path, command):
+    run(command, "images", "out")
+    before = content(tmp_path / "out")
+    for flags, named in ((["--size=16"], "preparation is None there"), ([], "tokenizer is ")):
+        tokenizer = "mine" if flags else "other"
+        code, out, err = run(command, "images", "out", *flags, tokenizer=tokenizer)
+        assert (code, out) == (1, "") and named in err and "--force" in err
+        assert err.splitlines()[-1].startswith("error: The output ")
+        assert content(tmp_path / "out") == before
+    code, out, _ = run(command, "images", "out", "--force", tokenizer="other")
+    assert code == 0 and out.startswith("10 ")
+    assert tokens.read_manifest(tmp_path / "out")["tokenizer"] == OTHER.fingerprint
+
+
+def test_tokens_of_another_tokenizer_are_refused(run, images, tmp_path):
+    run("encode", "images", "tokens")
+    for source in ("tokens", "tokens/tokens-00000.npz"):
+        code, out, err = run("decode", source, "decoded", tokenizer="other")
+        assert (code, out) == (1, "") and not (tmp_path / "decoded").exists()
+        assert f"of fingerprint {TOKENIZER.fingerprint[:16]}" in err
+        assert f"has {OTHER.fingerprint[:16]}" in err
+
+
+def test_a_folder_with_other_files_is_refused_and_force_leaves_them(run, images, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    code, _, err = run("encode", "images", "out")
+    assert code == 1 and "is not empty and has no manifest.json" in err
+    assert run("encode", "images", "out", "--force")[0] == 0
+    assert run("encode", "images", "out", "--force")[0] == 0
+    assert (tmp_path / "out" / "mine.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("absent", "out", "The input .*absent does not exist"),
+        ("empty", "out", "no image in .*empty"),
+        ("images", "images/out", "lies in the input"),
+        ("images", "file", "file is a file; expected a folder"),
+    ],
+)
+@pytest.mark.parametrize("command", ["encode", "reconstruct"])
+def test_wrong_paths_get_one_line_and_leave_nothing(
+    run, images, tmp_path, command, source, target, message
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = run(command, source, target)
+    assert (code, out) == (1, "") and len(err.splitlines()) == 1
+    assert re.search(message, err)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_decode_asks_for_tokens(run, images, tmp_path):
+    run("reconstruct", "images", "direct")
+    assert "holds decoded images; expected" in run("decode", "direct", "out")[2]
+    assert "images/manifest.json does not exist" in run("decode", "images", "out")[2]
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[:-20], lambda d: d[:50] + b"x" + d[51:]])
+def test_a_damaged_shard_is_named(run, images, tmp_path, damage):
+    run("encode", "images", "tokens")
+    shard = tmp_path / "tokens" / "tokens-00000.npz"
+    shard.write_bytes(damage(shard.read_bytes()))
+    for command, source, target in (("decode", "tokens", "out"), ("encode", "images", "tokens")):
+        code, _, err = run(command, source, target)
+        assert code == 1 and "tokens-00000.npz is damaged" in err and "--force" in err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_manifest_is_named(run, images, tmp_path, text):
+    run("encode", "images", "tokens")
+    (tmp_path / "tokens" / "manifest.json").write_text(text)
+    code, _, err = run("encode", "images", "tokens")
+    assert code == 1 and "manifest.json is damaged" in err and "--force" in err
+    assert run("encode", "images", "tokens", "--force")[0] == 0
+
+
+def test_a_manifest_of_another_version_is_named(run, images, tmp_path):
+    run("encode", "images", "tokens")
+    path = tmp_path / "tokens" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 9}))
+    assert "is of version 9; expected 1" in run("decode", "tokens", "out")[2]
+
+
+def test_names_that_share_a_file_keep_their_suffix():
+    names = ["a.jpg", "a.png", "b.jpg", "c/A.jpg", "c/a.JPG", "d.tar.png"]
+    assert transcribe.png_paths(names) == {
+        "a.jpg": "a.jpg.png",
+        "a.png": "a.png.png",
+        "b.jpg": "b.png",
+        "c/A.jpg": "c/A.jpg.png",
+        "c/a.JPG": "c/a.JPG.png",
+        "d.tar.png": "d.tar.png",
+    }
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x.png", ""])
+def test_names_that_lead_out_are_refused(name):
+    with pytest.raises(ValueError, match="leads out of the output folder"):
+        transcribe.png_paths(["fine.png", name])
+
+
+def test_interrupted_it_keeps_what_is_encoded_and_goes_on(run, images, tmp_path, monkeypatch):
+    encode, calls = Tokenizer.encode, []
+
+    def interrupted(self, images):
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(self, images)
+
+    monkeypatch.setattr(Tokenizer, "encode", interrupted)
+    code, out, err = run("encode", "images", "tokens", "--batch_size=2")
+    assert (code, out) == (130, "") and "the same command goes on" in err
+    assert len(every_token(tmp_path / "tokens")) == 4
+    assert not tokens.read_manifest(tmp_path / "tokens")["complete"]
+    code, out, _ = run("encode", "images", "tokens", "--batch_size=2")
+    assert code == 0 and out.startswith("6 encoded") and "4 were there already" in out
+    assert len(every_token(tmp_path / "tokens")) == 10
+
+
+@pytest.mark.slow
+def test_a_killed_program_goes_on_and_ends_as_one_that_was_not(tmp_path):
+    """The whole program, on a real export, killed by SIGKILL after its first files."""
+    runs.write_images(tmp_path / "images", 40)
+    write_export(tmp_path / "export", exports.export("vqvae"), FACTS)
+    command = [sys.executable, "-m", "mq_jax.tokenize", "reconstruct", "--batch_size=1"]
+    paths = ["--tokenizer", tmp_path / "export", "--input", tmp_path / "images", "--output"]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "XDG_CACHE_HOME": str(tmp_path / "c")}
+    launch = {"cwd": runs.ROOT, "env": environment, "stdout": subprocess.PIPE, "text": True}
+    killed = subprocess.Popen([*command, *paths, tmp_path / "out"], **launch)
+    while not list((tmp_path / "out").rglob("*.png")):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    left = len(list((tmp_path / "out").rglob("*.png")))
+    whole = subprocess.run([*command, *paths, tmp_path / "whole"], check=True, **launch)
+    again = subprocess.run([*command, *paths, tmp_path / "out"], check=True, **launch)
+    assert whole.stdout.startswith("40 written")
+    assert f"{left} were there already" in again.stdout
+    for path in (tmp_path / "out").rglob(".*.tmp"):  # Files that were being written.
+        path.unlink()
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+FACTS = {
+    "training": {"source": "photos", "split": "train", "step": 1, "config": {}},
+    "evaluation": None,
+    "environment": {"python": "3", "packages": {}},
+}
+
+
+def test_help_names_the_commands_and_their_flags(capsys):
+    with pytest.raises(SystemExit) as stop:
+        tokenize.main(["encode", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for flag in ("--tokenizer", "--input", "--output", "--size", "--force", "--strict"):
+        assert flag in text

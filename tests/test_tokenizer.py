@@ -1,0 +1,149 @@
+"""The tokenizer: what evaluation reconstructs, bit for bit; sizes, batches, and what it refuses."""
+
+import functools
+
+import exports
+import jax
+import numpy as np
+import pytest
+
+from mq_jax import tokenizer as module
+from mq_jax.evaluate import make_eval_step
+from mq_jax.images import from_uint8
+from mq_jax.metrics import empty_evaluation
+from mq_jax.tokenizer import Tokenizer
+
+EACH = pytest.mark.parametrize("kind", exports.KINDS)
+
+
+@functools.cache
+def tokenizer(kind):
+    return Tokenizer(exports.export(kind))
+
+
+@EACH
+def test_pixels_and_codes_are_those_of_the_objective_in_evaluation_bit_for_bit(kind):
+    _, objective, state = exports.model(kind)
+    tok = tokenizer(kind)
+
+    @jax.jit
+    def evaluated(state, x):
+        passed = *state.evaluated, state.batch_stats, from_uint8(x)
+        _, outputs = objective(*passed, straight_through="encoder", train=False)
+        return outputs.indices, outputs.images
+
+    used = set()
+    for seed in range(5):
+        images = exports.images(4, seed=seed)
+        indices, pixels = evaluated(state, images)
+        found = tok.encode(images)
+        np.testing.assert_array_equal(found, indices)
+        used |= {*found.ravel().tolist()}
+        np.testing.assert_array_equal(tok.coding.pixels(tok.weights, found), pixels)
+    assert len(used) > 2
+
+
+@pytest.mark.parametrize("kind", ["vqvae with averages", "vqgan"])
+def test_reconstructions_are_those_of_the_evaluation_step_bit_for_bit(kind):
+    config, objective, state = exports.model(kind)
+    images = exports.images(8)
+    step = jax.jit(make_eval_step(objective))
+    metrics = empty_evaluation(config.codebook.size, ("mse", "psnr"))
+    _, expected = step(state, metrics, images, np.ones(8, np.float32), ())
+    found = tokenizer(kind).reconstruct(images)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, tokenizer(kind).decode(tokenizer(kind).encode(images)))
+
+
+@pytest.mark.parametrize("kind", ["vqvae"])
+def test_floats_have_the_codes_of_their_bytes(kind):
+    images, tok = exports.images(3), tokenizer(kind)
+    floats = np.asarray(from_uint8(images))
+    np.testing.assert_array_equal(tok.encode(floats), tok.encode(images))
+    np.testing.assert_array_equal(tok.encode(floats.astype(np.float64)), tok.encode(images))
+
+
+@pytest.mark.parametrize("kind", ["vqvae", "vqgan"])
+def test_any_number_of_images_has_the_codes_that_each_has_alone(kind, monkeypatch):
+    """And its pixels, but for the order in which a program of another batch size adds."""
+    monkeypatch.setattr(module, "LARGEST_BATCH", 4)
+    images, tok = exports.images(11, 16, 16), tokenizer(kind)
+    alone = np.concatenate([tok.encode(image[None]) for image in images])
+    pixels = np.concatenate([tok.decode(codes[None]) for codes in alone])
+    for count in (0, 1, 2, 3, 5, 8, 11):
+        found = tok.encode(images[:count])
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, alone[:count])
+        difference = np.abs(tok.decode(found).astype(int) - pixels[:count])
+        assert difference.max(initial=0) <= 1 and difference.sum() <= 1e-3 * difference.size
+
+
+def test_any_sequence_of_batch_sizes_compiles_a_bounded_number_of_programs():
+    tok = Tokenizer(exports.export("vqvae"))
+    for count in [*range(1, 18), 33, 64, 65, 100, 129]:
+        tok.decode(tok.encode(exports.images(count, 8, 8)))
+    # 1, 2, 4, ..., 64.
+    assert tok.coding.encode._cache_size() == tok.coding.decode._cache_size() == 7
+
+
+@pytest.mark.parametrize(
+    ("kind", "height", "width"),
+    [("vqvae", 48, 32), ("vqvae", 13, 30), ("vqvae", 1, 5), ("vqgan", 16, 24), ("vqgan", 13, 9)],
+)
+def test_any_height_and_width_is_taken_and_given_back(kind, height, width):
+    images, tok = exports.images(2, height, width), tokenizer(kind)
+    indices = tok.encode(images)
+    f = tok.downsampling
+    assert f == 4 and indices.shape == (2, -(-height // f), -(-width // f))
+    padded = np.pad(images, [(0, 0), (0, -height % f), (0, -width % f), (0, 0)], mode="edge")
+    np.testing.assert_array_equal(indices, tok.encode(padded))
+    whole = tok.decode(indices)
+    assert whole.shape == padded.shape and whole.dtype == np.uint8
+    np.testing.assert_array_equal(tok.reconstruct(images), whole[:, :height, :width])
+
+
+def test_what_it_says_of_itself():
+    tok = tokenizer("vqvae in chunks")
+    assert (tok.size, tok.dim, tok.downsampling, tok.image_size) == (80, 4, 4, 32)
+    assert tok.preparation == {"image_size": 32, "crop": 0, "resize": False, "filter": "area"}
+    assert len(tok.fingerprint) == 64
+
+
+FLOATS = np.zeros((1, 8, 8, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (FLOATS[0], r"images have the shape \(8, 8, 3\); expected \[B, H, W, 3\]"),
+        (FLOATS[..., :1], r"expected \[B, H, W, 3\]"),
+        (FLOATS[:, :0], r"expected \[B, H, W, 3\]"),
+        (FLOATS.astype(np.int32), "images are int32; expected uint8, or floats"),
+        (FLOATS + 2, r"images lie in \[2, 2\]; expected floats in \[-1, 1\]"),
+        (FLOATS + np.nan, r"images lie in \[nan, nan\]"),
+    ],
+)
+def test_other_images_are_refused(images, message):
+    for function in (tokenizer("vqvae").encode, tokenizer("vqvae").reconstruct):
+        with pytest.raises(ValueError, match=message):
+            function(images)
+
+
+CODES = np.zeros((1, 2, 3), np.int64)
+
+
+@pytest.mark.parametrize(
+    ("indices", "size", "message"),
+    [
+        (CODES[0], None, r"indices have the shape \(2, 3\); expected \[B, h, w\]"),
+        (CODES[:, :0], None, r"expected \[B, h, w\]"),
+        (CODES / 2, None, "indices are float64; expected integers"),
+        (CODES - 1, None, r"indices lie in \[-1, -1\]; expected \[0, 15\]"),
+        (CODES + 16, None, r"indices lie in \[16, 16\]; expected \[0, 15\]"),
+        (CODES, (9, 12), r"size is \(9, 12\); expected .* at most \(8, 12\)"),
+        (CODES, (8, 0), r"size is \(8, 0\)"),
+    ],
+)
+def test_other_indices_are_refused(indices, size, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer("vqvae").decode(indices, size)

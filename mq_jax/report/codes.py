@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
-from sklearn.decomposition import PCA
 
 from mq_jax.report.figures import Figure, plain, to_json
 from mq_jax.report.runs import Run
@@ -163,6 +162,9 @@ def _use_in_words(snapshot, name):
 
 def _plane(codebook):
     """Coordinates f64[K, 2] and shares of variance; a missing dimension is 0."""
+    # Here, since it takes a second that every start of training would pay.
+    from sklearn.decomposition import PCA
+
     kept = min(2, *codebook.shape)
     if not codebook.var(axis=0).any():
         return np.zeros((len(codebook), 2)), (0.0, 0.0)

@@ -94,7 +94,7 @@ def _page(runs: Sequence[Run]) -> str:
         configuration=_configuration(runs),
         environment=_fields("Packages and devices", runs, tables.environment_fields),
         protocol=_fields("Protocol of the evaluation", runs, tables.protocol_fields),
-        cost=_fields("Cost", runs, tables.cost_fields),
+        cost=tables.cost_table(runs),
         plotly=Markup(get_plotlyjs()),
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from flax.traverse_util import flatten_dict
 
 from mq_jax.protocol import read_evaluation
@@ -100,33 +101,40 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
         except FileNotFoundError:
             notices.append(Notice(f"{what} is not there.", command))
         except (OSError, ValueError) as error:
-            notices.append(Notice(f"{what} cannot be used ({error}).", command))
+            logging.warning("%s", error)
+            notices.append(Notice(f"{what} cannot be used; remove it.", command))
         return None
 
-    rows = piece(_read_rows, "metrics.jsonl, the curves,", training) or []
+    rows = piece(_read_rows, "metrics.jsonl, the curves,", training)
+    if rows == []:
+        notices.append(Notice("metrics.jsonl has no whole line yet.", training))
     snapshot = piece(_read_whole_snapshot, "snapshot.npz, pictures and codes,", evaluating)
     evaluation = piece(
         read_evaluation, "evaluation.json, the protocol and all metrics,", evaluating
     )
     environment = piece(_read_environment, "environment.json, packages and devices,", training)
-    best = _best(rows, f"eval/{config['eval.monitor']}")
-    steps = {
-        "evaluation.json": evaluation and evaluation["run"].get("step"),
-        "snapshot.npz": snapshot and snapshot.step,
-    }
-    for what, step in steps.items():
-        if best is not None and step not in (None, best["step"]):
-            text = f"{what} is of step {step:,}; the best is step {best['step']:,} by now."
-            notices.append(Notice(text, evaluating))
+    best = _best(rows or [], f"eval/{config['eval.monitor']}")
+    if best is not None:
+        steps = {
+            "evaluation.json": evaluation and evaluation["run"]["step"],
+            "snapshot.npz": snapshot and snapshot.step,
+        }
+        notices += [Notice(text, evaluating) for text in _out_of_date(steps, best["step"])]
     log = _read_log(folder / "train.log")
-    return Run(name, config, rows, best, snapshot, evaluation, environment, log, notices)
+    return Run(name, config, rows or [], best, snapshot, evaluation, environment, log, notices)
+
+
+def _out_of_date(steps, best):
+    """A sentence for each file that is of another step than the best."""
+    return [
+        f"{what} is of step {step:,}; the best is step {best:,} by now."
+        for what, step in steps.items()
+        if step not in (None, best)
+    ]
 
 
 def _read_rows(folder):
-    rows = read_metrics(folder / "metrics.jsonl")
-    if not rows:
-        raise ValueError("it has no line yet")
-    return rows
+    return read_metrics(folder / "metrics.jsonl")
 
 
 def _read_whole_snapshot(folder):
@@ -137,14 +145,17 @@ def _read_whole_snapshot(folder):
     pictures = found.originals.ndim == 4 and found.originals.shape == found.reconstructions.shape
     if not (codes and pictures):
         shapes = ", ".join(f"{n} {np.shape(getattr(found, n))}" for n in Snapshot._fields[1:])
-        raise ValueError(f"its arrays do not belong together or are not finite: {shapes}")
+        raise ValueError(
+            f"The arrays of {folder / 'snapshot.npz'} do not belong together or are not finite: "
+            f"{shapes}; evaluate again."
+        )
     return found
 
 
 def _read_environment(folder):
     found = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError(f"{folder / 'environment.json'} holds no JSON object; remove it.")
     return found
 
 

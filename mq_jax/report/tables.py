@@ -137,6 +137,15 @@ def comparison_table(title: str, runs: Sequence[Run], of_run: Callable, *, all_r
     return Table(title, ["", *(run.name for run in runs)], rows)
 
 
+def cost_table(runs: Sequence[Run]) -> Table | None:
+    """What runs took, a column each; None where nothing is known."""
+    fields = [cost_fields(run) for run in runs]
+    names = dict.fromkeys(name for own in fields for name in own)
+    cells = [[Cell(name), *(Cell(own.get(name, "–")) for own in fields)] for name in names]
+    note = "Compilation, evaluations and checkpoints are not in the time."
+    return Table("Cost", ["", *(run.name for run in runs)], cells, note) if cells else None
+
+
 def environment_fields(run: Run) -> dict[str, Any] | None:
     """The environment of a run by dotted name."""
     return None if run.environment is None else flatten_dict(run.environment, sep=".")
@@ -160,7 +169,7 @@ def cost_fields(run: Run) -> dict[str, str]:
     if run.rows:
         steps, batch = run.rows[-1]["step"], run.config["train.batch_size"]
         fields["steps"] = f"{steps:,}"
-        fields["images of the inner level"] = f"{steps * batch:,}, {batch:,} a step"
+        fields["images of the inner level"] = f"{steps * batch:,}"
         fields |= _time_fields(run, batch)
     if sizes := run.log.get("parameters"):
         fields["parameters"] = f"{sum(sizes.values()):,}"
@@ -181,8 +190,8 @@ def _time_fields(run, batch):
     hours = float((lengths * batch / rates).sum() / 3600)
     took = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
     return {
-        "images a second": f"{np.median(rates):,.1f}, the median",
-        "time in training steps": f"{took}; compilation, evaluations, checkpoints not counted",
+        "images a second, median": f"{np.median(rates):,.1f}",
+        "time in training steps": took,
     }
 
 

@@ -81,11 +81,11 @@ class FeatureMoments:
           {"eval/fid": ...} or {"eval/frechet_vgg": ...}, at least 0.
         """
         if self._reference is None:
-            self._keep(_gathered(self._originals), pixels)
+            self._keep(gathered_moments(self._originals), pixels)
         elif self._pixels != pixels:
             # The reference on disk is of other images under the same name.
-            self._keep(_gathered(self._pass_over_originals()), pixels)
-        value = frechet_distance(self._reference, _gathered(self._reconstructions))
+            self._keep(gathered_moments(self._pass_over_originals()), pixels)
+        value = frechet_distance(self._reference, gathered_moments(self._reconstructions))
         return {f"eval/{self._name}": value}
 
     def _moments(self, images, mask):
@@ -114,7 +114,7 @@ class FeatureMoments:
         reference = None
         if jax.process_index() == 0:
             reference = load_reference(self._path(pixels), pixels)
-        reference = _gathered(self._empty if reference is None else reference)
+        reference = gathered_moments(self._empty if reference is None else reference)
         if reference.count:
             self._reference, self._pixels = reference, pixels
 
@@ -131,8 +131,15 @@ class FeatureMoments:
         return self._stem.with_name(f"{self._stem.name}-{pixels}.npz")
 
 
-def _gathered(moments):
-    """The moments of all processes together, the same in each of them, bit for bit."""
+def gathered_moments(moments: Moments) -> Moments:
+    """The moments of all processes together, the same in each of them, bit for bit.
+
+    Args:
+      moments: of this process's rows; each process makes the same calls.
+
+    Returns:
+      Their sum, in the order of the processes.
+    """
     own = np.concatenate([[float(moments.count)], moments.total, moments.outer.ravel()])
     dim, merged = len(moments.total), Moments.empty(len(moments.total))
     # As words of 32 bits, since JAX would round what has 64.

@@ -276,6 +276,9 @@ _TALK = """
     import jax, numpy as np
     from mq_jax.agreement import AgreedSignal, FailedElsewhere, gather, together
     from mq_jax.distributed import find_cluster, initialize
+    from mq_jax.feature_moments import gathered_moments
+    from mq_jax.fingerprint import PixelDigest
+    from mq_jax.frechet import Moments
 
     initialize(find_cluster(os.environ))
     own = jax.process_index()
@@ -284,6 +287,19 @@ _TALK = """
     assert [r.shape for r in rows] == [(0, 3), (2, 3)] and (rows[1] == 1).all()
     assert [len(r) for r in gather(np.zeros(0, np.int32))] == [0, 0]
     assert [r.tolist() for r in gather(np.array([-own, 7]))] == [[0, 7], [-1, 7]]
+
+    # In float64 to the last bit, though JAX has 32 of them.
+    parts = [np.random.default_rng(i).normal(size=(5 + i, 3)).astype(np.float32) for i in (0, 1)]
+    both, merged = [Moments.of(part) for part in parts], gathered_moments(Moments.of(parts[own]))
+    for found, expected in zip(merged, both[0].merge(both[1]), strict=True):
+        assert (np.asarray(found) == expected).all()
+    digest, whole, images = PixelDigest(), PixelDigest(), np.arange(48, dtype=np.uint8)
+    rows = {"index": np.arange(4), "image": images.reshape(4, 2, 2, 3), "mask": np.ones(4)}
+    digest.add({name: values[own::2] for name, values in rows.items()})
+    assert digest.of_all()[1] == 4
+    if own:
+        whole.add(rows)
+    assert digest.of_all() == whole.of_all()
 
     signals = AgreedSignal()
     told = [signals.after_step(n if own else None) for n in (None, "SIGINT", None, None)]

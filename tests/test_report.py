@@ -341,13 +341,24 @@ def test_runs_are_compared_side_by_side(tmp_path):
     (second / "environment.json").write_text('{"python": "3.12.0"}')
     page = page_of(first, second)
     table = page.source.split("From evaluation.json")[1].split("</table>")[0]
-    assert '<td class="best">20.00</td><td>0.2000</td>' in table
+    assert '<td>3</td><td class="best">20.00</td><td>0.2000</td>' in table
     assert '<td>19.00</td><td class="best">0.1000</td>' in table
     differing = page.source.split("Fields that differ")[1].split("</table>")[0]
     assert re.findall(r'<th scope="row">(.*?)</th>', differing) == ["codebook.size"]
     assert '<td class="differs">3.11.7</td><td class="differs">3.12.0</td>' in page.source
     colours = [trace["meta"]["colour"] for trace in figure_named(page, "loss")["data"]]
     assert sorted(colours) == [0, 1]
+
+
+def test_the_only_number_of_its_kind_is_not_the_best(tmp_path):
+    folders = [
+        make_run(tmp_path / "a", evaluation=make_evaluation(fid=1.0)),
+        make_run(tmp_path / "b"),
+    ]
+    runs = read_runs(folders)
+    table = tables.metrics_table("", runs, [tables.measured_metrics(run) for run in runs])
+    column = table.heads.index("rFID ↓")
+    assert [row[column] for row in table.rows] == [("1.000", ""), ("–", "")]
 
 
 def test_unlike_protocols_are_named_above_the_numbers(tmp_path):

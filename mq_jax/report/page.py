@@ -128,15 +128,13 @@ def _tiles(run: Run) -> list[Tile]:
 def _overview(runs: Sequence[Run]) -> list[tables.Table]:
     """Metrics side by side: of the evaluations, and of the best and last step of training."""
     found = []
-    if any(run.evaluation is not None for run in runs):
-        measured = [run.evaluation["metrics"] if run.evaluation else {} for run in runs]
-        found.append(tables.metrics_table("From evaluation.json", runs, measured))
     for title, of_run in (
+        ("From evaluation.json", tables.measured_metrics),
         ("During training, at the best step", tables.best_metrics),
         ("During training, at the last evaluation", tables.last_metrics),
     ):
         found.append(tables.metrics_table(title, runs, [of_run(run) for run in runs]))
-    return [table for table in found if len(table.heads) > 1]
+    return [table for table in found if len(table.heads) > 2]
 
 
 def _unlike(runs: Sequence[Run]) -> list[str]:

@@ -54,12 +54,12 @@ def evaluated(run: Run) -> tuple[dict[str, float], str]:
 
 
 def metrics_table(title: str, runs: Sequence[Run], values: Sequence[Mapping[str, float]]) -> Table:
-    """Metrics of several runs, the best of each marked.
+    """Metrics of several runs, the best of two or more marked.
 
     Args:
       title: of the table.
       runs: one a row.
-      values: metrics of each run, by name without the prefix.
+      values: "step" and metrics of each run, by name without the prefix; may be empty.
 
     Returns:
       A Table.
@@ -72,24 +72,32 @@ def metrics_table(title: str, runs: Sequence[Run], values: Sequence[Mapping[str,
     }
     rows = []
     for run, own in zip(runs, values, strict=True):
-        cells = [Cell(run.name)]
+        cells = [Cell(run.name), Cell(f"{own['step']:,}" if own else "–")]
         for name in names:
             value = own.get(name)
-            wins = value is not None and METRICS[name].better * value == best[name]
+            rivals = sum(other.get(name) is not None for other in values)
+            wins = value is not None and METRICS[name].better * value == best[name] and rivals > 1
             cells.append(Cell(number(name, value), "best" if wins else ""))
         rows.append(cells)
-    return Table(title, ["run", *heads], rows)
+    return Table(title, ["run", "step", *heads], rows)
 
 
 def last_metrics(run: Run) -> dict[str, float]:
-    """The metrics of the last evaluation during training, by name without the prefix."""
+    """Step and metrics of the last evaluation during training, by name without the prefix."""
     rows = [row for row in run.rows if any(name.startswith("eval/") for name in row)]
-    return _of_row(rows[-1]) if rows else {}
+    return {"step": rows[-1]["step"], **_of_row(rows[-1])} if rows else {}
 
 
 def best_metrics(run: Run) -> dict[str, float]:
-    """The metrics of the best evaluation during training, by name without the prefix."""
-    return _of_row(run.best) if run.best else {}
+    """Step and metrics of the best evaluation during training, by name without the prefix."""
+    return {"step": run.best["step"], **_of_row(run.best)} if run.best else {}
+
+
+def measured_metrics(run: Run) -> dict[str, float]:
+    """Step and metrics of evaluation.json."""
+    if run.evaluation is None:
+        return {}
+    return {"step": run.evaluation["run"]["step"], **run.evaluation["metrics"]}
 
 
 def configuration_tables(run: Run) -> tuple[Table, Table | None]:

@@ -71,12 +71,9 @@ def write_evaluation(folder: pathlib.Path, card: Mapping[str, Any]) -> pathlib.P
       The path.
     """
     path = folder / FILE
-    if path.exists():
-        old = read_evaluation(path)
-        key = json.dumps([old["protocol"], old["run"]["step"]], sort_keys=True)
-        if key != json.dumps([card["protocol"], card["run"]["step"]], sort_keys=True):
-            digest = hashlib.sha256(key.encode()).hexdigest()[:8]
-            path.replace(folder / f"evaluation-{digest}.json")
+    if path.exists() and _key(old := _readable(path)) != _key(card):
+        digest = hashlib.sha256(_key(old).encode()).hexdigest()[:8] if old else "damaged"
+        path.replace(folder / f"evaluation-{digest}.json")
     finite = {n: v if math.isfinite(v) else None for n, v in card["metrics"].items()}
     write_atomically(path, json.dumps({**card, "metrics": finite}, indent=2) + "\n")
     return path
@@ -137,6 +134,19 @@ def unlike(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
             told = ", ".join(f"{value!r} in {name}" for name, value in values.items())
             found.append(f"{key} is {told}")
     return found
+
+
+def _key(card):
+    """What makes two evaluations one: protocol and step."""
+    return json.dumps([card["protocol"], card["run"]["step"]], sort_keys=True) if card else ""
+
+
+def _readable(path):
+    """The evaluation, or an empty one where the file is damaged."""
+    try:
+        return read_evaluation(path)
+    except ValueError:
+        return {}
 
 
 def _measure(name, card):

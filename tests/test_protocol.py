@@ -100,6 +100,13 @@ def test_an_evaluation_under_another_protocol_does_not_replace_the_one_before(tm
     assert read_evaluation(tmp_path)["protocol"]["data"]["split"] == "train"
 
 
+def test_a_damaged_evaluation_is_moved_aside(tmp_path):
+    (tmp_path / "evaluation.json").write_text("{")
+    write_evaluation(tmp_path, card())
+    assert read_evaluation(tmp_path) == card()
+    assert (tmp_path / "evaluation-damaged.json").read_text() == "{"
+
+
 def test_no_evaluation_says_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"--mode=evaluate --workdir={tmp_path}$"):
         read_evaluation(tmp_path)

@@ -2,18 +2,13 @@
 
 from collections.abc import Mapping
 
-# What is measured, its head in a table, and how its values are written.
-COLUMNS = {
-    "mse": ("MSE on [-1, 1]", "{:.4f}"),
-    "psnr": ("PSNR, dB", "{:.2f}"),
-    "ssim": ("SSIM", "{:.4f}"),
-    "lpips_alex": ("LPIPS alex", "{:.4f}"),
-    "lpips_vgg": ("LPIPS vgg", "{:.4f}"),
-    "fid": ("rFID", "{:.3f}"),
-    "frechet_vgg": ("Fréchet VGG", "{:.3f}"),
-    "usage": ("usage", "{:.1%}"),
-    "perplexity": ("perplexity", "{:.1f}"),
-}
+from mq_jax.report.names import METRICS
+
+# Errors first, then what they are made with.
+ORDER = (
+    *("mse", "psnr", "ssim", "lpips_alex", "lpips_vgg", "fid", "frechet_vgg"),
+    *("usage", "perplexity"),
+)
 
 
 def evaluation_table(
@@ -28,12 +23,12 @@ def evaluation_table(
     Returns:
       The heads of the columns that some row has, and the cells by row; "-" where one has none.
     """
-    names = [name for name in COLUMNS if any(prefix + name in row for row in rows.values())]
+    names = [name for name in ORDER if any(prefix + name in row for row in rows.values())]
     cells = [
-        [title, *[_cell(row, prefix + name, COLUMNS[name][1]) for name in names]]
+        [title, *[_cell(row, prefix + name, METRICS[name].form) for name in names]]
         for title, row in rows.items()
     ]
-    return ["", *[COLUMNS[name][0] for name in names]], cells
+    return ["", *[METRICS[name].label for name in names]], cells
 
 
 def _cell(row, name, form):

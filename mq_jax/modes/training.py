@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 import jax
+from absl import logging
 from ml_collections import ConfigDict
 
 from mq_jax import console, inputs, workdir
@@ -75,6 +76,10 @@ def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:
     console.print_table(f"Training {ended}: {folder}", *evaluation_table(named))
     pictures = sorted((folder / "reconstructions").glob("*.png"))
     print(f"Originals over reconstructions: {pictures[-1]}")
-    write_report([folder], folder / "report.html")
-    print(f"Report: {folder / 'report.html'}")
+    try:
+        write_report([folder], folder / "report.html")
+        print(f"Report: {folder / 'report.html'}")
+    except (OSError, ValueError) as error:
+        # The training is done and saved all the same.
+        logging.warning("The report could not be written: %s", error)
     print(f"Curves: {sys.executable} -m tensorboard.main --logdir {folder / 'tensorboard'}")

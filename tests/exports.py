@@ -12,9 +12,9 @@ from mq_jax.exporting import make_export
 VQGAN = {
     "model__kind": "vqgan",
     "model__channels": (8,),
-    "model__multipliers": (1, 2, 2),
-    "model__blocks": 1,
-    "model__attention": (8,),
+    "model__multipliers": (1, 2),
+    "model__blocks": 0,
+    "model__attention": (),
     "model__z_channels": 8,
     "model__groups": 4,
     "model__init_std": 0.0,

@@ -13,7 +13,11 @@ from mq_jax.images import from_uint8
 from mq_jax.metrics import empty_evaluation
 from mq_jax.tokenizer import Tokenizer
 
-EACH = pytest.mark.parametrize("kind", exports.KINDS)
+SLOW = {"vqgan in bfloat16"}
+EACH = pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] if k in SLOW else []) for k in exports.KINDS],
+)
 
 
 @functools.cache
@@ -43,7 +47,7 @@ def test_pixels_and_codes_are_those_of_the_objective_in_evaluation_bit_for_bit(k
     assert len(used) > 2
 
 
-@pytest.mark.parametrize("kind", ["vqvae with averages", "vqgan"])
+@pytest.mark.parametrize("kind", ["vqvae with averages"])
 def test_reconstructions_are_those_of_the_evaluation_step_bit_for_bit(kind):
     config, objective, state = exports.model(kind)
     images = exports.images(8)
@@ -63,7 +67,7 @@ def test_floats_have_the_codes_of_their_bytes(kind):
     np.testing.assert_array_equal(tok.encode(floats.astype(np.float64)), tok.encode(images))
 
 
-@pytest.mark.parametrize("kind", ["vqvae", "vqgan"])
+@pytest.mark.parametrize("kind", ["vqvae", pytest.param("vqgan", marks=pytest.mark.slow)])
 def test_any_number_of_images_has_the_codes_that_each_has_alone(kind, monkeypatch):
     """And its pixels, but for the order in which a program of another batch size adds."""
     monkeypatch.setattr(module, "LARGEST_BATCH", 4)
@@ -78,23 +82,25 @@ def test_any_number_of_images_has_the_codes_that_each_has_alone(kind, monkeypatc
         assert difference.max(initial=0) <= 1 and difference.sum() <= 1e-3 * difference.size
 
 
-def test_any_sequence_of_batch_sizes_compiles_a_bounded_number_of_programs():
+def test_any_sequence_of_batch_sizes_compiles_a_bounded_number_of_programs(monkeypatch):
+    monkeypatch.setattr(module, "LARGEST_BATCH", 8)
     tok = Tokenizer(exports.export("vqvae"))
-    for count in [*range(1, 18), 33, 64, 65, 100, 129]:
+    for count in [*range(1, 20), 33, 100]:
         tok.decode(tok.encode(exports.images(count, 8, 8)))
-    # 1, 2, 4, ..., 64.
-    assert tok.coding.encode._cache_size() == tok.coding.decode._cache_size() == 7
+    # 1, 2, 4, 8.
+    assert tok.coding.encode._cache_size() == tok.coding.decode._cache_size() == 4
 
 
 @pytest.mark.parametrize(
     ("kind", "height", "width"),
-    [("vqvae", 48, 32), ("vqvae", 13, 30), ("vqvae", 1, 5), ("vqgan", 16, 24), ("vqgan", 13, 9)],
+    [("vqvae", 48, 32), ("vqvae", 13, 30), ("vqvae", 1, 5), ("vqgan", 13, 9)],
 )
 def test_any_height_and_width_is_taken_and_given_back(kind, height, width):
     images, tok = exports.images(2, height, width), tokenizer(kind)
     indices = tok.encode(images)
     f = tok.downsampling
-    assert f == 4 and indices.shape == (2, -(-height // f), -(-width // f))
+    assert f == (2 if kind == "vqgan" else 4)
+    assert indices.shape == (2, -(-height // f), -(-width // f))
     padded = np.pad(images, [(0, 0), (0, -height % f), (0, -width % f), (0, 0)], mode="edge")
     np.testing.assert_array_equal(indices, tok.encode(padded))
     whole = tok.decode(indices)

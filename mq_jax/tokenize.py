@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import pathlib
+import signal
 import sys
-import time
 from collections.abc import Sequence
-from typing import Any
 
-import tqdm
 from absl import logging
 
 from mq_jax import console, tokens
 from mq_jax.cache import use_compilation_cache
+from mq_jax.claims import claimed, make_claim, write_manifest
 from mq_jax.data.transforms import make_eval_transform
+from mq_jax.tally import Tally
 from mq_jax.tokenizer import Tokenizer, load_tokenizer
 from mq_jax.transcribe import (
-    Item,
     decode_tokens,
     encode_images,
     list_images,
@@ -47,13 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     console.log_to_terminal()
     use_compilation_cache()
+    # As a Ctrl-C, so that what is done is kept.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _COMMANDS[given.command](given)
     except KeyboardInterrupt:
-        logging.error("Interrupted; the same command goes on where it was.")
+        without = " without --force" if given.force else ""
+        logging.error("Interrupted; the same command%s goes on where it was.", without)
         return 130
     except (ValueError, OSError) as error:
-        logging.error("error: %s", error)
+        # Of a full disk, say, the system tells no path.
+        where = "" if getattr(error, "filename", "") else f" (writing to {given.output})"
+        logging.error("error: %s%s", error, where if isinstance(error, OSError) else "")
         return 1
 
 
@@ -62,32 +67,33 @@ def _encode(given) -> int:
     _check_output(given)
     tokenizer = load_tokenizer(given.tokenizer)
     preparation, transform = _preparation(given, tokenizer)
-    claim = _claim(tokenizer, "tokens", preparation)
-    manifest = tokens.claim_folder(given.output, claim, force=given.force)
-    done = tokens.written_names(given.output, manifest)
-    account = _Account(names, done, "encoded", preparation)
-    manifest["bad"] = account.bad
-    writer = tokens.ShardWriter(given.output, manifest)
-    items = read_images(root, account.left, transform)
-    try:
-        for part in encode_images(tokenizer, items, given.batch_size, account.name_bad):
-            writer.add(part)
-            account.advance(len(part.names))
-    finally:
-        # What is encoded is not lost to a Ctrl-C.
-        writer.flush()
-        account.close()
-    manifest["complete"] = True
-    tokens.write_manifest(given.output, manifest)
+    claim = make_claim("encode", given.input, tokenizer, preparation)
+    with claimed(given.output, claim, force=given.force) as (manifest, replaced):
+        tokens.remove_shards(given.output, replaced)
+        writer = tokens.ShardWriter(given.output, manifest)
+        tally = Tally(names, tokens.written_names(given.output), "encoded")
+        manifest["bad"] = tally.bad
+        items = read_images(root, tally.left, transform)
+        try:
+            for part in encode_images(tokenizer, items, given.batch_size, tally.name_bad):
+                writer.add(part)
+                tally.advance(len(part.names))
+        finally:
+            # What is encoded is not lost to a Ctrl-C.
+            writer.flush()
+            tally.close()
+        write_manifest(given.output, manifest | {"complete": True})
     shape = "codes of several shapes"
     if manifest["shape"] is not None:
         shape = " x ".join(map(str, manifest["shape"])) + " codes each"
-    return account.sum_up(f"{shape}, in {given.output}", given.strict)
+    return tally.sum_up(f"{shape}, in {given.output}", given.strict)
 
 
 def _decode(given) -> int:
-    made_by = tokens.tokenizer_of(given.input)
+    made_by, complete = tokens.token_source(given.input)
     _check_output(given)
+    if not complete:
+        logging.warning("%s is not complete; the same encode command finishes it.", given.input)
     tokenizer = load_tokenizer(given.tokenizer)
     if made_by != tokenizer.fingerprint:
         raise ValueError(
@@ -97,11 +103,11 @@ def _decode(given) -> int:
         )
     names = [name for part in tokens.read_tokens(given.input) for name in part.names]
 
-    def decoded(account):
+    def decoded(tally):
         shards = tokens.read_tokens(given.input)
-        return decode_tokens(tokenizer, shards, set(account.left), given.batch_size)
+        return decode_tokens(tokenizer, shards, set(tally.left), given.batch_size)
 
-    return _write(given, names, _claim(tokenizer, "images", None), decoded)
+    return _write(given, names, make_claim("decode", given.input, tokenizer, None), decoded)
 
 
 def _reconstruct(given) -> int:
@@ -110,79 +116,33 @@ def _reconstruct(given) -> int:
     tokenizer = load_tokenizer(given.tokenizer)
     preparation, transform = _preparation(given, tokenizer)
 
-    def reconstructed(account):
-        items = read_images(root, account.left, transform)
-        return reconstruct_images(tokenizer, items, given.batch_size, account.name_bad)
+    def reconstructed(tally):
+        items = read_images(root, tally.left, transform)
+        return reconstruct_images(tokenizer, items, given.batch_size, tally.name_bad)
 
-    return _write(given, names, _claim(tokenizer, "images", preparation), reconstructed)
+    claim = make_claim("reconstruct", given.input, tokenizer, preparation)
+    return _write(given, names, claim, reconstructed)
 
 
 def _write(given, names, claim, images) -> int:
     """Writes PNGs into a claimed folder; those that are there are kept."""
     paths = png_paths(names)
-    manifest = tokens.claim_folder(given.output, claim, force=given.force)
-    done = set()
-    if not given.force:
+    with claimed(given.output, claim, force=given.force) as (manifest, _):
+        if given.force:
+            # Before the first is written: a call that goes on must not keep one of these.
+            for path in paths.values():
+                (given.output / path).unlink(missing_ok=True)
         done = {name for name in names if (given.output / paths[name]).exists()}
-    account = _Account(names, done, "written", claim["preparation"])
-    manifest["bad"] = account.bad
-    try:
-        for _ in write_pngs(given.output, paths, images(account)):
-            account.advance(1)
-    finally:
-        account.close()
-    manifest |= {"images": len(names) - len(account.bad), "complete": True}
-    tokens.write_manifest(given.output, manifest)
-    return account.sum_up(f"PNG files, in {given.output}", given.strict)
-
-
-class _Account:
-    """What is done, what is left and what cannot be read, for the bar and the last line."""
-
-    def __init__(self, names: Sequence[str], done: set[str], verb: str, preparation: Any):
-        self.left = [name for name in names if name not in done]
-        self.bad: list[dict[str, str]] = []
-        self._names, self._kept, self._verb = names, len(names) - len(self.left), verb
-        self._count, self._started = 0, time.monotonic()
-        if preparation is not None:
-            logging.info("%s", _told(preparation))
-        self._bar = tqdm.tqdm(
-            total=len(names),
-            initial=self._kept,
-            unit="image",
-            file=sys.stderr,
-            disable=not sys.stderr.isatty(),
-            dynamic_ncols=True,
-        )
-
-    def advance(self, images: int) -> None:
-        """Counts images that are done."""
-        self._count += images
-        self._bar.update(images)
-
-    def name_bad(self, item: Item) -> None:
-        """Names an image that cannot be read."""
-        self.bad.append({"name": item.name, "reason": item.reason})
-        logging.warning("Skipping %s: %s", item.name, item.reason)
-        self._bar.update(1)
-
-    def close(self) -> None:
-        """Ends the bar."""
-        self._bar.close()
-
-    def sum_up(self, where: str, strict: bool) -> int:
-        """Prints the last line; returns the exit code."""
-        seconds = time.monotonic() - self._started
-        parts = [f"{self._count} {self._verb}, {where}"]
-        if self._count:
-            parts.append(f"{self._count / seconds:.1f} images/s")
-        if self._kept:
-            parts.append(f"{self._kept} were there already")
-        if self.bad:
-            parts.append(f"{len(self.bad)} of {len(self._names)} cannot be read")
-        print("; ".join(parts))
-        all_bad = len(self.bad) == len(self._names)
-        return int(all_bad or (strict and bool(self.bad)))
+        tally = Tally(names, done, "written")
+        manifest["bad"] = tally.bad
+        try:
+            for _ in write_pngs(given.output, paths, images(tally)):
+                tally.advance(1)
+        finally:
+            tally.close()
+        count = len(names) - len(tally.bad)
+        write_manifest(given.output, manifest | {"images": count, "complete": True})
+    return tally.sum_up(f"PNG files, in {given.output}", given.strict)
 
 
 def _preparation(given, tokenizer: Tokenizer):
@@ -196,6 +156,7 @@ def _preparation(given, tokenizer: Tokenizer):
         preparation = None
     else:
         preparation = {**trained, "image_size": given.size, "resize": True}
+    logging.info("Images: %s", _told(preparation))
     if preparation is None:
         return None, None
     return preparation, make_eval_transform(**preparation)
@@ -203,20 +164,12 @@ def _preparation(given, tokenizer: Tokenizer):
 
 def _told(preparation):
     """The geometry in a sentence."""
+    if preparation is None:
+        return "each as it is; --size=N scales and crops."
     crop = f"centre crop {preparation['crop']}, then " if preparation["crop"] else ""
     side = preparation["image_size"]
     scaled = f"smaller side to {side} ({preparation['filter']}), " if preparation["resize"] else ""
-    return f"Images: {crop}{scaled}centre crop {side} x {side}; --size=0 keeps each as it is."
-
-
-def _claim(tokenizer: Tokenizer, kind: str, preparation) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "tokenizer": tokenizer.fingerprint,
-        "codebook_size": tokenizer.size,
-        "downsampling": tokenizer.downsampling,
-        "preparation": preparation,
-    }
+    return f"{crop}{scaled}centre crop {side} x {side}; --size=0 keeps each as it is."
 
 
 def _check_output(given) -> None:
@@ -226,11 +179,15 @@ def _check_output(given) -> None:
     source, target = given.input.resolve(), given.output.resolve()
     if source == target or source in target.parents:
         raise ValueError(f"The output {given.output} lies in the input {given.input}: move it.")
+    there = next(path for path in (target, *target.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise PermissionError(f"The output {given.output} cannot be written to: {there}.")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mq_jax.tokenize",
+        allow_abbrev=False,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -240,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
         "decode": "Token files to PNG files under the images' names.",
         "reconstruct": "Images to PNG files of what the tokenizer makes of them.",
     }.items():
-        command = commands.add_parser(name, help=purpose, description=purpose)
+        command = commands.add_parser(name, help=purpose, description=purpose, allow_abbrev=False)
         add = functools.partial(command.add_argument, metavar="PATH", type=_path, required=True)
         add("--tokenizer", help="an export, or the folder of a run that has one")
         add("--input", help="a folder, at any depth, or one file")
@@ -268,16 +225,13 @@ def _path(text):
     return pathlib.Path(text).expanduser()
 
 
-def _natural(text):
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
+def _integer(least, text):
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
     return int(text)
 
 
-def _positive(text):
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return int(text)
+_natural, _positive = functools.partial(_integer, 0), functools.partial(_integer, 1)
 
 
 _COMMANDS = {"encode": _encode, "decode": _decode, "reconstruct": _reconstruct}

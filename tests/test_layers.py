@@ -13,11 +13,11 @@ LAYERS = (
     {
         *("agreement", "bilevel", "cache", "console", "distributed", "environment", "frechet"),
         *("health", "hlo", "images", "interrupt", "losses", "optim", "quantize", "sharding"),
-        *("ssim", "state", "trees"),
+        *("ssim", "state", "tally", "trees"),
     },
     {
         *("checkpoint", "data", "fingerprint", "flops", "hlo_merge", "lookup", "metrics", "models"),
-        *("objective", "orbax_noise", "snapshot", "tokens", "workdir", "writers"),
+        *("objective", "orbax_noise", "snapshot", "tokens", "workdir", "writers", "claims"),
     },
     {"adversary", "coding", "inputs", "measures", "perceptual"},
     {"consistency", "mq"},
@@ -32,7 +32,8 @@ LAYERS = (
 WITHIN_A_LAYER = {
     ("checkpoint", "orbax_noise"),
     ("measures", "perceptual"),
-    ("tokens", "workdir"),
+    ("claims", "workdir"),
+    ("tokens", "claims"),
     ("writers", "workdir"),
 }
 

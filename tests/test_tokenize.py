@@ -14,7 +14,7 @@ import pytest
 import runs
 from PIL import Image
 
-from mq_jax import tokenize, tokens, transcribe
+from mq_jax import claims, tokenize, tokens, transcribe
 from mq_jax.exporting import write_export
 from mq_jax.tokenizer import Tokenizer
 
@@ -69,14 +69,14 @@ def content(folder):
 
 def test_encode_writes_the_codes_of_every_image_and_a_manifest(run, images, tmp_path):
     code, out, err = run("encode", "images", "tokens")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "Images: each as it is; --size=N scales and crops.\n")
     assert out.startswith("10 encoded, 8 x 8 codes each, in ") and "images/s" in out
     found = every_token(tmp_path / "tokens")
     assert list(found) == sorted(p.relative_to(images).as_posix() for p in images.rglob("*.png"))
     for name, (index, size) in found.items():
         np.testing.assert_array_equal(index, TOKENIZER.encode(pixels(images / name)[None])[0])
         assert size == (32, 32) and index.dtype == np.uint8
-    manifest = tokens.read_manifest(tmp_path / "tokens")
+    manifest = claims.read_manifest(tmp_path / "tokens")
     assert manifest["tokenizer"] == TOKENIZER.fingerprint
     assert (manifest["codebook_size"], manifest["shape"], manifest["dtype"]) == (
         16,
@@ -111,7 +111,7 @@ def test_images_as_they_are_keep_their_sizes(run, tmp_path):
         Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
     code, out, _ = run("encode", "images", "tokens", "--size=0", "--batch_size=2")
     assert code == 0 and "codes of several shapes" in out
-    assert tokens.read_manifest(tmp_path / "tokens")["shape"] is None
+    assert claims.read_manifest(tmp_path / "tokens")["shape"] is None
     for name, (index, size) in every_token(tmp_path / "tokens").items():
         height, width = sizes[int(name[0])]
         assert size == (height, width)
@@ -134,7 +134,7 @@ def test_images_are_made_as_those_of_the_training_were(run, images, tmp_path, mo
     code, out, err = run("encode", "images", "tokens")
     assert code == 0 and "2 x 2 codes each" in out
     assert "centre crop 24, then smaller side to 8 (bilinear), centre crop 8 x 8" in err
-    assert tokens.read_manifest(tmp_path / "tokens")["preparation"] == prepared
+    assert claims.read_manifest(tmp_path / "tokens")["preparation"] == prepared
 
 
 def test_one_file_is_an_input_too(run, images, tmp_path):
@@ -171,7 +171,7 @@ def test_new_images_are_added(run, images, tmp_path):
 def test_shards_are_cut_and_read_in_order(run, images, tmp_path, monkeypatch):
     monkeypatch.setattr(tokens, "SHARD_IMAGES", 4)
     run("encode", "images", "tokens", "--batch_size=2")
-    manifest = tokens.read_manifest(tmp_path / "tokens")
+    manifest = claims.read_manifest(tmp_path / "tokens")
     assert [shard["images"] for shard in manifest["shards"]] == [4, 4, 2]
     names = [name for part in tokens.read_tokens(tmp_path / "tokens") for name in part.names]
     assert names == sorted(names) and len(names) == 10
@@ -181,8 +181,8 @@ def test_bad_files_are_named_counted_and_left_out(run, images, tmp_path):
     (images / "a" / "broken.png").write_bytes(b"no image")
     code, out, err = run("encode", "images", "tokens")
     assert code == 0 and "1 of 11 cannot be read" in out
-    assert err.startswith("Skipping a/broken.png: cannot decode an image of 8 bytes")
-    (bad,) = tokens.read_manifest(tmp_path / "tokens")["bad"]
+    assert "Skipping a/broken.png: cannot decode an image of 8 bytes (none of JPEG" in err
+    (bad,) = claims.read_manifest(tmp_path / "tokens")["bad"]
     assert bad["name"] == "a/broken.png" and "cannot decode" in bad["reason"]
     assert run("encode", "images", "strict", "--strict")[0] == 1
     assert len(every_token(tmp_path / "strict")) == 10
@@ -208,7 +208,7 @@ def test_another_tokenizer_or_size_is_refused_until_told(run, images, tmp_path, 
         assert content(tmp_path / "out") == before
     code, out, _ = run(command, "images", "out", "--force", tokenizer="other")
     assert code == 0 and out.startswith("10 ")
-    assert tokens.read_manifest(tmp_path / "out")["tokenizer"] == OTHER.fingerprint
+    assert claims.read_manifest(tmp_path / "out")["tokenizer"] == OTHER.fingerprint
 
 
 def test_tokens_of_another_tokenizer_are_refused(run, images, tmp_path):
@@ -221,6 +221,9 @@ def test_tokens_of_another_tokenizer_are_refused(run, images, tmp_path):
 
 
 def test_a_folder_with_other_files_is_refused_and_force_leaves_them(run, images, tmp_path):
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / ".DS_Store").write_text("")
+    assert run("encode", "images", "hidden")[0] == 0
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("kept")
     code, _, err = run("encode", "images", "out")
@@ -237,6 +240,7 @@ def test_a_folder_with_other_files_is_refused_and_force_leaves_them(run, images,
         ("empty", "out", "no image in .*empty"),
         ("images", "images/out", "lies in the input"),
         ("images", "file", "file is a file; expected a folder"),
+        ("images", "file/out", "file/out cannot be written to|Not a directory"),
     ],
 )
 @pytest.mark.parametrize("command", ["encode", "reconstruct"])
@@ -284,22 +288,152 @@ def test_a_manifest_of_another_version_is_named(run, images, tmp_path):
     assert "is of version 9; expected 1" in run("decode", "tokens", "out")[2]
 
 
-def test_names_that_share_a_file_keep_their_suffix():
-    names = ["a.jpg", "a.png", "b.jpg", "c/A.jpg", "c/a.JPG", "d.tar.png"]
-    assert transcribe.png_paths(names) == {
-        "a.jpg": "a.jpg.png",
-        "a.png": "a.png.png",
-        "b.jpg": "b.png",
-        "c/A.jpg": "c/A.jpg.png",
-        "c/a.JPG": "c/a.JPG.png",
-        "d.tar.png": "d.tar.png",
-    }
+@pytest.mark.parametrize(
+    ("names", "paths"),
+    [
+        (["a.jpg", "b/c.webp", "d.tar.png"], ["a.png", "b/c.png", "d.tar.png"]),
+        (["a.jpg", "a.png", "b.jpg"], ["a.jpg.png", "a.png.png", "b.png"]),
+        (["c/A.jpg", "c/a.JPG"], ["c/A.jpg.png", "c/a.JPG.2.png"]),
+        (["a.jpg", "a.png", "a.jpg.webp"], ["a.jpg.2.png", "a.png.png", "a.jpg.png"]),
+        (["x.jpg", "x.png/y.jpg"], ["x.jpg.png", "x.png/y.png"]),
+        (["x.jpg", "X.png/y.jpg"], ["x.jpg.png", "X.png/y.png"]),
+    ],
+)
+def test_no_two_images_share_a_file_in_any_case(names, paths):
+    assert list(transcribe.png_paths(names).values()) == paths
 
 
 @pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x.png", ""])
 def test_names_that_lead_out_are_refused(name):
     with pytest.raises(ValueError, match="leads out of the output folder"):
         transcribe.png_paths(["fine.png", name])
+
+
+def test_another_input_is_refused(run, images, tmp_path):
+    runs.write_images(tmp_path / "others", 3, seed=1)
+    run("encode", "images", "tokens")
+    run("encode", "others", "other tokens")
+    run("decode", "tokens", "decoded")
+    for command, source, target in (
+        ("encode", "others", "tokens"),
+        ("decode", "other tokens", "decoded"),
+        ("reconstruct", "images", "decoded"),
+        ("reconstruct", "images", "tokens"),
+    ):
+        before = content(tmp_path / target)
+        code, _, err = run(command, source, target)
+        assert code == 1 and "is of another command" in err
+        assert content(tmp_path / target) == before
+
+
+def test_a_forced_start_leaves_nothing_of_the_one_before(run, images, tmp_path, monkeypatch):
+    """Also where it is interrupted, and goes on without being forced."""
+    run("reconstruct", "images", "out")
+    reconstruct, calls = Tokenizer.reconstruct, []
+
+    def interrupted(self, images):
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return reconstruct(self, images)
+
+    monkeypatch.setattr(Tokenizer, "reconstruct", interrupted)
+    given = ["reconstruct", "images", "out", "--size=16", "--batch_size=4"]
+    code, _, err = run(*given, "--force")
+    assert code == 130 and "the same command without --force goes on" in err
+    code, out, _ = run(*given)
+    assert code == 0 and out.startswith("6 written") and "4 were there already" in out
+    sizes = {pixels(path).shape for path in (tmp_path / "out").rglob("*.png")}
+    assert sizes == {(16, 16, 3)}
+
+
+def test_what_is_not_complete_says_so(run, images, tmp_path, monkeypatch):
+    run("encode", "images", "tokens")
+    runs.write_images(tmp_path / "images" / "more", 3, seed=1)
+    monkeypatch.setattr(tokenize, "encode_images", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("encode", "images", "tokens")
+    code, out, err = run("decode", "tokens", "decoded")
+    assert code == 0 and "tokens is not complete; the same encode command" in err
+
+
+def test_a_second_process_is_refused_while_the_first_one_writes(run, images, tmp_path):
+    claim = claims.make_claim("encode", images, TOKENIZER, None)
+    with claims.claimed(tmp_path / "tokens", claim, force=False):
+        for flag in ([], ["--force"]):
+            code, _, err = run("encode", "images", "tokens", *flag)
+            assert code == 1 and "Another process writes into" in err
+    assert run("encode", "images", "tokens")[0] == 0
+
+
+def test_force_removes_no_file_but_shards(run, images, tmp_path):
+    run("encode", "images", "tokens")
+    path = tmp_path / "tokens" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for name in ("mine.txt", "../mine.txt"):
+        (tmp_path / "tokens" / name).write_text("kept")
+        manifest["shards"].append({"file": name, "images": 1, "sha256": ""})
+    path.write_text(json.dumps(manifest))
+    assert "names 'mine.txt', which is no shard" in run("decode", "tokens", "out")[2]
+    assert run("encode", "images", "tokens", "--force")[0] == 0
+    assert (tmp_path / "tokens" / "mine.txt").exists() and (tmp_path / "mine.txt").exists()
+
+
+def test_a_bad_file_may_have_any_name(run, images, tmp_path):
+    (images / os.fsdecode(b"latin-\xe9.png")).write_bytes(b"no image")
+    code, out, _ = run("encode", "images", "tokens")
+    assert code == 0 and "1 of 11 cannot be read" in out
+    assert len(claims.read_manifest(tmp_path / "tokens")["bad"]) == 1
+
+
+def test_many_shapes_are_on_the_disk_before_one_of_them_fills_a_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "SHARD_IMAGES", 4)
+    claim = claims.make_claim("encode", tmp_path, TOKENIZER, None)
+    with claims.claimed(tmp_path / "out", claim, force=False) as (manifest, _):
+        writer = tokens.ShardWriter(tmp_path / "out", manifest)
+        for side in (1, 2, 3, 4, 5):
+            part = np.zeros((1, side, side), np.int32)
+            writer.add(tokens.Tokens([str(side)], part, np.int32([[4, 4]])))
+        assert len(tokens.written_names(tmp_path / "out")) == 4
+        monkeypatch.setattr(tokens, "FLUSH_SECONDS", -1)
+        writer.add(tokens.Tokens(["6"], np.zeros((1, 6, 6), np.int32), np.int32([[4, 4]])))
+        assert len(tokens.written_names(tmp_path / "out")) == 6
+
+
+def test_batches_are_small_where_images_are_large(monkeypatch):
+    monkeypatch.setattr(transcribe, "BATCH_PIXELS", 200)
+    monkeypatch.setattr(transcribe, "HELD_PIXELS", 500)
+    sides = [10] * 5 + [30] * 2 + [4, 5, 6, 7, 8, 9, 11, 12, 13]
+    items = [
+        transcribe.Item(str(i), np.zeros((s, s, 3), np.uint8), "") for i, s in enumerate(sides)
+    ]
+    batches = list(transcribe._by_shape(iter(items), 64, None))
+    assert sorted(item.name for batch in batches for item in batch) == sorted(i.name for i in items)
+    assert [len(batch) for batch in batches if batch[0].image.shape[0] == 30] == [1, 1]
+    assert max(sum(item.image[..., 0].size for item in batch) for batch in batches[:3]) <= 900
+    assert all(len({item.image.shape for item in batch}) == 1 for batch in batches)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"indices": np.zeros((10, 8, 8), np.float32)}, "indices are float32"),
+        ({"indices": np.full((10, 8, 8), 16, np.uint8)}, "codes below 16"),
+        ({"indices": np.zeros((9, 8, 8), np.uint8)}, "9 rows of codes"),
+        ({"sizes": np.zeros(10, np.int32)}, r"sizes \(10,\)"),
+    ],
+)
+def test_a_shard_whose_arrays_do_not_fit_is_named(run, images, tmp_path, change, message):
+    run("encode", "images", "tokens")
+    path = tmp_path / "tokens" / "tokens-00000.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    np.savez_compressed(path, **{**arrays, **change})
+    with pytest.raises(ValueError, match=f"tokens-00000.npz is damaged.*{message}"):
+        list(tokens.read_tokens(path))
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="it is no .npz file"):
+        list(tokens.read_tokens(tmp_path / "x.npy"))
 
 
 def test_interrupted_it_keeps_what_is_encoded_and_goes_on(run, images, tmp_path, monkeypatch):
@@ -315,7 +449,7 @@ def test_interrupted_it_keeps_what_is_encoded_and_goes_on(run, images, tmp_path,
     code, out, err = run("encode", "images", "tokens", "--batch_size=2")
     assert (code, out) == (130, "") and "the same command goes on" in err
     assert len(every_token(tmp_path / "tokens")) == 4
-    assert not tokens.read_manifest(tmp_path / "tokens")["complete"]
+    assert not claims.read_manifest(tmp_path / "tokens")["complete"]
     code, out, _ = run("encode", "images", "tokens", "--batch_size=2")
     assert code == 0 and out.startswith("6 encoded") and "4 were there already" in out
     assert len(every_token(tmp_path / "tokens")) == 10
@@ -341,9 +475,8 @@ def test_a_killed_program_goes_on_and_ends_as_one_that_was_not(tmp_path):
     again = subprocess.run([*command, *paths, tmp_path / "out"], check=True, **launch)
     assert whole.stdout.startswith("40 written")
     assert f"{left} were there already" in again.stdout
-    for path in (tmp_path / "out").rglob(".*.tmp"):  # Files that were being written.
-        path.unlink()
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+    assert not list((tmp_path / "out").rglob(".*"))
 
 
 FACTS = {

@@ -1,0 +1,212 @@
+"""The claim that a command has on the folder it writes, so that it goes on and nothing mixes in.
+
+The folder holds `manifest.json`, which says what made the files. The same command goes on where it
+was stopped; another one is refused, and so is a second process at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from mq_jax.workdir import write_atomically
+
+MANIFEST = "manifest.json"
+VERSION = 1
+
+# What a command must not change between its first call and a later one.
+_CLAIM = (
+    *("version", "command", "input", "tokenizer", "codebook_size", "downsampling"),
+    "preparation",
+)
+_FIELDS = (*_CLAIM, "images", "bad", "complete")
+
+# What a killed process leaves of a file that it was writing.
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+
+
+def make_claim(
+    command: str, source: pathlib.Path, tokenizer: Any, preparation: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What a command claims a folder with.
+
+    Args:
+      command: "encode", "decode" or "reconstruct".
+      source: the input; its name is told by a hash, so that no path leaves the machine.
+      tokenizer: its fingerprint and sizes.
+      preparation: of images, None where they are left as they are.
+
+    Returns:
+      The fields that must stay the same.
+    """
+    return {
+        "version": VERSION,
+        "command": command,
+        "input": hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16],
+        "tokenizer": tokenizer.fingerprint,
+        "codebook_size": tokenizer.size,
+        "downsampling": tokenizer.downsampling,
+        "preparation": preparation,
+    }
+
+
+@contextlib.contextmanager
+def claimed(
+    folder: pathlib.Path, claim: Mapping[str, Any], *, force: bool
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """A folder that is a command's own, and no other process's, while the block runs.
+
+    Args:
+      folder: created if absent.
+      claim: from make_claim.
+      force: whether to start anew, whatever is there.
+
+    Yields:
+      (manifest, replaced): that of the calls before or a new one, and the manifest that a forced
+      start replaces, empty without.
+
+    Raises:
+      ValueError: the folder holds files of something else, or another process writes into it.
+      OSError: it cannot be read or written.
+    """
+    replaced = _require_own(folder, claim, force)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder):
+        for path in folder.rglob(".*.tmp"):
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        resumed = (folder / MANIFEST).is_file() and not force
+        fresh = {**claim, "images": 0, "bad": [], "complete": False}
+        if _of_tokens(fresh):
+            dtype = index_type(claim["codebook_size"]).name
+            fresh |= {"dtype": dtype, "shape": None, "shards": []}
+        manifest = read_manifest(folder) if resumed else fresh
+        manifest["complete"] = False
+        write_manifest(folder, manifest)
+        yield manifest, replaced
+
+
+def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads the manifest of a folder.
+
+    Args:
+      folder: written by `python -m mq_jax.tokenize`.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      FileNotFoundError: the folder has none.
+      ValueError: it is damaged, or of an unknown version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; expected a folder that `python -m mq_jax.tokenize` wrote."
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["version"] == VERSION:
+            fields = _FIELDS + (("shards", "shape", "dtype") if _of_tokens(manifest) else ())
+            missing = [name for name in fields if name not in manifest]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Start anew with --force, or in another folder."
+        ) from error
+    if manifest["version"] != VERSION:
+        raise ValueError(
+            f"{path} is of version {manifest['version']}; expected {VERSION}: read it with the "
+            "mq_jax that wrote it, or make it again."
+        )
+    return manifest
+
+
+def write_manifest(folder: pathlib.Path, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest, whole or not at all.
+
+    Args:
+      folder: exists.
+      manifest: fit for JSON.
+    """
+    # Escaped: a file's name need not be text that UTF-8 can hold.
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def index_type(size: int) -> np.dtype:
+    """The smallest unsigned type that holds the codes of a codebook.
+
+    Args:
+      size: K.
+
+    Returns:
+      A NumPy dtype.
+    """
+    return np.min_scalar_type(size - 1)
+
+
+def _of_tokens(manifest):
+    return manifest["command"] == "encode"
+
+
+def _require_own(folder, claim, force) -> dict[str, Any]:
+    """Raises unless the folder may be written to; returns the manifest that is replaced."""
+    if not folder.exists():
+        return {}
+    if (folder / MANIFEST).is_file():
+        if force:
+            with contextlib.suppress(ValueError):
+                return read_manifest(folder)
+            return {}
+        _require_claim(folder, read_manifest(folder), claim)
+    elif any(path.name[0] != "." for path in folder.iterdir()) and not force:
+        raise ValueError(
+            f"The output {folder} is not empty and has no {MANIFEST}; expected a new folder. "
+            "--force writes into it; what has other names stays."
+        )
+    return {}
+
+
+def _require_claim(folder, found: Mapping[str, Any], claim: Mapping[str, Any]) -> None:
+    """Raises unless the folder was made by the same command."""
+    differing = [
+        f"{name} is {_short(found[name])} there, {_short(claim[name])} now"
+        for name in _CLAIM
+        if found[name] != claim[name]
+    ]
+    if differing:
+        raise ValueError(
+            f"The output {folder} is of another command: {'; '.join(differing)}. Give another "
+            "--output, or start anew with --force."
+        )
+
+
+def _short(value):
+    """A fingerprint by its beginning."""
+    return f"{value[:16]}..." if isinstance(value, str) and len(value) > 32 else repr(value)
+
+
+@contextlib.contextmanager
+def _held(folder):
+    """Keeps other processes out of a folder; the system lets go when this one ends, however."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"Another process writes into {folder}; wait for it, or give another --output."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -16,16 +16,18 @@ RNG = np.random.default_rng(0)
 
 
 def photographs():
-    """u8[3, 48, 37, 3]: textured, nearly flat and dark."""
+    """u8[4, 48, 37, 3]: textured, nearly flat, dark, and black beside white."""
     image = skimage.data.astronaut()
     flat = (250 + RNG.integers(0, 2, (48, 37, 3))).astype(np.uint8)
-    return np.stack([image[100:148, 200:237], flat, image[300:348, 10:47] // 9])
+    step = np.where(np.arange(37)[:, None] < 18, 0, 255).astype(np.uint8) * np.ones_like(flat)
+    return np.stack([image[100:148, 200:237], flat, image[300:348, 10:47] // 9, step])
 
 
 PHOTOGRAPHS = photographs()
 DAMAGED = {
     "noise": np.clip(PHOTOGRAPHS + RNG.normal(0, 20, PHOTOGRAPHS.shape), 0, 255).astype(np.uint8),
     "one level": np.clip(PHOTOGRAPHS.astype(int) + 1, 0, 255).astype(np.uint8),
+    "one level off": np.abs(PHOTOGRAPHS.astype(int) - 1).astype(np.uint8),
     "inverted": 255 - PHOTOGRAPHS,
     "constant": np.full_like(PHOTOGRAPHS, 128),
 }

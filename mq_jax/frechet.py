@@ -106,7 +106,7 @@ def load_reference(path: pathlib.Path, key: str) -> Moments | None:
       key: what they must belong to.
 
     Returns:
-      The moments; None where there are none, or others, or the file is damaged, which is logged.
+      The moments; None where there are none, or, which is logged, others or damaged ones.
     """
     if not path.is_file():
         return None
@@ -114,7 +114,13 @@ def load_reference(path: pathlib.Path, key: str) -> Moments | None:
         with np.load(path, allow_pickle=False) as stored:
             found = str(stored["key"])
             moments = Moments(int(stored["count"]), stored["total"], stored["outer"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if moments.outer.shape != moments.total.shape * 2 or moments.total.ndim != 1:
+            raise ValueError(f"shapes {moments.total.shape} and {moments.outer.shape}")
+    # Of a damaged header, zipfile thinks that it asks for a password or an unknown method.
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         logging.warning("The reference statistics %s are damaged (%s); leaving them", path, error)
         return None
-    return moments if found == key else None
+    if found != key:
+        logging.warning("The reference statistics %s are of %s, not %s", path, found, key)
+        return None
+    return moments

@@ -219,11 +219,22 @@ def test_a_file_that_names_anything_but_tensors_is_refused_and_nothing_runs(writ
     assert not target.exists()
 
 
-def test_a_tensor_past_the_end_of_its_storage_is_refused():
+@pytest.mark.parametrize(
+    ("shape", "strides", "offset"),
+    [
+        ((2, 2), (2, 1), 0),
+        ((2,), (1,), 1),
+        ((2,), (-1,), 0),
+        ((5,), (-3,), 1),
+        ((2,), (1,), -1),
+        ((2**40,), (0,), 0),
+    ],
+)
+def test_a_tensor_that_leaves_its_storage_is_refused(shape, strides, offset):
     storage = Storage("0", np.float32([1, 2]))
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
-        archive.writestr("a/data.pkl", pickled({"x": Tensor(storage, (2, 2), (2, 1))}))
+        archive.writestr("a/data.pkl", pickled({"x": Tensor(storage, shape, strides, offset)}))
         archive.writestr("a/data/0", storage.values.tobytes())
     with pytest.raises(ValueError, match="reaches past its 2 numbers"):
         inception_weights.read_tensors(data.getvalue())

@@ -7,6 +7,7 @@ bytes. A hash is checked first, and the pickle may name nothing but dicts and te
 import collections
 import hashlib
 import io
+import math
 import os
 import pathlib
 import pickle
@@ -180,7 +181,9 @@ class _Tensor(collections.namedtuple("_Tensor", "storage dtype offset shape stri
         """Its values, from the storages' bytes."""
         values = np.frombuffer(storages[self.storage], self.dtype)
         span = 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        if min((*self.shape, 1)) < 1 or self.offset < 0 or self.offset + span > len(values):
+        # Of negative strides it would reach before the start; of strides 0, fill the memory.
+        sound = min((*self.shape, 1)) > 0 and min((*self.strides, self.offset)) >= 0
+        if not sound or max(self.offset + span, math.prod(self.shape)) > len(values):
             raise ValueError(f"a tensor of {self.shape} reaches past its {len(values)} numbers.")
         steps = [self.dtype.itemsize * stride for stride in self.strides]
         view = np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, steps)

@@ -4,6 +4,7 @@ import io
 import logging
 import pathlib
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 import tqdm
@@ -11,6 +12,9 @@ from absl import logging as absl_logging
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+# Between two lines of progress where there is no terminal.
+_LINE_SECONDS = 30
 
 
 class _AboveProgress(logging.Handler):
@@ -89,6 +93,43 @@ class Progress:
                 "step %d/%d  %.0f images/s  loss %.4f  usage %.1f%%  %s left",
                 *(step, self._total, rate, loss, 100 * usage, left),
             )
+
+    def close(self) -> None:
+        """Ends the live line."""
+        self._bar.close()
+
+
+class ImageBar:
+    """A live line of images done on a terminal; elsewhere a line every half minute.
+
+    Args:
+      total: images in all.
+      initial: done already.
+      live: False says nothing at all.
+    """
+
+    def __init__(self, total: int, initial: int = 0, live: bool = True):
+        self._live, self._initial = live, initial
+        self._started = self._told = time.monotonic()
+        self._bar = tqdm.tqdm(
+            total=total,
+            initial=initial,
+            unit="image",
+            file=sys.stderr,
+            disable=not (live and sys.stderr.isatty()),
+            dynamic_ncols=True,
+        )
+        self._total, self._done = total, initial
+
+    def advance(self, images: int) -> None:
+        """Counts images."""
+        self._done += images
+        self._bar.update(images)
+        now = time.monotonic()
+        if self._live and self._bar.disable and now - self._told > _LINE_SECONDS:
+            self._told = now
+            rate = (self._done - self._initial) / (now - self._started)
+            absl_logging.info("%d of %d images, %.1f images/s", self._done, self._total, rate)
 
     def close(self) -> None:
         """Ends the live line."""

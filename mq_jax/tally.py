@@ -1,14 +1,11 @@
 """What a command on many images has done, has left and could not read: bar, lines, exit code."""
 
-import sys
 import time
 from collections.abc import Sequence
 
-import tqdm
 from absl import logging
 
-# Between two lines of progress where there is no terminal.
-_LINE_SECONDS = 30
+from mq_jax.console import ImageBar
 
 
 class Tally:
@@ -29,32 +26,18 @@ class Tally:
         self.bad: list[dict[str, str]] = []
         self._total, self._kept, self._verb = len(names), len(names) - len(self.left), verb
         self._count, self._started = 0, time.monotonic()
-        self._told = self._started
-        self._bar = tqdm.tqdm(
-            total=self._total,
-            initial=self._kept,
-            unit="image",
-            file=sys.stderr,
-            disable=not sys.stderr.isatty(),
-            dynamic_ncols=True,
-        )
+        self._bar = ImageBar(len(names), self._kept)
 
     def advance(self, images: int) -> None:
         """Counts images that are done."""
         self._count += images
-        self._bar.update(images)
-        now = time.monotonic()
-        if self._bar.disable and now - self._told > _LINE_SECONDS:
-            self._told = now
-            rate = self._count / (now - self._started)
-            reached = self._kept + self._count + len(self.bad)
-            logging.info("%d of %d images, %.1f images/s", reached, self._total, rate)
+        self._bar.advance(images)
 
     def name_bad(self, name: str, reason: str) -> None:
         """Names an image that cannot be read."""
         self.bad.append({"name": name, "reason": reason})
         logging.warning("Skipping %s: %s", name, reason)
-        self._bar.update(1)
+        self._bar.advance(1)
 
     def close(self) -> None:
         """Ends the bar."""

@@ -13,11 +13,12 @@ LAYERS = (
     {
         *("agreement", "bilevel", "cache", "console", "distributed", "environment", "frechet"),
         *("health", "hlo", "images", "interrupt", "losses", "optim", "quantize", "sharding"),
-        *("ssim", "state", "tally", "trees"),
+        *("ssim", "state", "trees"),
     },
     {
-        *("checkpoint", "data", "fingerprint", "flops", "hlo_merge", "lookup", "metrics", "models"),
-        *("objective", "orbax_noise", "snapshot", "tokens", "workdir", "writers", "claims"),
+        *("checkpoint", "claims", "data", "fingerprint", "flops", "hlo_merge", "lookup"),
+        *("metrics", "models", "objective", "orbax_noise", "snapshot", "tally", "tokens"),
+        *("workdir", "writers"),
     },
     {"adversary", "coding", "inputs", "measures", "perceptual"},
     {"consistency", "mq"},

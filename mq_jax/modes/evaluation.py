@@ -2,12 +2,10 @@
 
 import json
 import pathlib
-import sys
 import time
 from collections.abc import Sequence
 
 import jax
-import tqdm
 from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
@@ -65,10 +63,10 @@ def run_evaluation(
     restored = restore_best(folder, stored, mesh)
     evaluator = Evaluator(config, restored.built.objective, source, mesh, measures)
     started = time.monotonic()
-    hidden = jax.process_index() > 0 or not sys.stderr.isatty()
-    total = -(-len(source) // jax.process_count())
-    with tqdm.tqdm(total=total, unit="image", disable=hidden) as bar:
-        evaluation = evaluator.run(restored.state, bar.update)
+    own = -(-len(source) // jax.process_count())
+    bar = console.ImageBar(own, live=jax.process_index() == 0)
+    evaluation = evaluator.run(restored.state, bar.advance)
+    bar.close()
     seconds = round(time.monotonic() - started, 2)
     if jax.process_index() == 0:
         run = {"step": restored.step, "config": config_hash(of_the_run), "seconds": seconds}

@@ -208,6 +208,43 @@ def test_another_version_is_named(tmp_path, change):
         load_tokenizer(path)
 
 
+def test_an_export_that_cannot_take_its_name_leaves_the_old_one(copied, monkeypatch):
+    rename = pathlib.Path.rename
+
+    def fail(path, target):
+        if path.name.endswith(".tmp"):
+            raise OSError("no space left")
+        return rename(path, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", fail)
+    with pytest.raises(OSError, match="no space left"):
+        write_export(copied, exports.export("vqgan"), FACTS, overwrite=True)
+    same(read_export(copied), exports.export("vqvae"))
+    assert [path.name for path in copied.parent.iterdir()] == ["export"]
+
+
+def test_what_a_killed_export_left_is_no_obstacle(tmp_path):
+    (tmp_path / f".export.{os.getpid()}.tmp").mkdir()
+    write_export(tmp_path / "export", exports.export("vqvae"), FACTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_no_file_of_an_export_names_a_folder_of_the_machine(written):
+    package = pathlib.Path(exports.__file__).parents[1]
+    for folder in written.values():
+        for path in folder.rglob("*"):
+            if path.is_file():
+                data = path.read_bytes()
+                for place in (folder.parent, package, pathlib.Path(jax.__file__).parent):
+                    assert str(place).encode() not in data, path
+
+
+def test_the_files_of_an_export_have_the_permissions_of_other_files(written):
+    folder = written["vqvae"]
+    modes = {path.name: path.stat().st_mode for path in folder.iterdir() if path.is_file()}
+    assert len({*modes.values()}) == 1, modes
+
+
 @pytest.mark.parametrize("damage", ["files gone", "files cut", "header gone", "header edited"])
 def test_a_damaged_orbax_folder_is_named(copied, damage):
     folder = copied / "orbax"

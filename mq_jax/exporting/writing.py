@@ -1,5 +1,6 @@
 """Writing an export: all formats into a folder beside, which then takes its name at once."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -46,7 +47,8 @@ def write_export(
         _require_same(folder, export)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    # Of a killed process of the same number, as containers have them.
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         _write_safetensors(temporary / SAFETENSORS, export)
@@ -56,12 +58,9 @@ def write_export(
         card = card_of(export, facts, _inventory(temporary))
         (temporary / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         (temporary / "README.md").write_text(page_of(card), encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
+        _give_name(temporary, folder)
     finally:
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -83,13 +82,41 @@ def stablehlo(export: Export) -> dict[str, jax.export.Exported]:
     images = jax.ShapeDtypeStruct((b, factor * h, factor * w, 3), jnp.uint8)
     indices = jax.ShapeDtypeStruct((b, h, w), jnp.int32)
     weights = jax.tree.map(jnp.asarray, export.weights)
-    return {
-        name: jax.export.export(jax.jit(function), platforms=PLATFORMS)(argument)
-        for name, function, argument in (
-            ("encode.stablehlo", lambda x: coding.encode(weights, x), images),
-            ("decode.stablehlo", lambda x: coding.decode(weights, x), indices),
-        )
-    }
+    with _without_folders():
+        return {
+            name: jax.export.export(jax.jit(function), platforms=PLATFORMS)(argument)
+            for name, function, argument in (
+                ("encode.stablehlo", lambda x: coding.encode(weights, x), images),
+                ("decode.stablehlo", lambda x: coding.decode(weights, x), indices),
+            )
+        }
+
+
+@contextlib.contextmanager
+def _without_folders():
+    """Programs name the source file of each operation: its name alone, not this machine's path."""
+    setting = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, setting)
+    jax.config.update(setting, ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update(setting, before)
+
+
+def _give_name(temporary, folder):
+    """The folder's name for the new export; what had it goes last, or gets it back."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    had_one = folder.exists()
+    if had_one:
+        folder.rename(old)
+    try:
+        temporary.rename(folder)
+    except BaseException:
+        if had_one:
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _require_same(folder, export):
@@ -110,7 +137,8 @@ def _require_same(folder, export):
 
 def _write_safetensors(path, export):
     metadata = {HEADER_KEY: json.dumps(export.header)}
-    safetensors.numpy.save_file(named(export.weights), path, metadata=metadata)
+    # save_file would make a file that only its owner may read.
+    path.write_bytes(safetensors.numpy.save(named(export.weights), metadata=metadata))
 
 
 def _write_orbax(path, export):
@@ -123,6 +151,9 @@ def _write_orbax(path, export):
     }
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(path.absolute(), args=ocp.args.Composite(**items))
+    # Orbax notes in them where the checkpoint lay when it was written.
+    for note in path.rglob("commit_success.txt"):
+        note.write_text("Checkpoint commit was successful\n", encoding="utf-8")
 
 
 def _inventory(folder):

@@ -208,6 +208,25 @@ def test_another_version_is_named(tmp_path, change):
         load_tokenizer(path)
 
 
+@pytest.mark.parametrize("text", ["[]", "3", "null"])
+def test_a_header_that_is_no_mapping_is_named(tmp_path, text):
+    path = tmp_path / "t.safetensors"
+    arrays = named(exports.export("vqvae").weights)
+    safetensors.numpy.save_file(arrays, path, metadata={"mq_jax": text})
+    with pytest.raises(ValueError, match="t.safetensors is damaged or was edited: its header is"):
+        load_tokenizer(path)
+
+
+def test_an_edited_preparation_is_found(tmp_path):
+    export = exports.export("vqvae")
+    header = {**export.header, "preparation": {**export.preparation, "crop": 999}}
+    path = tmp_path / "t.safetensors"
+    metadata = {"mq_jax": json.dumps(header)}
+    safetensors.numpy.save_file(named(export.weights), path, metadata=metadata)
+    with pytest.raises(ValueError, match="t.safetensors is damaged or was edited: its preparation"):
+        load_tokenizer(path)
+
+
 def test_an_export_that_cannot_take_its_name_leaves_the_old_one(copied, monkeypatch):
     rename = pathlib.Path.rename
 

@@ -44,6 +44,7 @@ class Export(NamedTuple):
             "architecture": self.architecture,
             "preparation": self.preparation,
             "fingerprint": self.fingerprint,
+            "preparation_sha256": _digest(self.preparation),
         }
 
 
@@ -85,12 +86,22 @@ def fingerprint(architecture: Mapping[str, Any], arrays: Mapping[str, np.ndarray
     Returns:
       64 hexadecimal digits.
     """
-    digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
+    digest = hashlib.sha256(_text(architecture))
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _text(value):
+    """JSON that does not depend on the order of names."""
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _digest(value):
+    """The sha256 of what is fit for JSON."""
+    return hashlib.sha256(_text(value)).hexdigest()
 
 
 def named(weights: Weights) -> dict[str, np.ndarray]:
@@ -113,12 +124,17 @@ def from_named(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], orig
       ValueError: the version is unknown, or arrays and header do not fit each other.
     """
     remedy = "export the model again, or copy the whole file again"
+    if not isinstance(header, Mapping):
+        raise ValueError(
+            f"{origin} is damaged or was edited: its header is a {type(header).__name__}; expected "
+            f"names and values; {remedy}."
+        )
     if "version" not in header or header["version"] != VERSION:
         raise ValueError(
             f"{origin} is of version {header['version'] if 'version' in header else 'unknown'}; "
             f"expected {VERSION}. Read it with the mq_jax that wrote it, or export it again."
         )
-    missing = {"architecture", "preparation", "fingerprint"} - set(header)
+    missing = {"architecture", "preparation", "fingerprint", "preparation_sha256"} - set(header)
     if missing:
         raise ValueError(f"{origin} lacks {sorted(missing)}; {remedy}.")
     found = fingerprint(header["architecture"], arrays)
@@ -126,6 +142,12 @@ def from_named(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], orig
         raise ValueError(
             f"{origin} is damaged or was edited: its content has the fingerprint {found[:16]}..., "
             f"its header says {header['fingerprint'][:16]}...; {remedy}."
+        )
+    # Not part of the fingerprint: the same model may be fed otherwise.
+    if _digest(header["preparation"]) != header["preparation_sha256"]:
+        raise ValueError(
+            f"{origin} is damaged or was edited: its preparation of images is not the one that was "
+            f"exported; {remedy}."
         )
     nested = traverse_util.unflatten_dict(dict(arrays), sep="/")
     weights = Weights(

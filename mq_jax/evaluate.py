@@ -22,6 +22,7 @@ from mq_jax.measures import Measures
 from mq_jax.metrics import empty_evaluation, scalars
 from mq_jax.objective import Objective
 from mq_jax.quantize import code_counts
+from mq_jax.snapshot import Snapshot
 from mq_jax.state import TrainState
 
 
@@ -46,6 +47,11 @@ class Evaluation(NamedTuple):
     reconstructions: np.ndarray
     images: int
     pixels: str
+
+    def snapshot(self, step: int) -> Snapshot:
+        """What a report shows of it, as that of a step."""
+        shown = self.originals, self.reconstructions
+        return Snapshot(step, self.counts, self.codebook, *shown)
 
 
 def make_eval_step(

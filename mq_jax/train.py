@@ -15,14 +15,14 @@ from mq_jax.agreement import AgreedSignal
 from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.data.sources import Source
-from mq_jax.evaluate import Evaluation, Evaluator
+from mq_jax.evaluate import Evaluator
 from mq_jax.feed import Feed
 from mq_jax.images import comparison
 from mq_jax.interrupt import Interrupt
 from mq_jax.measures import Measures
 from mq_jax.metrics import empty_like, first_nonfinite, scalars
 from mq_jax.program import compile_program, start
-from mq_jax.snapshot import Snapshot, write_snapshot
+from mq_jax.snapshot import write_snapshot
 from mq_jax.state import Parts
 from mq_jax.trees import all_finite
 from mq_jax.writers import NullWriters, Writers
@@ -247,7 +247,8 @@ class _Run:
         improved = standing.best is None or value < standing.best
         if improved:
             standing.best = value
-            self._take_snapshot(evaluation)
+            if jax.process_index() == 0:
+                write_snapshot(self._workdir, evaluation.snapshot(self._step))
         # While the adversarial term sets in, nothing has saturated.
         waits = improved or self._step < self._settled
         standing.stale = 0 if waits else standing.stale + 1
@@ -256,18 +257,6 @@ class _Run:
         numbers = (f"{name[5:]} {number:.4g}" for name, number in evaluation.scalars.items())
         logging.info("step %d  eval: %s", self._step, "  ".join(numbers))
         return evaluation.scalars
-
-    def _take_snapshot(self, evaluation: Evaluation):
-        """Leaves what the report shows of the best state so far."""
-        if jax.process_index() == 0:
-            snapshot = Snapshot(
-                self._step,
-                evaluation.counts,
-                evaluation.codebook,
-                evaluation.originals,
-                evaluation.reconstructions,
-            )
-            write_snapshot(self._workdir, snapshot)
 
     def _save(self, writers, evaluation):
         """Saves a checkpoint, unless that would poison the run."""

@@ -20,7 +20,7 @@ from mq_jax.modes.restored import move_to_this_machine, restore_best
 from mq_jax.modes.table import evaluation_table
 from mq_jax.protocol import config_hash, protocol_card, read_evaluation, unlike, write_evaluation
 from mq_jax.sharding import make_mesh
-from mq_jax.snapshot import Snapshot, write_snapshot
+from mq_jax.snapshot import write_snapshot
 from mq_jax.validate import validate
 
 # An evaluation needs the model of the run; it may look at other images.
@@ -138,9 +138,8 @@ def _leave(folder, config, evaluation: Evaluation, measures: Measures, card):
             f"The Fréchet distance is of {evaluation.images} images in {measures.features.dim} "
             "dimensions: biased upwards by their small number; compare it at equal numbers alone."
         )
-    shown = evaluation.originals, evaluation.reconstructions
-    write_snapshot(folder, Snapshot(step, evaluation.counts, evaluation.codebook, *shown))
+    write_snapshot(folder, evaluation.snapshot(step))
     path = folder / "evaluation.png"
-    Image.fromarray(comparison(*shown)).save(path)
+    Image.fromarray(comparison(evaluation.originals, evaluation.reconstructions)).save(path)
     print(f"Protocol and numbers: {write_evaluation(folder, card)}")
     print(f"Originals over reconstructions: {path}")

@@ -44,7 +44,7 @@ def read_export(path: str | os.PathLike) -> Export:
             return read_orbax(folder / ORBAX)
     if path.is_file():
         return read_safetensors(path)
-    if (path / "weights").is_dir() and (path / "header").is_dir():
+    if (path / "weights").is_dir() or (path / "header").is_dir():
         return read_orbax(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected an exported tokenizer.")

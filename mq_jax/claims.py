@@ -180,7 +180,9 @@ def _require_own(folder, claim, force) -> dict[str, Any]:
 def _require_claim(folder, found: Mapping[str, Any], claim: Mapping[str, Any]) -> None:
     """Raises unless the folder was made by the same command."""
     differing = [
-        f"{name} is {_short(found[name])} there, {_short(claim[name])} now"
+        "the input is another folder or file"
+        if name == "input"
+        else f"{name} is {_short(found[name])} there, {_short(claim[name])} now"
         for name in _CLAIM
         if found[name] != claim[name]
     ]

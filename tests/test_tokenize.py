@@ -323,6 +323,7 @@ def test_another_input_is_refused(run, images, tmp_path):
         before = content(tmp_path / target)
         code, _, err = run(command, source, target)
         assert code == 1 and "is of another command" in err
+        assert "the input is another folder or file" in err
         assert content(tmp_path / target) == before
 
 

@@ -323,7 +323,8 @@ def test_another_input_is_refused(run, images, tmp_path):
         before = content(tmp_path / target)
         code, _, err = run(command, source, target)
         assert code == 1 and "is of another command" in err
-        assert "the input is another folder or file" in err
+        same = (source, target) == ("images", "tokens")
+        assert ("the input is another folder or file" in err) != same
         assert content(tmp_path / target) == before
 
 

@@ -12,12 +12,12 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from mq_jax.files import LEFTOVER
 from mq_jax.workdir import write_atomically
 
 MANIFEST = "manifest.json"
@@ -29,9 +29,6 @@ _CLAIM = (
     "preparation",
 )
 _FIELDS = (*_CLAIM, "images", "bad", "complete")
-
-# What a killed process leaves of a file that it was writing.
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def make_claim(
@@ -82,7 +79,7 @@ def claimed(
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder):
         for path in folder.rglob(".*.tmp"):
-            if _TEMPORARY.fullmatch(path.name):
+            if LEFTOVER.fullmatch(path.name):
                 path.unlink(missing_ok=True)
         resumed = (folder / MANIFEST).is_file() and not force
         fresh = {**claim, "images": 0, "bad": [], "complete": False}

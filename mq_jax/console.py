@@ -63,14 +63,7 @@ class Progress:
 
     def __init__(self, total: int, initial: int, live: bool = True):
         self._total = total
-        self._bar = tqdm.tqdm(
-            total=total,
-            initial=initial,
-            unit="step",
-            file=sys.stderr,
-            disable=not (live and sys.stderr.isatty()),
-            dynamic_ncols=True,
-        )
+        self._bar = _bar(total, initial, "step", live)
 
     def advance(self) -> None:
         """Counts one step."""
@@ -111,14 +104,7 @@ class ImageBar:
     def __init__(self, total: int, initial: int = 0, live: bool = True):
         self._live, self._initial = live, initial
         self._started = self._told = time.monotonic()
-        self._bar = tqdm.tqdm(
-            total=total,
-            initial=initial,
-            unit="image",
-            file=sys.stderr,
-            disable=not (live and sys.stderr.isatty()),
-            dynamic_ncols=True,
-        )
+        self._bar = _bar(total, initial, "image", live)
         self._total, self._done = total, initial
 
     def advance(self, images: int) -> None:
@@ -134,6 +120,18 @@ class ImageBar:
     def close(self) -> None:
         """Ends the live line."""
         self._bar.close()
+
+
+def _bar(total, initial, unit, live):
+    """A live line, on a terminal alone."""
+    return tqdm.tqdm(
+        total=total,
+        initial=initial,
+        unit=unit,
+        file=sys.stderr,
+        disable=not (live and sys.stderr.isatty()),
+        dynamic_ncols=True,
+    )
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -176,7 +176,7 @@ class _Shown:
     """The images that are shown, and their reconstructions, from all processes."""
 
     def __init__(self, config, wanted):
-        side = config.data.eval_image_size or config.data.image_size
+        side = inputs.evaluation_side(config)
         self._wanted = wanted
         # The empty ones give their shapes where this process sees none.
         self._numbers, self._pairs = (

@@ -157,7 +157,7 @@ def _protocol(config, images):
         "directory": data.dir,
         "split": data.eval_split,
         "images": images,
-        "side": data.eval_image_size or data.image_size,
+        "side": inputs.evaluation_side(config),
         "crop": data.crop,
         "resize": data.resize,
         "filter": data.filter,

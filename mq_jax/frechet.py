@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import zipfile
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
+
+from mq_jax.files import replacing
 
 
 class Moments(NamedTuple):
@@ -89,13 +90,8 @@ def save_reference(path: pathlib.Path, moments: Moments, key: str) -> None:
       moments: of a reference set.
       key: what they belong to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, key=np.array(key), **moments._asdict())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, key=np.array(key), **moments._asdict())
 
 
 def load_reference(path: pathlib.Path, key: str) -> Moments | None:

@@ -94,6 +94,18 @@ def stream(config: ConfigDict, source: Source, *, level: int, start: int) -> Ite
     )
 
 
+def evaluation_side(config: ConfigDict) -> int:
+    """The side of an evaluation image, pixels.
+
+    Args:
+      config: validated.
+
+    Returns:
+      config.data.eval_image_size, or where it is 0 image_size.
+    """
+    return config.data.eval_image_size or config.data.image_size
+
+
 def evaluation_pass(config: ConfigDict, source: Source) -> Iterable[dict]:
     """One deterministic pass, this process's rows of it.
 
@@ -104,9 +116,7 @@ def evaluation_pass(config: ConfigDict, source: Source) -> Iterable[dict]:
     Returns:
       As data.pipeline.eval_batches's.
     """
-    transform = make_eval_transform(
-        image_size=config.data.eval_image_size or config.data.image_size, **_geometry(config)
-    )
+    transform = make_eval_transform(image_size=evaluation_side(config), **_geometry(config))
     return eval_batches(
         source,
         transform,

@@ -7,8 +7,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from mq_jax import inputs
 from mq_jax.evaluate import Evaluation
 from mq_jax.measures import Measures
 from mq_jax.workdir import write_atomically
@@ -40,7 +42,7 @@ def protocol_card(config: ConfigDict, evaluation: Evaluation, measures: Measures
             "split": data.eval_split,
             "images": evaluation.images,
             "pixels": evaluation.pixels,
-            "image_size": data.eval_image_size or data.image_size,
+            "image_size": inputs.evaluation_side(config),
             "crop": data.crop,
             "resize": data.filter if data.resize else "none",
             "crop_position": "centre",
@@ -122,7 +124,7 @@ def unlike(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
       A phrase for each entry that is not equal in all, empty where the numbers compare.
     """
     protocols = {name: card["protocol"] for name, card in cards.items()}
-    entries = {name: dict(_flat(protocol)) for name, protocol in protocols.items()}
+    entries = {name: flatten_dict(protocol, sep=".") for name, protocol in protocols.items()}
     shared = set.intersection(*(set(p.get("measures", {})) for p in protocols.values()))
     found = []
     for key in sorted({key for own in entries.values() for key in own}):
@@ -154,12 +156,3 @@ def _measure(name, card):
     if name not in ("fid", "frechet_vgg"):
         return card
     return {**card, "reference": "the originals of this evaluation, 8 bits as the reconstructions"}
-
-
-def _flat(tree, prefix=""):
-    """Dotted names and values."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -1,11 +1,12 @@
 """What the last evaluation of the best state saw, for the report: codes, codewords, pictures."""
 
-import os
 import pathlib
 import zipfile
 from typing import NamedTuple
 
 import numpy as np
+
+from mq_jax.files import replacing
 
 FILE = "snapshot.npz"
 
@@ -35,13 +36,8 @@ def write_snapshot(folder: pathlib.Path, snapshot: Snapshot) -> None:
       folder: of the run.
       snapshot: replaces the one that is there.
     """
-    temporary = folder / f".{FILE}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **snapshot._asdict())
-        os.replace(temporary, folder / FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(folder / FILE) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **snapshot._asdict())
 
 
 def read_snapshot(folder: pathlib.Path) -> Snapshot:

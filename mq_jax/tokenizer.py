@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from mq_jax.build import make_autoencoder
-from mq_jax.coding import Coding, Weights, make_coding
-from mq_jax.exporting import Export, read_export
-from mq_jax.quantize import nearest_codeword
+from mq_jax.coding import Coding, Weights
+from mq_jax.exporting import Export, coding_of, downsampling, read_export
 
 # Images of one program call; fewer are padded to a power of two.
 LARGEST_BATCH = 64
@@ -57,17 +53,14 @@ class Tokenizer:
     """
 
     def __init__(self, export: Export):
-        config = ConfigDict(export.architecture)
-        autoencoder = make_autoencoder(config)
-        lookup = functools.partial(nearest_codeword, chunk=config.codebook.lookup_chunk)
-        self.size, self.dim = config.codebook.size, config.codebook.dim
-        self.downsampling = autoencoder.downsampling
-        self.image_size = config.data.image_size
+        self.size, self.dim = export.weights.codebook.shape
+        self.downsampling = downsampling(export)
+        self.image_size = export.architecture["data"]["image_size"]
         self.preparation = dict(export.preparation)
         self.fingerprint = export.fingerprint
         # An argument of the programs: as constants the weights would be compiled into each.
         self._weights = jax.device_put(export.weights)
-        self._coding = Coding(*map(jax.jit, make_coding(autoencoder, lookup)))
+        self._coding = Coding(*map(jax.jit, coding_of(export)))
 
     @property
     def weights(self) -> Weights:

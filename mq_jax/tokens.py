@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pathlib
 import re
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mq_jax.claims import read_manifest, write_manifest
+from mq_jax.files import replacing
 
 # Images of a shard; a few megabytes at 256 codes an image.
 SHARD_IMAGES = 4096
@@ -171,25 +173,21 @@ def _shard_path(folder, shard):
 
 def _write_shard(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> str:
     """Writes an .npz file, whole or not at all; returns its sha256."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         with open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
-        sha256 = hashlib.sha256(temporary.read_bytes()).hexdigest()
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return sha256
+        return hashlib.sha256(temporary.read_bytes()).hexdigest()
 
 
 def _read_shard(path: pathlib.Path, sha256: str = "") -> tuple[Tokens, str]:
     """A shard, and the tokenizer's fingerprint."""
     try:
-        if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        data = path.read_bytes()
+        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
             raise ValueError("its sha256 is not the manifest's")
-        stored = np.load(path, allow_pickle=False)
+        stored = np.load(io.BytesIO(data), allow_pickle=False)
         if not isinstance(stored, np.lib.npyio.NpzFile):
             raise ValueError("it is no .npz file")
         with stored:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 
 from mq_jax.data.decode import decode_image
 from mq_jax.data.folder import list_folder
+from mq_jax.files import replacing
 from mq_jax.tokenizer import Tokenizer
 from mq_jax.tokens import Tokens
 
@@ -171,14 +171,10 @@ def write_pngs(folder: pathlib.Path, paths: dict[str, str], items: Iterable[Item
     def write(item):
         path = folder / paths[item.name]
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         # OpenCV's order of channels; it compresses ten times as fast as Pillow.
         _, encoded = cv2.imencode(".png", np.ascontiguousarray(item.image[..., ::-1]))
-        try:
+        with replacing(path) as temporary:
             temporary.write_bytes(encoded.tobytes())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return item.name
 
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from mq_jax.files import replacing
+
 _ABSENT = object()
 
 
@@ -83,17 +85,10 @@ def write_atomically(path, text: str) -> None:
     Raises:
       OSError: the file cannot be written; the old one is as it was.
     """
-    path = pathlib.Path(path)
-    # The process id keeps several processes of one run from sharing a temporary file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(pathlib.Path(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _require_writable(workdir: pathlib.Path) -> None:

@@ -11,13 +11,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module imports only from lower layers.
 LAYERS = (
     {
-        *("agreement", "bilevel", "cache", "console", "distributed", "environment", "frechet"),
+        *("agreement", "bilevel", "cache", "console", "distributed", "environment", "files"),
         *("health", "hlo", "images", "interrupt", "losses", "optim", "quantize", "sharding"),
         *("ssim", "state", "trees"),
     },
     {
-        *("checkpoint", "claims", "data", "fingerprint", "flops", "hlo_merge", "lookup"),
-        *("metrics", "models", "objective", "orbax_noise", "snapshot", "tally", "tokens"),
+        *("checkpoint", "claims", "data", "fingerprint", "flops", "frechet", "hlo_merge"),
+        *("lookup", "metrics", "models", "objective", "orbax_noise", "snapshot", "tally", "tokens"),
         *("workdir", "writers"),
     },
     {"adversary", "coding", "inputs", "measures", "perceptual"},

@@ -16,6 +16,7 @@ from mq_jax.build import build, init_state
 from mq_jax.environment import environment
 from mq_jax.exporting import make_export, write_export
 from mq_jax.exporting.card import training_facts
+from mq_jax.files import size_of
 from mq_jax.tokenizer import Tokenizer
 
 BATCHES = (1, 8, 64)
@@ -38,7 +39,7 @@ def bench_tokenizer(config: ConfigDict, rounds: int) -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         written = write_export(pathlib.Path(folder) / "export", export, facts)
-        rows = [[path.name, f"{_bytes(path) / 2**20:.2f}"] for path in sorted(written.iterdir())]
+        rows = [[path.name, f"{size_of(path) / 2**20:.2f}"] for path in sorted(written.iterdir())]
         console.print_table("Export", ["", "MiB"], rows)
         _print_first_tokens(written, config.data.image_size)
 
@@ -106,9 +107,3 @@ def _print_first_tokens(folder: pathlib.Path, side: int) -> None:
             rows.append([name, *[f"{value:.2f}" for value in (*seconds, sum(seconds[1:]))]])
     columns = ["cache", "import", "load_tokenizer", "first tokens", "both"]
     console.print_table("Seconds to the first tokens", columns, rows)
-
-
-def _bytes(path: pathlib.Path) -> int:
-    """Of a file, or of a folder's files."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())

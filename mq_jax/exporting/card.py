@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from ml_collections import ConfigDict
 
-from mq_jax.exporting.contents import VERSION, Export, autoencoder, named
+from mq_jax.exporting.contents import VERSION, Export, downsampling, named
 
 # Paths of the machine that trained; they tell whose it was.
 _PATHS = ("data.dir", "perceptual.dir")
@@ -45,7 +45,7 @@ def card_of(
     Returns:
       A nested dict.
     """
-    module, arrays = autoencoder(export), named(export.weights)
+    arrays = named(export.weights)
 
     def parameters(prefix):
         return sum(math.prod(a.shape) for name, a in arrays.items() if name.startswith(prefix))
@@ -59,7 +59,7 @@ def card_of(
             "codebook_size": size,
             "codeword_dim": dim,
             "bits_per_code": math.log2(size),
-            "downsampling": module.downsampling,
+            "downsampling": downsampling(export),
             "trained_at": export.architecture["data"]["image_size"],
             "preparation": export.preparation,
             "parameters": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,8 +14,9 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from mq_jax.build import make_autoencoder
-from mq_jax.coding import Weights
+from mq_jax.coding import Coding, Weights, make_coding
 from mq_jax.objective import Objective
+from mq_jax.quantize import nearest_codeword
 from mq_jax.state import TrainState
 
 # Counts up when older programs could not read what newer ones write.
@@ -158,6 +160,13 @@ def from_named(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], orig
     return Export(header["architecture"], header["preparation"], weights, header["fingerprint"])
 
 
-def autoencoder(export: Export):
-    """The module of an export."""
-    return make_autoencoder(ConfigDict(export.architecture))
+def downsampling(export: Export) -> int:
+    """Pixels to a code of an export, along one side."""
+    return make_autoencoder(ConfigDict(export.architecture)).downsampling
+
+
+def coding_of(export: Export) -> Coding:
+    """Both directions of an export, as pure functions of its weights."""
+    config = ConfigDict(export.architecture)
+    lookup = functools.partial(nearest_codeword, chunk=config.codebook.lookup_chunk)
+    return make_coding(make_autoencoder(config), lookup)

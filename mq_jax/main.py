@@ -6,7 +6,7 @@ python -m mq_jax.main --mode=evaluate --compare DIR DIR ...
 python -m mq_jax.main --mode=report DIR DIR ... --output=FILE
 python -m mq_jax.main --config=configs/photos_mqvae.py --mode=plan [--devices=N] [--images=N]
 
-Several processes find each other by the environment; mq_jax/distributed.py says how.
+Several processes find each other by the environment; mq_jax/devices/distributed.py says how.
 """
 
 import os
@@ -20,9 +20,10 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from mq_jax import commandline, console, distributed
-from mq_jax.agreement import FailedElsewhere, together
-from mq_jax.cache import use_compilation_cache
+from mq_jax import commandline, console
+from mq_jax.devices import distributed
+from mq_jax.devices.agreement import FailedElsewhere, together
+from mq_jax.devices.cache import use_compilation_cache
 from mq_jax.models import inception_weights
 from mq_jax.modes.evaluation import compare_evaluations, run_evaluation
 from mq_jax.modes.exporting import run_export

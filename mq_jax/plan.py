@@ -10,8 +10,9 @@ from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mq_jax import flops, hlo, hlo_merge, sharding
+from mq_jax import flops, hlo, hlo_merge
 from mq_jax.build import Built, build
+from mq_jax.devices import sharding
 from mq_jax.flops import Flops
 from mq_jax.perceptual import frozen_shapes
 from mq_jax.program import Lowered, lower_program

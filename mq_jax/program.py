@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mq_jax import sharding
 from mq_jax.build import Built, init_state
+from mq_jax.devices import sharding
 from mq_jax.images import from_uint8
 from mq_jax.metrics import empty_window
 from mq_jax.perceptual import frozen_shapes

@@ -10,15 +10,16 @@ from absl import logging
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from mq_jax import console, health, sharding
-from mq_jax.agreement import AgreedSignal
+from mq_jax import console, health
 from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.data.sources import Source
+from mq_jax.devices import sharding
+from mq_jax.devices.agreement import AgreedSignal
+from mq_jax.devices.interrupt import Interrupt
 from mq_jax.evaluate import Evaluator
 from mq_jax.feed import Feed
 from mq_jax.images import comparison
-from mq_jax.interrupt import Interrupt
 from mq_jax.measures import Measures
 from mq_jax.metrics import empty_like, first_nonfinite, scalars
 from mq_jax.program import compile_program, start

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax import sharding, workdir
+from mq_jax import workdir
 from mq_jax.build import build
 from mq_jax.checkpoint import Checkpoints
+from mq_jax.devices import sharding
 from mq_jax.modes.training import FREE_FIELDS
 from mq_jax.program import checkpoint_target, compile_program, start
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax.distributed import Cluster, find_cluster, initialize
+from mq_jax.devices.distributed import Cluster, find_cluster, initialize
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -274,8 +274,8 @@ def test_a_process_that_is_killed_ends_the_other_and_both_go_on(tmp_path):
 _TALK = """
     import os, sys
     import jax, numpy as np
-    from mq_jax.agreement import AgreedSignal, FailedElsewhere, gather, together
-    from mq_jax.distributed import find_cluster, initialize
+    from mq_jax.devices.agreement import AgreedSignal, FailedElsewhere, gather, together
+    from mq_jax.devices.distributed import find_cluster, initialize
     from mq_jax.feature_moments import gathered_moments
     from mq_jax.fingerprint import PixelDigest
     from mq_jax.frechet import Moments

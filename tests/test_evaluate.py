@@ -13,10 +13,10 @@ from PIL import Image
 
 from mq_jax import inputs
 from mq_jax.build import build, init_state
+from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluate import Evaluator
 from mq_jax.images import comparison
 from mq_jax.measures import Measures
-from mq_jax.sharding import make_mesh
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

@@ -16,11 +16,11 @@ import runs
 import safetensors.numpy
 
 from mq_jax import load_tokenizer
-from mq_jax.environment import environment
+from mq_jax.devices.environment import environment
+from mq_jax.devices.sharding import make_mesh, shardings
 from mq_jax.exporting import make_export, read_export, write_export
 from mq_jax.exporting.card import training_facts
 from mq_jax.exporting.contents import fingerprint, named
-from mq_jax.sharding import make_mesh, shardings
 
 FACTS = {
     "training": training_facts(runs.configure(data__dir="/home/someone/images"), 7),

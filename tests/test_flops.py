@@ -8,7 +8,8 @@ import pytest
 import tiny
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mq_jax import flops, hlo, hlo_merge, sharding
+from mq_jax import flops, hlo, hlo_merge
+from mq_jax.devices import sharding
 from mq_jax.quantize import nearest_codeword
 
 NHWC = ("NHWC", "HWIO", "NHWC")

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from mq_jax.interrupt import Interrupt
+from mq_jax.devices.interrupt import Interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -54,7 +54,7 @@ def test_in_another_thread_nothing_changes():
 def test_a_loop_stops_after_the_step_and_ends_by_itself():
     script = """
         import time
-        from mq_jax.interrupt import Interrupt
+        from mq_jax.devices.interrupt import Interrupt
 
         with Interrupt() as interrupt:
             print("ready", flush=True)

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import yaml
 
-from mq_jax.distributed import Cluster, find_cluster
+from mq_jax.devices.distributed import Cluster, find_cluster
 
 LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
 SHELL = sorted({*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")})

@@ -33,7 +33,6 @@ GRAPH = {
 }
 # Modules that still stand at the root, under the package that they move to.
 MOVING = {
-    "devices": "agreement cache distributed environment interrupt sharding",
     "terminal": "console tally",
     "runs": "checkpoint claims files orbax_noise snapshot trees workdir writers",
     "quantizers": "lookup quantize",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mq_jax import sharding
+from mq_jax.devices import sharding
 from mq_jax.lookup import make_lookup
 from mq_jax.quantize import BLOCK, nearest_codeword
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tiny
 
-from mq_jax import mq, sharding
+from mq_jax import mq
+from mq_jax.devices import sharding
 from mq_jax.models.codebook import Codebook
 from mq_jax.models.vqvae import AutoEncoder
 from mq_jax.quantize import BLOCK

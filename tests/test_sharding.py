@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from mq_jax import sharding
+from mq_jax.devices import sharding
 from mq_jax.state import Parts, TrainState
 
 

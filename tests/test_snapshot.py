@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from mq_jax.environment import environment
+from mq_jax.devices.environment import environment
 from mq_jax.snapshot import Snapshot, read_snapshot, write_snapshot
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4, 3), np.uint8)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from mq_jax import console
 from mq_jax.bench.timing import interleaved, matmul_rate
 from mq_jax.build import build, init_state
-from mq_jax.environment import environment
+from mq_jax.devices.environment import environment
 from mq_jax.exporting import make_export, write_export
 from mq_jax.exporting.card import training_facts
 from mq_jax.files import size_of
@@ -76,7 +76,7 @@ import sys, time
 started = time.perf_counter()
 import numpy as np
 from mq_jax import load_tokenizer
-from mq_jax.cache import use_compilation_cache
+from mq_jax.devices.cache import use_compilation_cache
 use_compilation_cache()
 images = np.zeros((1, int(sys.argv[2]), int(sys.argv[2]), 3), np.uint8)
 imported = time.perf_counter()

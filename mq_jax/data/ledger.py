@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from mq_jax.agreement import gather, together
 from mq_jax.data.sources import Source
+from mq_jax.devices.agreement import gather, together
 
 _NAMED_IN_ERROR = 5
 

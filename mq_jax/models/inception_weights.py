@@ -16,7 +16,7 @@ import zipfile
 import numpy as np
 import tqdm
 
-from mq_jax.cache import cache_directory
+from mq_jax.devices.cache import cache_directory
 from mq_jax.files import replacing
 from mq_jax.models.inception import weight_shapes
 from mq_jax.models.restricted import RestrictedUnpickler

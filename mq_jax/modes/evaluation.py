@@ -11,15 +11,15 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from mq_jax import console, inputs, workdir
-from mq_jax.agreement import together
-from mq_jax.environment import environment
+from mq_jax.devices.agreement import together
+from mq_jax.devices.environment import environment
+from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluate import Evaluation, Evaluator
 from mq_jax.images import comparison
 from mq_jax.measures import Measures, check_names, every_measure, load_measures
 from mq_jax.modes.restored import move_to_this_machine, restore_best
 from mq_jax.modes.table import evaluation_table
 from mq_jax.protocol import config_hash, protocol_card, read_evaluation, unlike, write_evaluation
-from mq_jax.sharding import make_mesh
 from mq_jax.snapshot import write_snapshot
 from mq_jax.validate import validate
 

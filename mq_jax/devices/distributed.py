@@ -79,7 +79,7 @@ def initialize(cluster: Cluster, timeout_seconds: int = _TIMEOUT_SECONDS) -> Non
         logging.info(message, cluster.processes - 1, cluster.coordinator, timeout_seconds)
     else:
         _require_reachable(cluster, timeout_seconds)
-    # Its handler would swallow the SIGTERM that mq_jax.interrupt waits for.
+    # Its handler would swallow the SIGTERM that mq_jax.devices.interrupt waits for.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         coordinator_address=cluster.coordinator,

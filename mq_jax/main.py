@@ -20,7 +20,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from mq_jax import commandline, console
+from mq_jax import commandline
 from mq_jax.devices import distributed
 from mq_jax.devices.agreement import FailedElsewhere, together
 from mq_jax.devices.cache import use_compilation_cache
@@ -30,6 +30,7 @@ from mq_jax.modes.exporting import run_export
 from mq_jax.modes.planning import plan
 from mq_jax.modes.reporting import run_report
 from mq_jax.modes.training import run_training
+from mq_jax.terminal import console
 
 MODES = ("train", "evaluate", "export", "report", "plan")
 

@@ -1,9 +1,9 @@
 """A plan as tables for a person."""
 
 from mq_jax import flops
-from mq_jax.console import print_table
 from mq_jax.devices import sharding
 from mq_jax.plan import Plan
+from mq_jax.terminal.console import print_table
 
 # TFLOP/s of dense convolutions and products, from NVIDIA's data sheets of the A100 (2021) and of
 # the H100 SXM (2023; half of what it prints for sparse ones). Float32 counts as TF32, in which

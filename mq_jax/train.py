@@ -10,7 +10,7 @@ from absl import logging
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from mq_jax import console, health
+from mq_jax import health
 from mq_jax.build import build, total_steps
 from mq_jax.checkpoint import Checkpoints
 from mq_jax.data.sources import Source
@@ -25,6 +25,7 @@ from mq_jax.metrics import empty_like, first_nonfinite, scalars
 from mq_jax.program import compile_program, start
 from mq_jax.snapshot import write_snapshot
 from mq_jax.state import Parts
+from mq_jax.terminal import console
 from mq_jax.trees import all_finite
 from mq_jax.writers import NullWriters, Writers
 

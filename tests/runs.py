@@ -23,10 +23,10 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from mq_jax import evaluate, inputs, main, train, workdir
-from mq_jax.console import Progress
 from mq_jax.measures import load_measures
 from mq_jax.modes.training import FREE_FIELDS
 from mq_jax.perceptual import load_frozen
+from mq_jax.terminal.console import Progress
 from mq_jax.validate import validate
 from mq_jax.writers import read_metrics
 

@@ -8,10 +8,11 @@ import cv2
 from ml_collections import ConfigDict
 from PIL import Image
 
-from mq_jax import console, inputs
+from mq_jax import inputs
 from mq_jax.bench.step import compiled_step
 from mq_jax.bench.timing import interleaved
 from mq_jax.data.sources import open_source
+from mq_jax.terminal import console
 
 JPEGS = 200
 JPEG_SIZE = (500, 375)  # pixels, the median of ImageNet

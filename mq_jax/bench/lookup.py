@@ -5,9 +5,9 @@ import functools
 import jax
 from ml_collections import ConfigDict
 
-from mq_jax import console
 from mq_jax.bench.timing import interleaved
 from mq_jax.quantize import nearest_codeword
+from mq_jax.terminal import console
 
 ENCODINGS = 16 * 256  # N: 16 images of 16 x 16 codes
 SIZES = (1024, 16384, 65536, 262144)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from mq_jax import console
 from mq_jax.bench.timing import interleaved
 from mq_jax.build import build, init_state
 from mq_jax.quantize import nearest_codeword
+from mq_jax.terminal import console
 
 
 def bench_pieces(config: ConfigDict, rounds: int) -> None:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 
-from mq_jax import console
+from mq_jax.terminal import console
 
 
 def bench_startup() -> None:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from mq_jax import console
 from mq_jax.bench.timing import interleaved, matmul_rate
 from mq_jax.build import build, init_state
 from mq_jax.perceptual import load_frozen
+from mq_jax.terminal import console
 
 _KINDS = (
     ("joint", "encoder"),

@@ -4,7 +4,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from mq_jax import console, workdir
+from mq_jax import workdir
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.exporting import make_export, write_export
@@ -13,6 +13,7 @@ from mq_jax.exporting.reading import FOLDER
 from mq_jax.files import size_of
 from mq_jax.modes.restored import move_to_this_machine, restore_best
 from mq_jax.protocol import FILE, read_evaluation
+from mq_jax.terminal import console
 from mq_jax.validate import validate
 
 

@@ -48,7 +48,7 @@ def log_to_file(path: pathlib.Path) -> None:
 
 def _is_ours_or_a_warning(record: logging.LogRecord) -> bool:
     """TFDS and others log their doings through absl, as this package does."""
-    ours = pathlib.Path(record.pathname).is_relative_to(pathlib.Path(__file__).parent)
+    ours = pathlib.Path(record.pathname).is_relative_to(pathlib.Path(__file__).parents[1])
     return ours or record.levelno >= logging.WARNING
 
 

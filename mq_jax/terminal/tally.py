@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from mq_jax.console import ImageBar
+from mq_jax.terminal.console import ImageBar
 
 
 class Tally:

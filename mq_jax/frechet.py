@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from mq_jax.files import replacing
+from mq_jax.runs.files import replacing
 
 
 class Moments(NamedTuple):

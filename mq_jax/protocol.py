@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from mq_jax import inputs
 from mq_jax.evaluate import Evaluation
 from mq_jax.measures import Measures
-from mq_jax.workdir import write_atomically
+from mq_jax.runs.workdir import write_atomically
 
 FILE = "evaluation.json"
 

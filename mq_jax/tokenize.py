@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from absl import logging
 
 from mq_jax import tokens
-from mq_jax.claims import claimed, make_claim, write_manifest
 from mq_jax.data.transforms import make_eval_transform
 from mq_jax.devices.cache import use_compilation_cache
+from mq_jax.runs.claims import claimed, make_claim, write_manifest
 from mq_jax.terminal import console
 from mq_jax.terminal.tally import Tally
 from mq_jax.tokenizer import Tokenizer, load_tokenizer

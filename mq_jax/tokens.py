@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mq_jax.claims import read_manifest, write_manifest
-from mq_jax.files import replacing
+from mq_jax.runs.claims import read_manifest, write_manifest
+from mq_jax.runs.files import replacing
 
 # Images of a shard; a few megabytes at 256 codes an image.
 SHARD_IMAGES = 4096

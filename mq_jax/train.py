@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from mq_jax import health
 from mq_jax.build import build, total_steps
-from mq_jax.checkpoint import Checkpoints
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import AgreedSignal
@@ -23,11 +22,12 @@ from mq_jax.images import comparison
 from mq_jax.measures import Measures
 from mq_jax.metrics import empty_like, first_nonfinite, scalars
 from mq_jax.program import compile_program, start
-from mq_jax.snapshot import write_snapshot
+from mq_jax.runs.checkpoint import Checkpoints
+from mq_jax.runs.snapshot import write_snapshot
+from mq_jax.runs.trees import all_finite
+from mq_jax.runs.writers import NullWriters, Writers
 from mq_jax.state import Parts
 from mq_jax.terminal import console
-from mq_jax.trees import all_finite
-from mq_jax.writers import NullWriters, Writers
 
 
 @dataclasses.dataclass

@@ -14,7 +14,7 @@ import numpy as np
 
 from mq_jax.data.decode import decode_image
 from mq_jax.data.folder import list_folder
-from mq_jax.files import replacing
+from mq_jax.runs.files import replacing
 from mq_jax.tokenizer import Tokenizer
 from mq_jax.tokens import Tokens
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 
 from configs import base
-from mq_jax import workdir
-from mq_jax.snapshot import Snapshot, write_snapshot
+from mq_jax.runs import workdir
+from mq_jax.runs.snapshot import Snapshot, write_snapshot
 
 ENVIRONMENT = {"packages": {"jax": "0.10.2"}, "python": "3.11.7", "devices": {"kind": "cpu"}}
 BASE_METRICS = {"mse": 0.0123, "psnr": 25.4321, "usage": 0.75, "perplexity": 2.5}

@@ -22,13 +22,14 @@ import orbax.checkpoint as ocp
 from absl.testing import flagsaver
 from PIL import Image
 
-from mq_jax import evaluate, inputs, main, train, workdir
+from mq_jax import evaluate, inputs, main, train
 from mq_jax.measures import load_measures
 from mq_jax.modes.training import FREE_FIELDS
 from mq_jax.perceptual import load_frozen
+from mq_jax.runs import workdir
+from mq_jax.runs.writers import read_metrics
 from mq_jax.terminal.console import Progress
 from mq_jax.validate import validate
-from mq_jax.writers import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -14,7 +14,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from mq_jax.checkpoint import Checkpoints
+from mq_jax.runs.checkpoint import Checkpoints
 
 # Of several reads that fail at once Orbax abandons all but one, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -251,7 +251,7 @@ FULL_DISK = """
     import json, resource, signal, sys
     import jax, jax.numpy as jnp
     from absl import logging
-    from mq_jax.checkpoint import Checkpoints
+    from mq_jax.runs.checkpoint import Checkpoints
 
     logging.set_verbosity(logging.INFO)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -33,7 +33,6 @@ GRAPH = {
 }
 # Modules that still stand at the root, under the package that they move to.
 MOVING = {
-    "runs": "checkpoint claims files orbax_noise snapshot trees workdir writers",
     "quantizers": "lookup quantize",
     "algorithm": "adversary bilevel losses mq objective optim state",
     "data": "feed images inputs",

@@ -12,7 +12,7 @@ from PIL import Image
 from mq_jax import load_tokenizer, measures
 from mq_jax.models import inception_weights
 from mq_jax.protocol import read_evaluation
-from mq_jax.snapshot import read_snapshot
+from mq_jax.runs.snapshot import read_snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

@@ -14,8 +14,8 @@ import pytest
 import runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mq_jax.runs.writers import Writers
 from mq_jax.terminal.console import Progress
-from mq_jax.writers import Writers
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mq_jax.devices.environment import environment
-from mq_jax.snapshot import Snapshot, read_snapshot, write_snapshot
+from mq_jax.runs.snapshot import Snapshot, read_snapshot, write_snapshot
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4, 3), np.uint8)
 SNAPSHOT = Snapshot(7, np.arange(5), np.eye(5, 2, dtype=np.float32), *PICTURES)

@@ -14,8 +14,9 @@ import pytest
 import runs
 from PIL import Image
 
-from mq_jax import claims, tokenize, tokens, transcribe
+from mq_jax import tokenize, tokens, transcribe
 from mq_jax.exporting import write_export
+from mq_jax.runs import claims
 from mq_jax.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(exports.export("vqvae"))

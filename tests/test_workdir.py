@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from mq_jax.workdir import claim, read_config, write_atomically
+from mq_jax.runs.workdir import claim, read_config, write_atomically
 
 CONFIG = {
     "train": {"steps": 800, "betas": (0.9, 0.95)},

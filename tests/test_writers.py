@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mq_jax.writers import EventWriter, MetricsFile, NullWriters, Writers, read_metrics
+from mq_jax.runs.writers import EventWriter, MetricsFile, NullWriters, Writers, read_metrics
 
 
 def events_of(directory):

@@ -17,9 +17,9 @@ import numpy as np
 import tqdm
 
 from mq_jax.devices.cache import cache_directory
-from mq_jax.files import replacing
 from mq_jax.models.inception import weight_shapes
 from mq_jax.models.restricted import RestrictedUnpickler
+from mq_jax.runs.files import replacing
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"

@@ -10,7 +10,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from mq_jax import inputs, workdir
+from mq_jax import inputs
 from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
@@ -20,7 +20,8 @@ from mq_jax.measures import Measures, check_names, every_measure, load_measures
 from mq_jax.modes.restored import move_to_this_machine, restore_best
 from mq_jax.modes.table import evaluation_table
 from mq_jax.protocol import config_hash, protocol_card, read_evaluation, unlike, write_evaluation
-from mq_jax.snapshot import write_snapshot
+from mq_jax.runs import workdir
+from mq_jax.runs.snapshot import write_snapshot
 from mq_jax.terminal import console
 from mq_jax.validate import validate
 

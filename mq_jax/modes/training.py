@@ -8,7 +8,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from mq_jax import inputs, workdir
+from mq_jax import inputs
 from mq_jax.build import total_steps
 from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
@@ -17,10 +17,11 @@ from mq_jax.measures import load_measures
 from mq_jax.modes.table import evaluation_table
 from mq_jax.perceptual import load_frozen
 from mq_jax.report import write_report
+from mq_jax.runs import workdir
+from mq_jax.runs.writers import read_metrics
 from mq_jax.terminal import console
 from mq_jax.train import monitored, train
 from mq_jax.validate import validate
-from mq_jax.writers import read_metrics
 
 # These change where a run reads, where it computes and how fast, never what it computes.
 FREE_FIELDS = (

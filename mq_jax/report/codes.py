@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from mq_jax.report.figures import Figure, plain, to_json
 from mq_jax.report.runs import Run
-from mq_jax.snapshot import Snapshot
+from mq_jax.runs.snapshot import Snapshot
 
 MOST_CODEWORDS = 20_000
 _MOST_RANKS = 1000

@@ -12,9 +12,9 @@ from absl import logging
 from flax.traverse_util import flatten_dict
 
 from mq_jax.protocol import read_evaluation
-from mq_jax.snapshot import Snapshot, read_snapshot
-from mq_jax.workdir import read_config
-from mq_jax.writers import read_metrics
+from mq_jax.runs.snapshot import Snapshot, read_snapshot
+from mq_jax.runs.workdir import read_config
+from mq_jax.runs.writers import read_metrics
 
 _NEEDED = (
     *("model.kind", "codebook.size", "codebook.dim", "data.source", "data.image_size"),

@@ -9,7 +9,7 @@ import sys
 
 def silence() -> None:
     """Keeps what Orbax logs of its inner life, and asyncio of its damage, off the terminal."""
-    # Its failures reach the user as exceptions of mq_jax.checkpoint instead.
+    # Its failures reach the user as exceptions of mq_jax.runs.checkpoint instead.
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).addFilter(_is_not_chatter)
     # For good: a save fails in the background, at any time.

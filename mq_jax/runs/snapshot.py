@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mq_jax.files import replacing
+from mq_jax.runs.files import replacing
 
 FILE = "snapshot.npz"
 

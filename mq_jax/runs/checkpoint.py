@@ -15,9 +15,9 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from mq_jax import orbax_noise
 from mq_jax.devices.agreement import together
-from mq_jax.trees import differences, shapes
+from mq_jax.runs import orbax_noise
+from mq_jax.runs.trees import differences, shapes
 
 # Orbax writes it last into a step folder: without it the folder is not a whole checkpoint.
 _COMMIT_MARKER = "commit_success.txt"

@@ -21,7 +21,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
-from mq_jax.workdir import write_atomically
+from mq_jax.runs.workdir import write_atomically
 
 
 class MetricsFile:

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from mq_jax.files import LEFTOVER
-from mq_jax.workdir import write_atomically
+from mq_jax.runs.files import LEFTOVER
+from mq_jax.runs.workdir import write_atomically
 
 MANIFEST = "manifest.json"
 VERSION = 1

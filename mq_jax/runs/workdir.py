@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from mq_jax.files import replacing
+from mq_jax.runs.files import replacing
 
 _ABSENT = object()
 

@@ -22,7 +22,7 @@ from mq_jax.losses import psnr_per_image, squared_error_per_image
 from mq_jax.measures import Measures
 from mq_jax.metrics import empty_evaluation, scalars
 from mq_jax.objective import Objective
-from mq_jax.quantize import code_counts
+from mq_jax.quantizers.quantize import code_counts
 from mq_jax.runs.snapshot import Snapshot
 from mq_jax.state import TrainState
 

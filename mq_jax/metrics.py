@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics as clu_metrics
 
-from mq_jax import quantize
+from mq_jax.quantizers import quantize
 
 # Later than any step: no value was non-finite.
 NEVER = np.iinfo(np.int32).max

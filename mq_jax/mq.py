@@ -19,7 +19,7 @@ import optax
 from mq_jax import bilevel
 from mq_jax.adversary import Adversary
 from mq_jax.objective import Objective
-from mq_jax.quantize import code_counts
+from mq_jax.quantizers.quantize import code_counts
 from mq_jax.state import Parts, TrainState
 
 HYPERGRADIENTS = (*bilevel.KINDS, "joint")

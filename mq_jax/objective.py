@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mq_jax.losses import adaptive_weight
-from mq_jax.quantize import Lookup, nearest_codeword, quantize
+from mq_jax.quantizers.quantize import Lookup, nearest_codeword, quantize
 
 
 class Outputs(NamedTuple):

@@ -10,7 +10,8 @@ from mq_jax import measures, mq, optim
 from mq_jax.consistency import validate_together
 from mq_jax.data.transforms import FILTERS
 from mq_jax.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
-from mq_jax.models import codebook, discriminator, lpips
+from mq_jax.models import discriminator, lpips
+from mq_jax.quantizers import codebook
 
 # A rule says what it expects, and tells whether a value is that.
 Rule = tuple[str, Callable[[Any], bool]]

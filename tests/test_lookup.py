@@ -9,8 +9,8 @@ import pytest
 import tiny
 
 from mq_jax.devices import sharding
-from mq_jax.lookup import make_lookup
-from mq_jax.quantize import BLOCK, nearest_codeword
+from mq_jax.quantizers.lookup import make_lookup
+from mq_jax.quantizers.quantize import BLOCK, nearest_codeword
 
 MESHES = (8, 1), (4, 2), (2, 4), (1, 8)
 

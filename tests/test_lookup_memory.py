@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mq_jax.quantize import BLOCK, code_counts, nearest_codeword, quantize
+from mq_jax.quantizers.quantize import BLOCK, code_counts, nearest_codeword, quantize
 
 N, D, CHUNK = 4096, 32, 256
 SIZES = 4096, 65536

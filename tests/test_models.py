@@ -9,9 +9,9 @@ import pytest
 import tiny
 from jax import lax
 
-from mq_jax.models.codebook import KINDS, Codebook, uniform_fan_in
 from mq_jax.models.convolution import Upsample, nearest_kernel, transposed_convolution
 from mq_jax.models.vqvae import AutoEncoder
+from mq_jax.quantizers.codebook import KINDS, Codebook, uniform_fan_in
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

@@ -9,8 +9,9 @@ import optax
 import pytest
 import tiny
 
-from mq_jax import bilevel, mq, quantize
-from mq_jax.models.codebook import KINDS
+from mq_jax import bilevel, mq
+from mq_jax.quantizers import quantize
+from mq_jax.quantizers.codebook import KINDS
 from mq_jax.state import Parts
 
 EXACT = ("unrolled", "unrolled-reverse")

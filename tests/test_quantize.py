@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mq_jax.quantize import (
+from mq_jax.quantizers.quantize import (
     BLOCK,
     STRAIGHT_THROUGH,
     apply_straight_through,

@@ -9,9 +9,9 @@ import tiny
 
 from mq_jax import mq
 from mq_jax.devices import sharding
-from mq_jax.models.codebook import Codebook
 from mq_jax.models.vqvae import AutoEncoder
-from mq_jax.quantize import BLOCK
+from mq_jax.quantizers.codebook import Codebook
+from mq_jax.quantizers.quantize import BLOCK
 from mq_jax.state import Parts
 
 OPTIMIZERS = Parts(tiny.make_adam(1e-2), tiny.make_sgd(0.1, momentum=0.9))

@@ -18,7 +18,7 @@ import runs
 from mq_jax import inputs, mq, train
 from mq_jax.evaluate import Evaluator
 from mq_jax.measures import Measures
-from mq_jax.models import codebook
+from mq_jax.quantizers import codebook
 from mq_jax.runs.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import base, mqgan
 from mq_jax import commandline, mq
-from mq_jax.models import codebook
+from mq_jax.quantizers import codebook
 from mq_jax.validate import RULES, suggestion, validate
 
 # ml_collections loads a configuration file in a way that Python 3.12 drops.

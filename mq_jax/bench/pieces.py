@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from mq_jax.bench.timing import interleaved
 from mq_jax.build import build, init_state
-from mq_jax.quantize import nearest_codeword
+from mq_jax.quantizers.quantize import nearest_codeword
 from mq_jax.terminal import console
 
 

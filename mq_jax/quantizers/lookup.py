@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from mq_jax.devices.sharding import AXES, replicated
-from mq_jax.quantize import Lookup, as_constants, lowest_scores, nearest_codeword
+from mq_jax.quantizers.quantize import Lookup, as_constants, lowest_scores, nearest_codeword
 
 
 @functools.cache

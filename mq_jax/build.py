@@ -9,18 +9,18 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mq_jax import mq
-from mq_jax.adversary import Adversary, make_adversarial_weight
+from mq_jax.algorithm import mq
+from mq_jax.algorithm.adversary import Adversary, make_adversarial_weight
+from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
+from mq_jax.algorithm.objective import Adversarial, Objective, Perceptual
+from mq_jax.algorithm.optim import freeze, make_optimizer, make_warmup_cosine
+from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.devices.sharding import make_mesh
-from mq_jax.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
 from mq_jax.models import vqgan, vqvae
 from mq_jax.models.discriminator import Discriminator
-from mq_jax.objective import Adversarial, Objective, Perceptual
-from mq_jax.optim import freeze, make_optimizer, make_warmup_cosine
 from mq_jax.perceptual import perceptual_distance
 from mq_jax.quantizers.codebook import Codebook
 from mq_jax.quantizers.lookup import make_lookup
-from mq_jax.state import Parts, TrainState
 
 
 class Built(NamedTuple):

@@ -7,9 +7,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax import inputs
+from mq_jax.algorithm.state import Parts
 from mq_jax.data.ledger import BadImages
 from mq_jax.devices import sharding
-from mq_jax.state import Parts
 
 
 class Feed:

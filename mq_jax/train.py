@@ -11,6 +11,7 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from mq_jax import health
+from mq_jax.algorithm.state import Parts
 from mq_jax.build import build, total_steps
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
@@ -26,7 +27,6 @@ from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.snapshot import write_snapshot
 from mq_jax.runs.trees import all_finite
 from mq_jax.runs.writers import NullWriters, Writers
-from mq_jax.state import Parts
 from mq_jax.terminal import console
 
 

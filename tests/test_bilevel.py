@@ -7,8 +7,8 @@ import optax
 import pytest
 from tiny import make_adam, make_sgd
 
-from mq_jax import bilevel
-from mq_jax.bilevel import KINDS, hypergradient
+from mq_jax.algorithm import bilevel
+from mq_jax.algorithm.bilevel import KINDS, hypergradient
 
 EXACT = ("unrolled", "unrolled-reverse")
 RATE = 0.3

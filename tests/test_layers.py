@@ -33,7 +33,6 @@ GRAPH = {
 }
 # Modules that still stand at the root, under the package that they move to.
 MOVING = {
-    "algorithm": "adversary bilevel losses mq objective optim state",
     "data": "feed images inputs",
     "metrics": "feature_moments fingerprint frechet measures metrics perceptual ssim",
     "training": "build consistency health program train validate",

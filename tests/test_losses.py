@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from mq_jax.losses import (
+from mq_jax.algorithm.losses import (
     RECONSTRUCTION_LOSSES,
     mean_absolute_error,
     mean_squared_error,

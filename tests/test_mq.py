@@ -9,10 +9,10 @@ import optax
 import pytest
 import tiny
 
-from mq_jax import bilevel, mq
+from mq_jax.algorithm import bilevel, mq
+from mq_jax.algorithm.state import Parts
 from mq_jax.quantizers import quantize
 from mq_jax.quantizers.codebook import KINDS
-from mq_jax.state import Parts
 
 EXACT = ("unrolled", "unrolled-reverse")
 # The estimator of the inner and of the outer level, by the name of the pair.

@@ -10,10 +10,10 @@ import pytest
 import tiny
 import tiny_gan
 
-from mq_jax import mq
-from mq_jax.losses import ADAPTIVE_FLOOR
-from mq_jax.objective import Opponent
-from mq_jax.state import Parts
+from mq_jax.algorithm import mq
+from mq_jax.algorithm.losses import ADAPTIVE_FLOOR
+from mq_jax.algorithm.objective import Opponent
+from mq_jax.algorithm.state import Parts
 
 EXACT = ("unrolled", "unrolled-reverse")
 OPTIMIZERS = Parts(tiny.make_adam(1e-2), tiny.make_sgd(0.1, momentum=0.9), tiny.make_adam(1e-2))

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from mq_jax.optim import freeze, make_optimizer, make_warmup_cosine
+from mq_jax.algorithm.optim import freeze, make_optimizer, make_warmup_cosine
 
 RATE = 0.1
 

@@ -7,8 +7,8 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.devices import sharding
-from mq_jax.state import Parts, TrainState
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from absl.testing import flagsaver
 from ml_collections import ConfigDict
 
 from configs import base, mqgan
-from mq_jax import commandline, mq
+from mq_jax import commandline
+from mq_jax.algorithm import mq
 from mq_jax.quantizers import codebook
 from mq_jax.validate import RULES, suggestion, validate
 

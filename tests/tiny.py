@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mq_jax.losses import mean_squared_error
+from mq_jax.algorithm.losses import mean_squared_error
+from mq_jax.algorithm.objective import Objective
+from mq_jax.algorithm.optim import make_optimizer
+from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.models.vqvae import AutoEncoder
-from mq_jax.objective import Objective
-from mq_jax.optim import make_optimizer
 from mq_jax.quantizers.codebook import Codebook
 from mq_jax.quantizers.quantize import nearest_codeword
-from mq_jax.state import Parts, TrainState
 
 # For programs that run a few times only: compiled in a quarter of the time.
 jit = functools.partial(

@@ -6,13 +6,13 @@ import numpy as np
 import optax
 import tiny
 
-from mq_jax import mq
-from mq_jax.adversary import Adversary, make_adversarial_weight
-from mq_jax.losses import ADVERSARIAL_LOSSES
+from mq_jax.algorithm import mq
+from mq_jax.algorithm.adversary import Adversary, make_adversarial_weight
+from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES
+from mq_jax.algorithm.objective import Adversarial, Perceptual
+from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.models.discriminator import Discriminator
 from mq_jax.models.vqgan import AutoEncoder
-from mq_jax.objective import Adversarial, Perceptual
-from mq_jax.state import Parts, TrainState
 
 # At 8 x 8 pixels: the weights of a perceptual distance, f[3, 3, 3, 4].
 FROZEN = np.random.default_rng(7).normal(size=(3, 3, 3, 4)) / 3

@@ -8,10 +8,10 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mq_jax.algorithm.state import TrainState
 from mq_jax.build import Built, build
 from mq_jax.program import checkpoint_target
 from mq_jax.runs.checkpoint import Checkpoints
-from mq_jax.state import TrainState
 from mq_jax.train import monitored
 
 

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mq_jax import losses
-from mq_jax.bilevel import mean_over_parts
-from mq_jax.objective import Opponent
-from mq_jax.state import TrainState
+from mq_jax.algorithm import losses
+from mq_jax.algorithm.bilevel import mean_over_parts
+from mq_jax.algorithm.objective import Opponent
+from mq_jax.algorithm.state import TrainState
 
 # Decay of LeCAM's anchors, as its paper has it.
 ANCHOR_DECAY = 0.99

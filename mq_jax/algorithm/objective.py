@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mq_jax.losses import adaptive_weight
+from mq_jax.algorithm.losses import adaptive_weight
 from mq_jax.quantizers.quantize import Lookup, nearest_codeword, quantize
 
 

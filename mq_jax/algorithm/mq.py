@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mq_jax import bilevel
-from mq_jax.adversary import Adversary
-from mq_jax.objective import Objective
+from mq_jax.algorithm import bilevel
+from mq_jax.algorithm.adversary import Adversary
+from mq_jax.algorithm.objective import Objective
+from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.quantizers.quantize import code_counts
-from mq_jax.state import Parts, TrainState
 
 HYPERGRADIENTS = (*bilevel.KINDS, "joint")
 

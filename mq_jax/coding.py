@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from mq_jax.images import from_uint8, to_uint8
+from mq_jax.data.images import from_uint8, to_uint8
 from mq_jax.quantizers.quantize import Lookup
 
 

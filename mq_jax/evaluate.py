@@ -9,10 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mq_jax import inputs
 from mq_jax.algorithm.losses import psnr_per_image, squared_error_per_image
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import TrainState
+from mq_jax.data import inputs
+from mq_jax.data.images import from_uint8, to_uint8
 from mq_jax.data.ledger import BadImages
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
@@ -20,7 +21,6 @@ from mq_jax.devices.agreement import gather
 from mq_jax.devices.cache import cache_directory
 from mq_jax.feature_moments import FeatureMoments
 from mq_jax.fingerprint import PixelDigest
-from mq_jax.images import from_uint8, to_uint8
 from mq_jax.measures import Measures
 from mq_jax.metrics import empty_evaluation, scalars
 from mq_jax.quantizers.quantize import code_counts

@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax.build import Built, init_state
+from mq_jax.data.images import from_uint8
 from mq_jax.devices import sharding
-from mq_jax.images import from_uint8
 from mq_jax.metrics import empty_window
 from mq_jax.perceptual import frozen_shapes
 

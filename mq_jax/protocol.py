@@ -10,7 +10,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from mq_jax import inputs
+from mq_jax.data import inputs
 from mq_jax.evaluate import Evaluation
 from mq_jax.measures import Measures
 from mq_jax.runs.workdir import write_atomically

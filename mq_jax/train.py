@@ -13,13 +13,13 @@ from ml_collections import ConfigDict
 from mq_jax import health
 from mq_jax.algorithm.state import Parts
 from mq_jax.build import build, total_steps
+from mq_jax.data.feed import Feed
+from mq_jax.data.images import comparison
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import AgreedSignal
 from mq_jax.devices.interrupt import Interrupt
 from mq_jax.evaluate import Evaluator
-from mq_jax.feed import Feed
-from mq_jax.images import comparison
 from mq_jax.measures import Measures
 from mq_jax.metrics import empty_like, first_nonfinite, scalars
 from mq_jax.program import compile_program, start

@@ -22,7 +22,8 @@ import orbax.checkpoint as ocp
 from absl.testing import flagsaver
 from PIL import Image
 
-from mq_jax import evaluate, inputs, main, train
+from mq_jax import evaluate, main, train
+from mq_jax.data import inputs
 from mq_jax.measures import load_measures
 from mq_jax.modes.training import FREE_FIELDS
 from mq_jax.perceptual import load_frozen

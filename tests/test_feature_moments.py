@@ -8,10 +8,10 @@ import pytest
 import runs
 import scipy.linalg
 
-from mq_jax import inputs
+from mq_jax.data import inputs
+from mq_jax.data.images import from_uint8
 from mq_jax.devices import sharding
 from mq_jax.feature_moments import FeatureMoments
-from mq_jax.images import from_uint8
 from mq_jax.measures import Features, Measures
 
 COUNT, DIM = 13, 5

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax import inputs
 from mq_jax.build import build
+from mq_jax.data import inputs
 from mq_jax.measures import Measures
 from mq_jax.train import train
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax import inputs, train
+from mq_jax import train
 from mq_jax.algorithm import mq
+from mq_jax.data import inputs
 from mq_jax.evaluate import Evaluator
 from mq_jax.measures import Measures
 from mq_jax.quantizers import codebook

@@ -8,9 +8,9 @@ import cv2
 from ml_collections import ConfigDict
 from PIL import Image
 
-from mq_jax import inputs
 from mq_jax.bench.step import compiled_step
 from mq_jax.bench.timing import interleaved
+from mq_jax.data import inputs
 from mq_jax.data.sources import open_source
 from mq_jax.terminal import console
 

@@ -1,1 +1,4 @@
-"""The data layer: sources of images, the paper's augmentations, batches. Knows no config."""
+"""From files to batches on devices: sources, decoding, the paper's augmentations, streams.
+
+What is measured on images belongs to metrics/.
+"""

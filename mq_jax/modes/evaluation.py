@@ -10,12 +10,12 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from mq_jax import inputs
+from mq_jax.data import inputs
+from mq_jax.data.images import comparison
 from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluate import Evaluation, Evaluator
-from mq_jax.images import comparison
 from mq_jax.measures import Measures, check_names, every_measure, load_measures
 from mq_jax.modes.restored import move_to_this_machine, restore_best
 from mq_jax.modes.table import evaluation_table

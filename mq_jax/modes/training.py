@@ -8,8 +8,8 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from mq_jax import inputs
 from mq_jax.build import total_steps
+from mq_jax.data import inputs
 from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh

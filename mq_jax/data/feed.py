@@ -6,8 +6,8 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mq_jax import inputs
 from mq_jax.algorithm.state import Parts
+from mq_jax.data import inputs
 from mq_jax.data.ledger import BadImages
 from mq_jax.devices import sharding
 

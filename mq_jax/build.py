@@ -16,9 +16,9 @@ from mq_jax.algorithm.objective import Adversarial, Objective, Perceptual
 from mq_jax.algorithm.optim import freeze, make_optimizer, make_warmup_cosine
 from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.devices.sharding import make_mesh
+from mq_jax.metrics.perceptual import perceptual_distance
 from mq_jax.models import vqgan, vqvae
 from mq_jax.models.discriminator import Discriminator
-from mq_jax.perceptual import perceptual_distance
 from mq_jax.quantizers.codebook import Codebook
 from mq_jax.quantizers.lookup import make_lookup
 

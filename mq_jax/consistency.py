@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from mq_jax.measures import SMALLEST_SIDE
+from mq_jax.metrics.measures import SMALLEST_SIDE
 from mq_jax.models import lpips
 from mq_jax.models.discriminator import smallest_side
 

@@ -19,10 +19,10 @@ from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import gather
 from mq_jax.devices.cache import cache_directory
-from mq_jax.feature_moments import FeatureMoments
-from mq_jax.fingerprint import PixelDigest
-from mq_jax.measures import Measures
-from mq_jax.metrics import empty_evaluation, scalars
+from mq_jax.metrics.collections import empty_evaluation, scalars
+from mq_jax.metrics.feature_moments import FeatureMoments
+from mq_jax.metrics.fingerprint import PixelDigest
+from mq_jax.metrics.measures import Measures
 from mq_jax.quantizers.quantize import code_counts
 from mq_jax.runs.snapshot import Snapshot
 

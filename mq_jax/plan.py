@@ -14,7 +14,7 @@ from mq_jax import flops, hlo, hlo_merge
 from mq_jax.build import Built, build
 from mq_jax.devices import sharding
 from mq_jax.flops import Flops
-from mq_jax.perceptual import frozen_shapes
+from mq_jax.metrics.perceptual import frozen_shapes
 from mq_jax.program import Lowered, lower_program
 
 # XLA's CPU backend drops rematerialisation's barriers before it schedules, and then merges what

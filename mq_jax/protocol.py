@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mq_jax.data import inputs
 from mq_jax.evaluate import Evaluation
-from mq_jax.measures import Measures
+from mq_jax.metrics.measures import Measures
 from mq_jax.runs.workdir import write_atomically
 
 FILE = "evaluation.json"

@@ -20,8 +20,8 @@ from mq_jax.devices import sharding
 from mq_jax.devices.agreement import AgreedSignal
 from mq_jax.devices.interrupt import Interrupt
 from mq_jax.evaluate import Evaluator
-from mq_jax.measures import Measures
-from mq_jax.metrics import empty_like, first_nonfinite, scalars
+from mq_jax.metrics.collections import empty_like, first_nonfinite, scalars
+from mq_jax.metrics.measures import Measures
 from mq_jax.program import compile_program, start
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.snapshot import write_snapshot

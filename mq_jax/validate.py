@@ -6,11 +6,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mq_jax import measures
 from mq_jax.algorithm import mq, optim
 from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
 from mq_jax.consistency import validate_together
 from mq_jax.data.transforms import FILTERS
+from mq_jax.metrics import measures
 from mq_jax.models import discriminator, lpips
 from mq_jax.quantizers import codebook
 

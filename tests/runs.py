@@ -24,9 +24,9 @@ from PIL import Image
 
 from mq_jax import evaluate, main, train
 from mq_jax.data import inputs
-from mq_jax.measures import load_measures
+from mq_jax.metrics.measures import load_measures
+from mq_jax.metrics.perceptual import load_frozen
 from mq_jax.modes.training import FREE_FIELDS
-from mq_jax.perceptual import load_frozen
 from mq_jax.runs import workdir
 from mq_jax.runs.writers import read_metrics
 from mq_jax.terminal.console import Progress

@@ -16,7 +16,7 @@ from mq_jax.data import inputs
 from mq_jax.data.images import comparison
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluate import Evaluator
-from mq_jax.measures import Measures
+from mq_jax.metrics.measures import Measures
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

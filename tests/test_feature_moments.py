@@ -11,8 +11,8 @@ import scipy.linalg
 from mq_jax.data import inputs
 from mq_jax.data.images import from_uint8
 from mq_jax.devices import sharding
-from mq_jax.feature_moments import FeatureMoments
-from mq_jax.measures import Features, Measures
+from mq_jax.metrics.feature_moments import FeatureMoments
+from mq_jax.metrics.measures import Features, Measures
 
 COUNT, DIM = 13, 5
 MATRIX = np.random.default_rng(0).normal(size=(3 * 32 * 32, DIM)).astype(np.float32)

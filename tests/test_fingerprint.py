@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mq_jax.fingerprint import PixelDigest
+from mq_jax.metrics.fingerprint import PixelDigest
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from mq_jax.frechet import Moments, frechet_distance, load_reference, save_reference
+from mq_jax.metrics.frechet import Moments, frechet_distance, load_reference, save_reference
 
 RNG = np.random.default_rng(0)
 

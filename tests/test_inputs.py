@@ -9,7 +9,7 @@ import runs
 
 from mq_jax.build import build
 from mq_jax.data import inputs
-from mq_jax.measures import Measures
+from mq_jax.metrics.measures import Measures
 from mq_jax.train import train
 
 COUNT = 40

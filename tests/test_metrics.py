@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mq_jax.metrics import (
+from mq_jax.metrics.collections import (
     NEVER,
     empty_evaluation,
     empty_window,

@@ -9,7 +9,7 @@ import runs
 
 from mq_jax.build import build, init_state
 from mq_jax.devices import sharding
-from mq_jax.perceptual import frozen_shapes, load_frozen
+from mq_jax.metrics.perceptual import frozen_shapes, load_frozen
 from mq_jax.validate import validate
 
 MQGAN = {

@@ -8,7 +8,7 @@ import pytest
 import runs
 
 from mq_jax.evaluate import Evaluation
-from mq_jax.measures import Measures
+from mq_jax.metrics.measures import Measures
 from mq_jax.protocol import (
     config_hash,
     protocol_card,

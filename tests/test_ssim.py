@@ -9,7 +9,7 @@ import tiny
 
 from mq_jax.algorithm.losses import psnr_per_image
 from mq_jax.data.images import from_uint8
-from mq_jax.ssim import ssim_per_image
+from mq_jax.metrics.ssim import ssim_per_image
 
 SSIM = tiny.jit(ssim_per_image)
 RNG = np.random.default_rng(0)

@@ -19,7 +19,7 @@ from mq_jax import train
 from mq_jax.algorithm import mq
 from mq_jax.data import inputs
 from mq_jax.evaluate import Evaluator
-from mq_jax.measures import Measures
+from mq_jax.metrics.measures import Measures
 from mq_jax.quantizers import codebook
 from mq_jax.runs.checkpoint import Checkpoints
 

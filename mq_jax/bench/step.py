@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from mq_jax.bench.timing import interleaved, matmul_rate
 from mq_jax.build import build, init_state
-from mq_jax.perceptual import load_frozen
+from mq_jax.metrics.perceptual import load_frozen
 from mq_jax.terminal import console
 
 _KINDS = (

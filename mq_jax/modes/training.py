@@ -13,9 +13,9 @@ from mq_jax.data import inputs
 from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
-from mq_jax.measures import load_measures
+from mq_jax.metrics.measures import load_measures
+from mq_jax.metrics.perceptual import load_frozen
 from mq_jax.modes.table import evaluation_table
-from mq_jax.perceptual import load_frozen
 from mq_jax.report import write_report
 from mq_jax.runs import workdir
 from mq_jax.runs.writers import read_metrics

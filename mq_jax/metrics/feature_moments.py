@@ -18,8 +18,8 @@ from mq_jax.data.images import from_uint8
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import gather
-from mq_jax.frechet import Moments, frechet_distance, load_reference, save_reference
-from mq_jax.measures import Measures
+from mq_jax.metrics.frechet import Moments, frechet_distance, load_reference, save_reference
+from mq_jax.metrics.measures import Measures
 
 
 class FeatureMoments:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mq_jax.metrics.perceptual import perceptual_distance
+from mq_jax.metrics.ssim import SMALLEST, ssim_per_image
 from mq_jax.models import inception, inception_weights, lpips, lpips_weights
-from mq_jax.perceptual import perceptual_distance
-from mq_jax.ssim import SMALLEST, ssim_per_image
 
 # In the order in which they are reported.
 NAMES = ("ssim", "lpips_alex", "lpips_vgg", "fid", "frechet_vgg")

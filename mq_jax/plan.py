@@ -11,11 +11,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax import flops, hlo, hlo_merge
-from mq_jax.build import Built, build
 from mq_jax.devices import sharding
 from mq_jax.flops import Flops
 from mq_jax.metrics.perceptual import frozen_shapes
-from mq_jax.program import Lowered, lower_program
+from mq_jax.training.build import Built, build
+from mq_jax.training.program import Lowered, lower_program
 
 # XLA's CPU backend drops rematerialisation's barriers before it schedules, and then merges what
 # they kept apart; and machine code, which level 0 makes sooner, changes nothing that is told here.

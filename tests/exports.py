@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import runs
 
-from mq_jax.build import build, init_state
 from mq_jax.exporting import make_export
+from mq_jax.training.build import build, init_state
 
 VQGAN = {
     "model__kind": "vqgan",

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from absl.testing import flagsaver
 from PIL import Image
 
-from mq_jax import evaluate, main, train
+from mq_jax import evaluate, main
 from mq_jax.data import inputs
 from mq_jax.metrics.measures import load_measures
 from mq_jax.metrics.perceptual import load_frozen
@@ -30,7 +30,8 @@ from mq_jax.modes.training import FREE_FIELDS
 from mq_jax.runs import workdir
 from mq_jax.runs.writers import read_metrics
 from mq_jax.terminal.console import Progress
-from mq_jax.validate import validate
+from mq_jax.training import train
+from mq_jax.training.validate import validate
 
 ROOT = pathlib.Path(__file__).parents[1]
 

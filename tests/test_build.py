@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax.build import build, init_state, total_steps
+from mq_jax.training.build import build, init_state, total_steps
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mq_jax.health import ailments
+from mq_jax.training.health import ailments
 
 HEALTHY = {
     "disc/trains": 1.0,

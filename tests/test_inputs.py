@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax.build import build
 from mq_jax.data import inputs
 from mq_jax.metrics.measures import Measures
-from mq_jax.train import train
+from mq_jax.training.build import build
+from mq_jax.training.train import train
 
 COUNT = 40
 
@@ -101,7 +101,7 @@ def trained_on(monkeypatch, tmp_path, images, **changes):
     config = configure(images, **changes)
     sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
     with runs.programs_shared():
-        monkeypatch.setattr("mq_jax.train.compile_program", compile_program)
+        monkeypatch.setattr("mq_jax.training.train.compile_program", compile_program)
         train(config, sources, eval_source, (), Measures((), None, {}, {}), tmp_path)
     levels = [
         [tuple(record_numbers(images, batch)) for batch in first_batches(config, level, 12)]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax.build import build, init_state
 from mq_jax.devices import sharding
 from mq_jax.metrics.perceptual import frozen_shapes, load_frozen
-from mq_jax.validate import validate
+from mq_jax.training.build import build, init_state
+from mq_jax.training.validate import validate
 
 MQGAN = {
     "perceptual__net": "alex",

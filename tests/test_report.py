@@ -384,6 +384,7 @@ def test_hours_come_from_the_rate_of_each_window(tmp_path):
 
 
 def test_training_writes_the_log_lines_that_the_report_reads():
-    source = importlib.util.find_spec("mq_jax.train").loader.get_source("mq_jax.train")
+    module = "mq_jax.training.train"
+    source = importlib.util.find_spec(module).loader.get_source(module)
     assert '"Parameters: %s"' in source
     assert '"Compiled in %.1f s: %.2f GFLOP a step, %d steps' in source

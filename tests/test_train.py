@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax import train
 from mq_jax.algorithm import mq
 from mq_jax.data import inputs
 from mq_jax.evaluate import Evaluator
 from mq_jax.metrics.measures import Measures
 from mq_jax.quantizers import codebook
 from mq_jax.runs.checkpoint import Checkpoints
+from mq_jax.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

@@ -14,7 +14,7 @@ from configs import base, mqgan
 from mq_jax import commandline
 from mq_jax.algorithm import mq
 from mq_jax.quantizers import codebook
-from mq_jax.validate import RULES, suggestion, validate
+from mq_jax.training.validate import RULES, suggestion, validate
 
 # ml_collections loads a configuration file in a way that Python 3.12 drops.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

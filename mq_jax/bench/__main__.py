@@ -19,7 +19,7 @@ from mq_jax.bench.pieces import bench_pieces
 from mq_jax.bench.startup import bench_startup
 from mq_jax.bench.step import bench_step
 from mq_jax.bench.tokenizer import bench_tokenizer
-from mq_jax.validate import validate
+from mq_jax.training.validate import validate
 
 DEFAULT_CONFIG = "configs/cifar10_mqvae.py"
 PARTS = ("step", "pieces", "lookup", "input", "startup", "tokenizer")

@@ -11,13 +11,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mq_jax.bench.timing import interleaved, matmul_rate
-from mq_jax.build import build, init_state
 from mq_jax.devices.environment import environment
 from mq_jax.exporting import make_export, write_export
 from mq_jax.exporting.card import training_facts
 from mq_jax.runs.files import size_of
 from mq_jax.terminal import console
 from mq_jax.tokenizer import Tokenizer
+from mq_jax.training.build import build, init_state
 
 BATCHES = (1, 8, 64)
 

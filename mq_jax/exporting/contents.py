@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import TrainState
-from mq_jax.build import make_autoencoder
 from mq_jax.coding import Coding, Weights, make_coding
 from mq_jax.quantizers.quantize import nearest_codeword
+from mq_jax.training.build import make_autoencoder
 
 # Counts up when older programs could not read what newer ones write.
 VERSION = 1

@@ -23,7 +23,7 @@ from mq_jax.protocol import config_hash, protocol_card, read_evaluation, unlike,
 from mq_jax.runs import workdir
 from mq_jax.runs.snapshot import write_snapshot
 from mq_jax.terminal import console
-from mq_jax.validate import validate
+from mq_jax.training.validate import validate
 
 # An evaluation needs the model of the run; it may look at other images.
 FREE_FIELDS = (

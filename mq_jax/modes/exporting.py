@@ -14,7 +14,7 @@ from mq_jax.protocol import FILE, read_evaluation
 from mq_jax.runs import workdir
 from mq_jax.runs.files import size_of
 from mq_jax.terminal import console
-from mq_jax.validate import validate
+from mq_jax.training.validate import validate
 
 
 def run_export(folder: pathlib.Path, *, overwrite: bool) -> None:

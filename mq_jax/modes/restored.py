@@ -9,10 +9,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import TrainState
-from mq_jax.build import Built, build
-from mq_jax.program import checkpoint_target
 from mq_jax.runs.checkpoint import Checkpoints
-from mq_jax.train import monitored
+from mq_jax.training.build import Built, build
+from mq_jax.training.program import checkpoint_target
+from mq_jax.training.train import monitored
 
 
 class Restored(NamedTuple):

@@ -8,7 +8,6 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from mq_jax.build import total_steps
 from mq_jax.data import inputs
 from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
@@ -20,8 +19,9 @@ from mq_jax.report import write_report
 from mq_jax.runs import workdir
 from mq_jax.runs.writers import read_metrics
 from mq_jax.terminal import console
-from mq_jax.train import monitored, train
-from mq_jax.validate import validate
+from mq_jax.training.build import total_steps
+from mq_jax.training.train import monitored, train
+from mq_jax.training.validate import validate
 
 # These change where a run reads, where it computes and how fast, never what it computes.
 FREE_FIELDS = (

@@ -8,11 +8,11 @@ from ml_collections import ConfigDict
 
 from mq_jax.algorithm import mq, optim
 from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
-from mq_jax.consistency import validate_together
 from mq_jax.data.transforms import FILTERS
 from mq_jax.metrics import measures
 from mq_jax.models import discriminator, lpips
 from mq_jax.quantizers import codebook
+from mq_jax.training.consistency import validate_together
 
 # A rule says what it expects, and tells whether a value is that.
 Rule = tuple[str, Callable[[Any], bool]]

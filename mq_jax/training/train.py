@@ -10,9 +10,7 @@ from absl import logging
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from mq_jax import health
 from mq_jax.algorithm.state import Parts
-from mq_jax.build import build, total_steps
 from mq_jax.data.feed import Feed
 from mq_jax.data.images import comparison
 from mq_jax.data.sources import Source
@@ -22,12 +20,14 @@ from mq_jax.devices.interrupt import Interrupt
 from mq_jax.evaluate import Evaluator
 from mq_jax.metrics.collections import empty_like, first_nonfinite, scalars
 from mq_jax.metrics.measures import Measures
-from mq_jax.program import compile_program, start
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.snapshot import write_snapshot
 from mq_jax.runs.trees import all_finite
 from mq_jax.runs.writers import NullWriters, Writers
 from mq_jax.terminal import console
+from mq_jax.training import health
+from mq_jax.training.build import build, total_steps
+from mq_jax.training.program import compile_program, start
 
 
 @dataclasses.dataclass

@@ -22,8 +22,9 @@ import orbax.checkpoint as ocp
 from absl.testing import flagsaver
 from PIL import Image
 
-from mq_jax import evaluate, main
+from mq_jax import main
 from mq_jax.data import inputs
+from mq_jax.evaluation import evaluate
 from mq_jax.metrics.measures import load_measures
 from mq_jax.metrics.perceptual import load_frozen
 from mq_jax.modes.training import FREE_FIELDS

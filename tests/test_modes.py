@@ -10,9 +10,9 @@ import runs
 from PIL import Image
 
 from mq_jax import load_tokenizer
+from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.metrics import measures
 from mq_jax.models import inception_weights
-from mq_jax.protocol import read_evaluation
 from mq_jax.runs.snapshot import read_snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax.evaluate import Evaluation
-from mq_jax.metrics.measures import Measures
-from mq_jax.protocol import (
+from mq_jax.evaluation.evaluate import Evaluation
+from mq_jax.evaluation.protocol import (
     config_hash,
     protocol_card,
     read_evaluation,
     unlike,
     write_evaluation,
 )
+from mq_jax.metrics.measures import Measures
 
 LPIPS = {"lpips_vgg": {"weights": "abc"}}
 FID = {"fid": {"weights": "def", "features": "pool3"}}

@@ -9,7 +9,7 @@ import pytest
 
 from mq_jax import tokenizer as module
 from mq_jax.data.images import from_uint8
-from mq_jax.evaluate import make_eval_step
+from mq_jax.evaluation.evaluate import make_eval_step
 from mq_jax.metrics.collections import empty_evaluation
 from mq_jax.tokenizer import Tokenizer
 

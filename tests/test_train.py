@@ -17,7 +17,7 @@ import runs
 
 from mq_jax.algorithm import mq
 from mq_jax.data import inputs
-from mq_jax.evaluate import Evaluator
+from mq_jax.evaluation.evaluate import Evaluator
 from mq_jax.metrics.measures import Measures
 from mq_jax.quantizers import codebook
 from mq_jax.runs.checkpoint import Checkpoints

@@ -15,11 +15,17 @@ from mq_jax.data.images import comparison
 from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
-from mq_jax.evaluate import Evaluation, Evaluator
+from mq_jax.evaluation.evaluate import Evaluation, Evaluator
+from mq_jax.evaluation.protocol import (
+    config_hash,
+    protocol_card,
+    read_evaluation,
+    unlike,
+    write_evaluation,
+)
 from mq_jax.metrics.measures import Measures, check_names, every_measure, load_measures
 from mq_jax.modes.restored import move_to_this_machine, restore_best
 from mq_jax.modes.table import evaluation_table
-from mq_jax.protocol import config_hash, protocol_card, read_evaluation, unlike, write_evaluation
 from mq_jax.runs import workdir
 from mq_jax.runs.snapshot import write_snapshot
 from mq_jax.terminal import console

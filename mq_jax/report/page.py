@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from mq_jax.protocol import unlike
+from mq_jax.evaluation.protocol import unlike
 from mq_jax.report import tables
 from mq_jax.report.codes import codeword_figure, histogram_figure
 from mq_jax.report.curves import curve, names_in

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from flax.traverse_util import flatten_dict
 
-from mq_jax.protocol import read_evaluation
+from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
 from mq_jax.runs.workdir import read_config
 from mq_jax.runs.writers import read_metrics

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from mq_jax.data import inputs
-from mq_jax.evaluate import Evaluation
+from mq_jax.evaluation.evaluate import Evaluation
 from mq_jax.metrics.measures import Measures
 from mq_jax.runs.workdir import write_atomically
 

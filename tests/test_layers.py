@@ -33,7 +33,6 @@ GRAPH = {
 }
 # Modules that still stand at the root, under the package that they move to.
 MOVING = {
-    "planning": "flops hlo hlo_merge plan plan_tables",
     "tokenizers": "coding tokenizer tokens transcribe",
     "tokenizers exporting": "exporting",
 }

@@ -7,7 +7,7 @@ import jax
 import pytest
 import runs
 
-from mq_jax import flops, plan
+from mq_jax.planning import flops, plan
 from mq_jax.training.build import build, init_state
 from mq_jax.training.validate import validate
 

@@ -4,8 +4,8 @@ import jax
 from ml_collections import ConfigDict
 
 from mq_jax.data import inputs
-from mq_jax.plan import make_plan, use_virtual_devices
-from mq_jax.plan_tables import print_plan
+from mq_jax.planning.plan import make_plan, use_virtual_devices
+from mq_jax.planning.tables import print_plan
 from mq_jax.training.build import total_steps
 from mq_jax.training.validate import validate
 

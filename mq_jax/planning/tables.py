@@ -1,8 +1,8 @@
 """A plan as tables for a person."""
 
-from mq_jax import flops
 from mq_jax.devices import sharding
-from mq_jax.plan import Plan
+from mq_jax.planning import flops
+from mq_jax.planning.plan import Plan
 from mq_jax.terminal.console import print_table
 
 # TFLOP/s of dense convolutions and products, from NVIDIA's data sheets of the A100 (2021) and of

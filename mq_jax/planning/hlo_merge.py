@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mq_jax.hlo import CALLED, Instruction, Module, path_of, trips
+from mq_jax.planning.hlo import CALLED, Instruction, Module, path_of, trips
 
 # What tells two instructions with equal operands apart: not their names, nor where they stem from.
 _LABELS = re.compile(r",? ?(?:metadata|backend_config|frontend_attributes|sharding)=\{.*$")

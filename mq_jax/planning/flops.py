@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mq_jax.hlo import Instruction
+from mq_jax.planning.hlo import Instruction
 
 # Parts by what is found in the path of JAX's names, the first that matches.
 _PARTS = (

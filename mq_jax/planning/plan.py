@@ -10,10 +10,10 @@ from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mq_jax import flops, hlo, hlo_merge
 from mq_jax.devices import sharding
-from mq_jax.flops import Flops
 from mq_jax.metrics.perceptual import frozen_shapes
+from mq_jax.planning import flops, hlo, hlo_merge
+from mq_jax.planning.flops import Flops
 from mq_jax.training.build import Built, build
 from mq_jax.training.program import Lowered, lower_program
 

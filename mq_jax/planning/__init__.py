@@ -1,0 +1,1 @@
+"""What a run would take: FLOPs, memory and traffic of its compiled step; nothing runs."""

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from mq_jax import tokens
 from mq_jax.data.transforms import make_eval_transform
 from mq_jax.devices.cache import use_compilation_cache
 from mq_jax.runs.claims import claimed, make_claim, write_manifest
 from mq_jax.terminal import console
 from mq_jax.terminal.tally import Tally
-from mq_jax.tokenizer import Tokenizer, load_tokenizer
-from mq_jax.transcribe import (
+from mq_jax.tokenizers import tokens
+from mq_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mq_jax.tokenizers.transcribe import (
     decode_tokens,
     encode_images,
     list_images,

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import runs
 
-from mq_jax.exporting import make_export
+from mq_jax.tokenizers.export import make_export
 from mq_jax.training.build import build, init_state
 
 VQGAN = {

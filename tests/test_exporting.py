@@ -18,9 +18,10 @@ import safetensors.numpy
 from mq_jax import load_tokenizer
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh, shardings
-from mq_jax.exporting import make_export, read_export, write_export
-from mq_jax.exporting.card import training_facts
-from mq_jax.exporting.contents import fingerprint, named
+from mq_jax.tokenizers.export import fingerprint, make_export, named
+from mq_jax.tokenizers.export_card import training_facts
+from mq_jax.tokenizers.export_reading import read_export
+from mq_jax.tokenizers.export_writing import write_export
 
 FACTS = {
     "training": training_facts(runs.configure(data__dir="/home/someone/images"), 7),
@@ -315,7 +316,7 @@ def test_what_is_no_export_is_not_replaced(tmp_path):
 
 
 def test_a_failure_in_the_middle_leaves_the_old_export(copied, monkeypatch):
-    monkeypatch.setattr("mq_jax.exporting.writing.card_of", lambda *_: 1 / 0)
+    monkeypatch.setattr("mq_jax.tokenizers.export_writing.card_of", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_export(copied, exports.export("vqvae with averages"), FACTS, overwrite=True)
     same(read_export(copied), exports.export("vqvae"))

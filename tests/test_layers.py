@@ -32,10 +32,7 @@ GRAPH = {
     "bench": "commandline tokenizers training metrics data runs quantizers devices terminal",
 }
 # Modules that still stand at the root, under the package that they move to.
-MOVING = {
-    "tokenizers": "coding tokenizer tokens transcribe",
-    "tokenizers exporting": "exporting",
-}
+MOVING = {}
 MAY_STOP_GRADIENTS = ("quantizers/", "algorithm/losses.py")
 
 
@@ -69,9 +66,9 @@ def imports_of(path):
 
 def test_nothing_else_stands_at_the_root():
     moving = {name for names in MOVING.values() for name in names.split()}
-    assert {path.stem for path in PACKAGE.glob("*.py")} == ROOT | (moving - {"exporting"})
+    assert {path.stem for path in PACKAGE.glob("*.py")} == ROOT | moving
     folders = {path.parent.name for path in PACKAGE.rglob("__init__.py")} - {"mq_jax"}
-    assert folders <= {*GRAPH, "exporting"}
+    assert folders <= set(GRAPH)
 
 
 def test_the_graph_has_no_circle():

@@ -14,10 +14,11 @@ import pytest
 import runs
 from PIL import Image
 
-from mq_jax import tokenize, tokens, transcribe
-from mq_jax.exporting import write_export
+from mq_jax import tokenize
 from mq_jax.runs import claims
-from mq_jax.tokenizer import Tokenizer
+from mq_jax.tokenizers import tokens, transcribe
+from mq_jax.tokenizers.export_writing import write_export
+from mq_jax.tokenizers.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(exports.export("vqvae"))
 OTHER = Tokenizer(exports.export("vqvae with averages"))

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from mq_jax import tokenizer as module
 from mq_jax.data.images import from_uint8
 from mq_jax.evaluation.evaluate import make_eval_step
 from mq_jax.metrics.collections import empty_evaluation
-from mq_jax.tokenizer import Tokenizer
+from mq_jax.tokenizers import tokenizer as module
+from mq_jax.tokenizers.tokenizer import Tokenizer
 
 SLOW = {"vqgan in bfloat16"}
 EACH = pytest.mark.parametrize(

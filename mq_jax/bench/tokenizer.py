@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 
 from mq_jax.bench.timing import interleaved, matmul_rate
 from mq_jax.devices.environment import environment
-from mq_jax.exporting import make_export, write_export
-from mq_jax.exporting.card import training_facts
 from mq_jax.runs.files import size_of
 from mq_jax.terminal import console
-from mq_jax.tokenizer import Tokenizer
+from mq_jax.tokenizers.export import make_export
+from mq_jax.tokenizers.export_card import training_facts
+from mq_jax.tokenizers.export_writing import write_export
+from mq_jax.tokenizers.tokenizer import Tokenizer
 from mq_jax.training.build import build, init_state
 
 BATCHES = (1, 8, 64)

@@ -7,13 +7,14 @@ from ml_collections import ConfigDict
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation.protocol import FILE, read_evaluation
-from mq_jax.exporting import make_export, write_export
-from mq_jax.exporting.card import training_facts
-from mq_jax.exporting.reading import FOLDER
 from mq_jax.modes.restored import move_to_this_machine, restore_best
 from mq_jax.runs import workdir
 from mq_jax.runs.files import size_of
 from mq_jax.terminal import console
+from mq_jax.tokenizers.export import make_export
+from mq_jax.tokenizers.export_card import training_facts
+from mq_jax.tokenizers.export_reading import FOLDER
+from mq_jax.tokenizers.export_writing import write_export
 from mq_jax.training.validate import validate
 
 

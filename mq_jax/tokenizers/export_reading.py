@@ -9,8 +9,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import safetensors
 
-from mq_jax.exporting.contents import Export, from_named
 from mq_jax.runs import orbax_noise
+from mq_jax.tokenizers.export import Export, from_named
 
 FOLDER = "export"
 SAFETENSORS = "tokenizer.safetensors"

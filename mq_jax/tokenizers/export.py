@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import TrainState
-from mq_jax.coding import Coding, Weights, make_coding
 from mq_jax.quantizers.quantize import nearest_codeword
+from mq_jax.tokenizers.coding import Coding, Weights, make_coding
 from mq_jax.training.build import make_autoencoder
 
 # Counts up when older programs could not read what newer ones write.

@@ -7,8 +7,9 @@ import os
 import jax
 import numpy as np
 
-from mq_jax.coding import Coding, Weights
-from mq_jax.exporting import Export, coding_of, downsampling, read_export
+from mq_jax.tokenizers.coding import Coding, Weights
+from mq_jax.tokenizers.export import Export, coding_of, downsampling
+from mq_jax.tokenizers.export_reading import read_export
 
 # Images of one program call; fewer are padded to a power of two.
 LARGEST_BATCH = 64

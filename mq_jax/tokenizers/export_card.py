@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from ml_collections import ConfigDict
 
-from mq_jax.exporting.contents import VERSION, Export, downsampling, named
+from mq_jax.tokenizers.export import VERSION, Export, downsampling, named
 
 # Paths of the machine that trained; they tell whose it was.
 _PATHS = ("data.dir", "perceptual.dir")
@@ -84,7 +84,7 @@ def page_of(card: Mapping[str, Any]) -> str:
     Returns:
       The text of README.md.
     """
-    text = resources.files("mq_jax.exporting").joinpath("card.md.jinja").read_text("utf-8")
+    text = resources.files("mq_jax.tokenizers").joinpath("export_card.md.jinja").read_text("utf-8")
     # Markdown, not HTML: nothing is escaped.
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import safetensors.numpy
 
-from mq_jax.exporting.card import card_of, page_of
-from mq_jax.exporting.contents import Export, coding_of, downsampling, named
-from mq_jax.exporting.reading import HEADER_KEY, ORBAX, SAFETENSORS, read_export
 from mq_jax.runs import orbax_noise
+from mq_jax.tokenizers.export import Export, coding_of, downsampling, named
+from mq_jax.tokenizers.export_card import card_of, page_of
+from mq_jax.tokenizers.export_reading import HEADER_KEY, ORBAX, SAFETENSORS, read_export
 
 PLATFORMS = ("cpu", "cuda")
 

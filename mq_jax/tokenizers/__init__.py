@@ -1,0 +1,1 @@
+"""A trained model in use: encoding, decoding, token files, and exports that need no run."""

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mq_jax.devices import sharding
 from mq_jax.planning import flops, hlo, hlo_merge
-from mq_jax.quantizers.quantize import nearest_codeword
+from mq_jax.quantizers.nearest import nearest_codeword
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 

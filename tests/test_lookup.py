@@ -10,7 +10,7 @@ import tiny
 
 from mq_jax.devices import sharding
 from mq_jax.quantizers.lookup import make_lookup
-from mq_jax.quantizers.quantize import BLOCK, nearest_codeword
+from mq_jax.quantizers.nearest import BLOCK, nearest_codeword
 
 MESHES = (8, 1), (4, 2), (2, 4), (1, 8)
 

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mq_jax.quantizers.quantize import BLOCK, code_counts, nearest_codeword, quantize
+from mq_jax.quantizers.histogram import code_counts
+from mq_jax.quantizers.nearest import BLOCK, nearest_codeword
+from mq_jax.quantizers.vq import quantize
 
 N, D, CHUNK = 4096, 32, 256
 SIZES = 4096, 65536

@@ -11,7 +11,8 @@ from jax import lax
 
 from mq_jax.models.convolution import Upsample, nearest_kernel, transposed_convolution
 from mq_jax.models.vqvae import AutoEncoder
-from mq_jax.quantizers.codebook import KINDS, Codebook, uniform_fan_in
+from mq_jax.quantizers.codebook import KINDS, Codebook
+from mq_jax.quantizers.initialiser import uniform_fan_in
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

@@ -11,8 +11,8 @@ import tiny
 
 from mq_jax.algorithm import bilevel, mq
 from mq_jax.algorithm.state import Parts
-from mq_jax.quantizers import quantize
 from mq_jax.quantizers.codebook import KINDS
+from mq_jax.quantizers.nearest import nearest_codeword
 
 EXACT = ("unrolled", "unrolled-reverse")
 # The estimator of the inner and of the outer level, by the name of the pair.
@@ -64,7 +64,7 @@ def freeze_stopped_values(objective, theta, phi, batch_stats, images, kind):
     stop_gradient: the rounding error z_q - z for `encoder`, z for `encoder-and-codewords`.
     """
     z = forward(objective, theta, batch_stats, "encode", images)
-    indices = quantize.nearest_codeword(z, objective.codewords(phi))
+    indices = nearest_codeword(z, objective.codewords(phi))
     offset = objective.codewords(phi)[indices] - z if kind == "encoder" else -z
 
     def loss(theta, phi):
@@ -465,7 +465,7 @@ def test_the_code_flip_rate_counts_what_the_new_codebook_reassigns():
     new, metrics = tiny.jit(step)(state, images, images)
     z = evaluate(state, images)[1].z[::8]
     before, after = [
-        quantize.nearest_codeword(z, objective.codewords(s.params.codebook)) for s in (state, new)
+        nearest_codeword(z, objective.codewords(s.params.codebook)) for s in (state, new)
     ]
     assert 0 < np.mean(before != after) < 1
     np.testing.assert_allclose(metrics["outer/code_flip_rate"], np.mean(before != after))

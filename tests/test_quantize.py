@@ -8,16 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mq_jax.quantizers.quantize import (
-    BLOCK,
-    STRAIGHT_THROUGH,
-    apply_straight_through,
-    code_counts,
-    nearest_codeword,
-    perplexity,
-    quantize,
-    usage,
-)
+from mq_jax.quantizers.histogram import code_counts, perplexity, usage
+from mq_jax.quantizers.nearest import BLOCK, nearest_codeword
+from mq_jax.quantizers.straight_through import STRAIGHT_THROUGH, apply_straight_through
+from mq_jax.quantizers.vq import quantize
 
 lookup = jax.jit(nearest_codeword, static_argnames="chunk")
 

@@ -12,7 +12,7 @@ from mq_jax.algorithm.state import Parts
 from mq_jax.devices import sharding
 from mq_jax.models.vqvae import AutoEncoder
 from mq_jax.quantizers.codebook import Codebook
-from mq_jax.quantizers.quantize import BLOCK
+from mq_jax.quantizers.nearest import BLOCK
 
 OPTIMIZERS = Parts(tiny.make_adam(1e-2), tiny.make_sgd(0.1, momentum=0.9))
 SHARD_FROM = 32  # Every kernel of the tiny model but one, and the embedding.

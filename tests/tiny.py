@@ -13,7 +13,7 @@ from mq_jax.algorithm.optim import make_optimizer
 from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.models.vqvae import AutoEncoder
 from mq_jax.quantizers.codebook import Codebook
-from mq_jax.quantizers.quantize import nearest_codeword
+from mq_jax.quantizers.nearest import nearest_codeword
 
 # For programs that run a few times only: compiled in a quarter of the time.
 jit = functools.partial(

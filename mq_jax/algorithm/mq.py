@@ -20,7 +20,7 @@ from mq_jax.algorithm import bilevel
 from mq_jax.algorithm.adversary import Adversary
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import Parts, TrainState
-from mq_jax.quantizers.quantize import code_counts
+from mq_jax.quantizers.histogram import code_counts
 
 HYPERGRADIENTS = (*bilevel.KINDS, "joint")
 
@@ -138,7 +138,7 @@ def make_joint_step(problem: Problem, *, straight_through: str) -> TrainStep:
 
     Args:
       problem: L and its optimizers.
-      straight_through: one of quantize.STRAIGHT_THROUGH.
+      straight_through: one of straight_through.STRAIGHT_THROUGH.
 
     Returns:
       train_step(state, batch, _, frozen=()) -> (state, metrics), as make_train_step's; the

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mq_jax.algorithm.losses import adaptive_weight
-from mq_jax.quantizers.quantize import Lookup, nearest_codeword, quantize
+from mq_jax.quantizers.nearest import Lookup, nearest_codeword
+from mq_jax.quantizers.vq import quantize
 
 
 class Outputs(NamedTuple):
@@ -122,7 +123,7 @@ class Objective(NamedTuple):
           phi: parameters of the codebook.
           batch_stats: BatchNorm's running statistics.
           images: f32[B, H, W, 3] in [-1, 1].
-          straight_through: one of quantize.STRAIGHT_THROUGH.
+          straight_through: one of straight_through.STRAIGHT_THROUGH.
           train: whether BatchNorm uses the batch's statistics or the running ones, and whether
             the decoder gets z_hat or z_q itself, which passes no gradient to z.
           frozen: the weights of LPIPS; read only where L has it.

@@ -6,7 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mq_jax.bench.timing import interleaved
-from mq_jax.quantizers.quantize import nearest_codeword
+from mq_jax.quantizers.nearest import nearest_codeword
 from mq_jax.terminal import console
 
 ENCODINGS = 16 * 256  # N: 16 images of 16 x 16 codes

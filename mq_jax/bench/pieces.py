@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mq_jax.bench.timing import interleaved
-from mq_jax.quantizers.quantize import nearest_codeword
+from mq_jax.quantizers.nearest import nearest_codeword
 from mq_jax.terminal import console
 from mq_jax.training.build import build, init_state
 

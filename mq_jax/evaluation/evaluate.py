@@ -23,7 +23,7 @@ from mq_jax.metrics.collections import empty_evaluation, scalars
 from mq_jax.metrics.feature_moments import FeatureMoments
 from mq_jax.metrics.fingerprint import PixelDigest
 from mq_jax.metrics.measures import Measures
-from mq_jax.quantizers.quantize import code_counts
+from mq_jax.quantizers.histogram import code_counts
 from mq_jax.runs.snapshot import Snapshot
 
 

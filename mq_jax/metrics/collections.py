@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics as clu_metrics
 
-from mq_jax.quantizers import quantize
+from mq_jax.quantizers import histogram
 
 # Later than any step: no value was non-finite.
 NEVER = np.iinfo(np.int32).max
@@ -41,7 +41,7 @@ class Usage(CodeHistogram):
 
     def compute(self) -> jax.Array:
         """f32[]."""
-        return quantize.usage(self.counts)
+        return histogram.usage(self.counts)
 
 
 @flax.struct.dataclass
@@ -50,7 +50,7 @@ class Perplexity(CodeHistogram):
 
     def compute(self) -> jax.Array:
         """f32[]."""
-        return quantize.perplexity(self.counts)
+        return histogram.perplexity(self.counts)
 
 
 @flax.struct.dataclass

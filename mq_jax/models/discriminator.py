@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mq_jax.quantizers.codebook import uniform_fan_in
+from mq_jax.quantizers.initialiser import uniform_fan_in
 
 NORMS = ("batch", "group", "none")
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mq_jax.models.convolution import nearest_kernel, transposed_convolution
-from mq_jax.quantizers.codebook import uniform_fan_in
+from mq_jax.quantizers.initialiser import uniform_fan_in
 
 
 @dataclasses.dataclass(frozen=True)

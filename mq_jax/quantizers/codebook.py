@@ -1,27 +1,11 @@
 """The codebook C(phi) = net(E): a module whose call returns f32[K, D]."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
+from mq_jax.quantizers.initialiser import uniform_fan_in
+
 KINDS = ("mlp", "mlp-relu", "linear", "basis", "embedding")
-
-
-def uniform_fan_in(fan_in: int):
-    """PyTorch's default initialiser of a dense layer: uniform in +-1/sqrt(fan_in).
-
-    Args:
-      fan_in: inputs of the layer; the bias uses it too.
-
-    Returns:
-      A Flax initialiser.
-    """
-    bound = fan_in**-0.5
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
 
 
 class Codebook(nn.Module):

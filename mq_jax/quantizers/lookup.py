@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from mq_jax.devices.sharding import AXES, replicated
-from mq_jax.quantizers.quantize import Lookup, as_constants, lowest_scores, nearest_codeword
+from mq_jax.quantizers.nearest import Lookup, as_constants, lowest_scores, nearest_codeword
 
 
 @functools.cache
@@ -21,7 +21,7 @@ def make_lookup(mesh: Mesh, *, chunk: int, sharded: bool) -> Lookup:
 
     Args:
       mesh: from sharding.make_mesh.
-      chunk: as quantize.nearest_codeword's, of the codewords that a device compares.
+      chunk: as nearest_codeword's, of the codewords that a device compares.
       sharded: whether to split the codewords.
 
     Returns:

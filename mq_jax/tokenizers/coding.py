@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 
 from mq_jax.data.images import from_uint8, to_uint8
-from mq_jax.quantizers.quantize import Lookup
+from mq_jax.quantizers.nearest import Lookup
 
 
 class Weights(NamedTuple):

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import TrainState
-from mq_jax.quantizers.quantize import nearest_codeword
+from mq_jax.quantizers.nearest import nearest_codeword
 from mq_jax.tokenizers.coding import Coding, Weights, make_coding
 from mq_jax.training.build import make_autoencoder
 

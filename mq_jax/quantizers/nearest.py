@@ -1,55 +1,15 @@
-"""Lookup in a codebook, straight-through estimators, and what a code histogram tells."""
+"""The nearest codeword of each encoding, without ever holding the whole matrix of distances."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-STRAIGHT_THROUGH = ("encoder", "encoder-and-codewords")
 
 # (z f32[..., D], codebook f32[K, D]) -> indices i32[...].
 Lookup = Callable[[jax.Array, jax.Array], jax.Array]
 
 # Codewords compared at once inside an argmin: wide enough for vector units, few enough blocks.
 BLOCK = 32
-
-
-class Quantized(NamedTuple):
-    """The result of any quantizer.
-
-    Attributes:
-      z_q: f32[..., D], the codewords of the codes.
-      z_hat: f32[..., D], the same value with the straight-through gradient, for the decoder.
-      indices: i32[...] in [0, K).
-      loss: f32[], mean((z - z_q)^2), with no gradient stopped.
-    """
-
-    z_q: jax.Array
-    z_hat: jax.Array
-    indices: jax.Array
-    loss: jax.Array
-
-
-def quantize(
-    z: jax.Array, codebook: jax.Array, *, straight_through: str, lookup: Lookup
-) -> Quantized:
-    """Replaces each encoding by its nearest codeword.
-
-    Args:
-      z: f32[..., D], encodings.
-      codebook: f32[K, D].
-      straight_through: one of STRAIGHT_THROUGH.
-      lookup: nearest_codeword, or one of its kind.
-
-    Returns:
-      A Quantized. Its loss stops no gradient: *which argument is differentiated* says who
-      learns. Stopped on either side, it would cut the indirect part of the hyper-gradient.
-    """
-    indices = lookup(z, codebook)
-    z_q = codebook[indices]
-    z_hat = apply_straight_through(z, z_q, kind=straight_through)
-    return Quantized(z_q, z_hat, indices, jnp.mean(jnp.square(z - z_q)))
 
 
 def nearest_codeword(z: jax.Array, codebook: jax.Array, *, chunk: int = 0) -> jax.Array:
@@ -172,69 +132,3 @@ def _nearest_within(z, codebook, norms, block):
     distances = jnp.sum(jnp.square(z[:, None] - codewords), axis=-1)
     real = jnp.isfinite(norms.reshape(-1, BLOCK)[block])
     return jnp.argmin(jnp.where(real, distances, jnp.inf), axis=-1).astype(jnp.int32)
-
-
-def apply_straight_through(z: jax.Array, z_q: jax.Array, *, kind: str) -> jax.Array:
-    """The value of z_q with a gradient that passes the rounding by.
-
-    `encoder` (the paper's): the gradient reaches z alone, and the task loss reaches the
-    codewords only through the hyper-gradient. `encoder-and-codewords`: the gradient reaches
-    z and, undiminished, z_q as well: another algorithm.
-
-    Args:
-      z: f32[..., D], encodings.
-      z_q: f32[..., D], their codewords.
-      kind: one of STRAIGHT_THROUGH.
-
-    Returns:
-      f32[..., D].
-
-    Raises:
-      ValueError: for a kind that is not among STRAIGHT_THROUGH.
-    """
-    if kind == "encoder":
-        # The rounding error counts as a constant: d z_hat / dz = 1, d z_hat / d z_q = 0.
-        return z + jax.lax.stop_gradient(z_q - z)
-    if kind == "encoder-and-codewords":
-        # z enters with value zero and slope one: d z_hat / dz = 1, d z_hat / d z_q = 1.
-        return z_q + (z - jax.lax.stop_gradient(z))
-    raise ValueError(f"straight_through is {kind!r}; expected one of {STRAIGHT_THROUGH}.")
-
-
-def code_counts(indices: jax.Array, size: int) -> jax.Array:
-    """How often each code occurs.
-
-    Args:
-      indices: i32[...] in [0, K).
-      size: K.
-
-    Returns:
-      i32[K]; it sums to the number of indices.
-    """
-    return jnp.zeros(size, jnp.int32).at[indices.reshape(-1)].add(1)
-
-
-def usage(counts: jax.Array) -> jax.Array:
-    """The share of codes that occur at all.
-
-    Args:
-      counts: i32[K], the merged histogram of a whole data set.
-
-    Returns:
-      f32[] in [0, 1].
-    """
-    return jnp.mean(counts > 0, dtype=jnp.float32)
-
-
-def perplexity(counts: jax.Array) -> jax.Array:
-    """exp of the entropy of the code distribution: the number of codes in effective use.
-
-    Args:
-      counts: i32[K], the merged histogram of a whole data set.
-
-    Returns:
-      f32[] in [1, K], or 1 for an empty histogram.
-    """
-    counts = counts.astype(jnp.float32)
-    p = counts / jnp.maximum(jnp.sum(counts), 1)
-    return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(p, p)))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
-from mq_jax.training.validate import suggestion
+from mq_jax.terminal.spelling import suggestion
 
 
 class UsageError(Exception):

@@ -22,13 +22,13 @@ GRAPH = {
     "metrics": "models data quantizers runs devices",
     "evaluation": "metrics data algorithm quantizers runs devices",
     "training": "evaluation metrics models algorithm quantizers data runs devices terminal",
-    "planning": "training metrics devices terminal",
+    "planning": "training devices terminal",
     "tokenizers": "training data algorithm quantizers runs devices",
     "report": "evaluation runs",
     "modes": "report planning tokenizers training evaluation metrics algorithm data runs devices "
     "terminal",
     # What the programs share, at the root.
-    "commandline": "training",
+    "commandline": "terminal",
     "bench": "commandline tokenizers training metrics data runs quantizers devices terminal",
 }
 # Modules that still stand at the root, under the package that they move to.

@@ -8,13 +8,13 @@ import shlex
 import pytest
 import runs
 from absl.testing import flagsaver
-from ml_collections import ConfigDict
 
 from configs import base, mqgan
 from mq_jax import commandline
 from mq_jax.algorithm import mq
 from mq_jax.quantizers import codebook
-from mq_jax.training.validate import RULES, suggestion, validate
+from mq_jax.runs.workdir import flat
+from mq_jax.training.validate import RULES, validate
 
 # ml_collections loads a configuration file in a way that Python 3.12 drops.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -25,14 +25,6 @@ EXPERIMENTS = sorted(
     if path.stem not in ("__init__", "base", "mqgan")
 )
 PRESETS = [(name, preset) for name in ("ffhq_mqgan", "imagenet_mqgan") for preset in mqgan.PRESETS]
-
-
-def flat(config, prefix=""):
-    names = {}
-    for key, value in config.items():
-        inside = isinstance(value, ConfigDict)
-        names |= flat(value, f"{prefix}{key}.") if inside else {prefix + key: value}
-    return names
 
 
 def docstring(experiment):
@@ -90,7 +82,7 @@ def test_the_header_of_every_experiment_has_a_command_that_parses(experiment, mo
 
 
 def test_the_base_has_exactly_the_fields_that_have_rules():
-    assert set(flat(base.get_config())) == set(RULES)
+    assert set(flat(base.get_config().to_dict())) == set(RULES)
 
 
 def test_every_field_of_the_base_has_a_comment():
@@ -296,8 +288,3 @@ def test_a_missing_field_and_an_unknown_one_are_named_with_the_nearest():
     del config.train.stepz, config.train.steps
     with pytest.raises(ValueError, match="config.train.steps is missing"):
         validate(config)
-
-
-def test_a_suggestion_is_made_only_where_one_is_near():
-    assert suggestion("stepz", ["steps", "epochs"]) == " (did you mean steps?)"
-    assert suggestion("x", ["steps", "epochs"]) == ""

@@ -114,6 +114,22 @@ def placed(tree: Any, mesh: Mesh, shard_from: int) -> Any:
     )
 
 
+def whole(tree: Any, mesh: Mesh) -> Any:
+    """Describes arrays that every device holds whole.
+
+    Args:
+      tree: of arrays or their descriptions.
+      mesh: from make_mesh.
+
+    Returns:
+      The tree with ShapeDtypeStructs that have shardings.
+    """
+    everywhere = replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree
+    )
+
+
 class Holding(NamedTuple):
     """What one part of a tree takes.
 

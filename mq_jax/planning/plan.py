@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax.devices import sharding
-from mq_jax.metrics.perceptual import frozen_shapes
 from mq_jax.planning import flops, hlo, hlo_merge
 from mq_jax.planning.flops import Flops
 from mq_jax.training.build import Built, build
@@ -158,7 +157,7 @@ def make_plan(config: ConfigDict, devices: int, *, compiled: bool = True) -> Pla
         for name, kind in kinds.items()
     ]
     given = _given(config, lowered, mesh)
-    codes, forward = _forward(config, built, given["state"].params)
+    codes, forward = _forward(config, built, lowered)
     return Plan(config, mesh, _holdings(given), codes, _parameters(given), forward, steps)
 
 
@@ -191,12 +190,8 @@ def _given(config: ConfigDict, lowered: Lowered, mesh: Mesh) -> dict[str, Any]:
         jnp.uint8,
         sharding=jax.NamedSharding(mesh, jax.P(None, sharding.AXES)),
     )
-    everywhere = sharding.replicated(mesh)
-    frozen = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        frozen_shapes(config),
-    )
     carried = sharding.placed(lowered.target, mesh, config.mesh.shard_from)
+    frozen = sharding.whole(lowered.frozen, mesh)
     parts = {"metrics": carried["window"], "LPIPS, frozen": frozen, "batches": images}
     return {"state": carried["state"]} | {
         name: part for name, part in parts.items() if jax.tree.leaves(part)
@@ -225,13 +220,14 @@ def _parameters(given: dict[str, Any]) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size}
 
 
-def _forward(config: ConfigDict, built: Built, params: Any) -> tuple:
+def _forward(config: ConfigDict, built: Built, lowered: Lowered) -> tuple:
     """(codes of an image, matrix FLOPs of one forward pass of each part over a batch)."""
     size, objective = config.data.image_size, built.objective
     shape = (config.train.batch_size, size, size, 3)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
-    theta, phi, psi = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tuple(params)
+    (theta, phi, psi), frozen = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        (tuple(lowered.target["state"].params), lowered.frozen),
     )
 
     def encode(theta, images):
@@ -259,7 +255,7 @@ def _forward(config: ConfigDict, built: Built, params: Any) -> tuple:
             lambda psi, images: judge.apply({"params": psi}, images), psi, images
         )
     if objective.perceptual:
-        both = _matrix_flops(objective.perceptual.distance, frozen_shapes(config), images, images)
+        both = _matrix_flops(objective.perceptual.distance, frozen, images, images)
         passes["LPIPS"] = both / 2
     return z.shape[1:3], passes
 

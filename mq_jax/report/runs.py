@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from flax.traverse_util import flatten_dict
 
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
-from mq_jax.runs.workdir import read_config
+from mq_jax.runs.workdir import flat, read_config
 from mq_jax.runs.writers import read_metrics
 
 _NEEDED = (
@@ -83,7 +82,7 @@ def read_runs(folders: Sequence[pathlib.Path]) -> list[Run]:
 
 
 def _read_run(folder: pathlib.Path, name: str) -> Run:
-    config = flatten_dict(read_config(folder), sep=".")
+    config = flat(read_config(folder))
     lacking = [field for field in _NEEDED if field not in config]
     if lacking:
         raise ValueError(

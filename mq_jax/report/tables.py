@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from mq_jax.report.names import METRICS, number
 from mq_jax.report.runs import Run
+from mq_jax.runs.workdir import flat
 
 
 class Cell(NamedTuple):
@@ -218,4 +219,4 @@ def _defaults() -> dict[str, Any] | None:
     except (ImportError, AttributeError):
         return None
     # As config.json has them: tuples are lists there.
-    return flatten_dict(json.loads(json.dumps(config.to_dict())), sep=".")
+    return flat(json.loads(json.dumps(config.to_dict())))

@@ -6,8 +6,9 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
 from typing import Any
+
+from flax.traverse_util import empty_node, flatten_dict
 
 from mq_jax.runs.files import replacing
 
@@ -34,7 +35,7 @@ def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = (
     if not (workdir / "config.json").exists():
         write_atomically(workdir / "config.json", text)
         return
-    stored, given = dict(_flat(read_config(workdir))), dict(_flat(json.loads(text)))
+    stored, given = flat(read_config(workdir)), flat(json.loads(text))
     differing = [
         f"{name}: {_shown(stored, name)} in the workdir, {_shown(given, name)} now"
         for name in sorted({*stored, *given})
@@ -75,6 +76,19 @@ def read_config(workdir) -> dict[str, Any]:
     return config
 
 
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration.
+
+    Args:
+      config: nested, as read_config returns it or a ConfigDict's to_dict().
+
+    Returns:
+      Values by dotted name; an empty section is a value, {}.
+    """
+    fields = flatten_dict(config, sep=".", keep_empty_nodes=True)
+    return {name: {} if value is empty_node else value for name, value in fields.items()}
+
+
 def write_atomically(path, text: str) -> None:
     """Writes a text file so that a crash leaves the old content or the new, never a part.
 
@@ -104,15 +118,6 @@ def _require_writable(workdir: pathlib.Path) -> None:
             f"The workdir {workdir} cannot be written to ({error.strerror}); "
             "give another --workdir."
         ) from error
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values; an empty section is a value."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _is_free(name: str, free_fields: tuple[str, ...]) -> bool:

@@ -39,12 +39,14 @@ class Lowered(NamedTuple):
 
     Attributes:
       target: as checkpoint_target returns it.
+      frozen: as target, of the weights that no level trains.
       step: `jax.stages.Lowered` of Program.step.
       inner_step: likewise, or None.
       names: names of the train step's metrics.
     """
 
     target: dict[str, Any]
+    frozen: Any
     step: jax.stages.Lowered
     inner_step: jax.stages.Lowered | None
     names: tuple[str, ...]
@@ -84,10 +86,7 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
     window = type(target["window"])
     everywhere = sharding.replicated(mesh)
     images = _batch(config, jnp.uint8, sharding.split(mesh))
-    frozen = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        frozen_shapes(config),
-    )
+    frozen = sharding.whole(frozen_shapes(config), mesh)
 
     def lower(train_step):
         def step(state, window_so_far, frozen, inner_images, outer_images):
@@ -104,7 +103,7 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
         return jitted.lower(target["state"], target["window"], frozen, images, images)
 
     inner_step = built.inner_step and lower(built.inner_step)
-    return Lowered(target, lower(built.train_step), inner_step, tuple(sorted(shapes)))
+    return Lowered(target, frozen, lower(built.train_step), inner_step, tuple(sorted(shapes)))
 
 
 def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a configuration may hold: checked before anything is compiled or written."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,8 @@ from mq_jax.data.transforms import FILTERS
 from mq_jax.metrics import measures
 from mq_jax.models import discriminator, lpips
 from mq_jax.quantizers import codebook
+from mq_jax.runs.workdir import flat
+from mq_jax.terminal.spelling import suggestion
 from mq_jax.training.consistency import validate_together
 
 # A rule says what it expects, and tells whether a value is that.
@@ -27,7 +28,7 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ValueError: names the field, its value and the possible ones.
     """
-    values = _flat(config)
+    values = {name: value for name, value in flat(config.to_dict()).items() if value != {}}
     for name in sorted(set(values) ^ set(RULES)):
         problem, near = ("is missing", values) if name in RULES else ("is unknown", RULES)
         raise ValueError(
@@ -38,32 +39,6 @@ def validate(config: ConfigDict) -> None:
         if not accepts(values[name]):
             raise ValueError(f"config.{name} is {values[name]!r}; expected {expected}.")
     validate_together(config)
-
-
-def suggestion(value: str, choices: Any, prefix: str = "") -> str:
-    """A phrase with the nearest choice, empty where none is near.
-
-    Args:
-      value: what was got.
-      choices: strings.
-      prefix: of both, which says nothing about how near they are.
-
-    Returns:
-      ` (did you mean X?)` or an empty string.
-    """
-    near = difflib.get_close_matches(value, list(choices), n=1)
-    return f" (did you mean {prefix}{near[0]}?)" if near else ""
-
-
-def _flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Dotted names and values."""
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _choice(*choices: str) -> Rule:

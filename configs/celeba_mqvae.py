@@ -6,17 +6,12 @@ Data: TFDS's celeb_a in ArrayRecord form, below config.data.dir.
 Cost and result: not measured.
 """
 
-from configs import base
+from configs import mqvae
 
 
 def get_config():
     """The paper's CelebA experiment."""
-    config = base.get_config()
-    config.model.channels = (32, 64, 64)
-    config.train.epochs = 90
-    config.train.patience = 10
-    config.data.source = "tfds:celeb_a"
-    config.data.image_size = 128
+    config = mqvae.get_config(source="tfds:celeb_a", image_size=128, downsampling=8)
     config.data.crop = 140
     config.data.threads = 4
     return config

@@ -22,15 +22,10 @@ from configs import mqgan
 
 def get_config(preset: str = "paper"):
     """The paper's FFHQ experiment."""
-    config = mqgan.get_config(preset, adversarial_from=0.1)
-    config.model.multipliers = (1, 1, 2, 2, 4)
-    config.codebook.size = 16384
-    config.train.epochs = 800
-    config.train.batch_size = 64
+    scale = {"image_size": 256, "codewords": 16384, "epochs": 800, "batch_size": 64}
+    config = mqgan.get_config(preset, source="folder", **scale, adversarial_from=0.1)
     config.train.eval_every = 10_000
     config.train.checkpoint_every = 2000
-    config.data.source = "folder"
     config.data.train_split = "all[:60000]"
     config.data.eval_split = "all[60000:]"
-    config.data.image_size = 256
     return config

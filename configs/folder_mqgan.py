@@ -18,15 +18,10 @@ from configs import mqgan
 
 def get_config():
     """A tokenizer for one's own images."""
-    config = mqgan.get_config("paper", adversarial_from=0.1)
-    config.model.multipliers = (1, 1, 2, 2, 4)
-    config.codebook.size = 16384
-    config.train.epochs = 100
-    config.train.batch_size = 32
+    scale = {"image_size": 256, "codewords": 16384, "epochs": 100, "batch_size": 32}
+    config = mqgan.get_config("paper", source="folder", **scale, adversarial_from=0.1)
     config.train.eval_every = 2000
     config.train.checkpoint_every = 1000
-    config.data.source = "folder"
-    config.data.image_size = 256
     config.data.flip = 0.5
     config.eval.batch_size = 32
     return config

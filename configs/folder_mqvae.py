@@ -9,17 +9,12 @@ the smaller side to 128, a random crop, a flip.
 Cost and result: not measured; they are your images.
 """
 
-from configs import base
+from configs import mqvae
 
 
 def get_config():
     """A tokenizer for one's own images at 128 pixels, 16 x 16 codes."""
-    config = base.get_config()
-    config.model.channels = (32, 64, 64)
-    config.train.epochs = 90
-    config.train.patience = 10
-    config.data.source = "folder"
-    config.data.image_size = 128
+    config = mqvae.get_config(source="folder", image_size=128, downsampling=8)
     config.data.flip = 0.5
     config.data.threads = 4
     return config

@@ -18,14 +18,9 @@ from configs import mqgan
 
 def get_config(preset: str = "paper"):
     """The paper's ImageNet experiment."""
-    config = mqgan.get_config(preset, adversarial_from=0.2)
-    config.model.multipliers = (1, 2, 2, 4)
-    config.codebook.size = 65536
-    config.train.epochs = 20
-    config.train.batch_size = 256
+    scale = {"image_size": 128, "codewords": 65536, "epochs": 20, "batch_size": 256}
+    config = mqgan.get_config(preset, source="tfds:imagenet2012", **scale, adversarial_from=0.2)
     config.train.eval_every = 5000
     config.train.checkpoint_every = 1000
-    config.data.source = "tfds:imagenet2012"
-    config.data.image_size = 128
     config.data.flip = 0.5
     return config

@@ -19,16 +19,33 @@ from configs import base
 
 PRESETS = ("paper", "code")
 
+# Multipliers of VQGAN's published nets, by the pixels of a side that become one code.
+MULTIPLIERS = {8: (1, 2, 2, 4), 16: (1, 1, 2, 2, 4)}
 
-def get_config(preset: str, *, adversarial_from: float) -> ConfigDict:
-    """MQGAN in bfloat16, for eight GPUs.
+
+def get_config(
+    preset: str,
+    *,
+    source: str,
+    image_size: int,
+    codewords: int,
+    epochs: int,
+    batch_size: int,
+    adversarial_from: float,
+) -> ConfigDict:
+    """MQGAN in bfloat16, for eight GPUs; 16 x 16 codes an image.
 
     Args:
       preset: one of PRESETS.
+      source: as config.data.source.
+      image_size: side of the images, pixels: 16 times one of MULTIPLIERS.
+      codewords: K.
+      epochs: of the whole run.
+      batch_size: images of all devices.
       adversarial_from: share of the steps after which the adversarial term sets in.
 
     Returns:
-      A configuration without data.
+      A configuration.
 
     Raises:
       ValueError: on an unknown preset.
@@ -38,10 +55,14 @@ def get_config(preset: str, *, adversarial_from: float) -> ConfigDict:
     config = base.get_config()
     config.model.kind = "vqgan"
     config.model.channels = (128,)
+    config.model.multipliers = MULTIPLIERS[image_size // 16]
     config.model.blocks = 2
     config.model.dtype = "bfloat16"
     config.model.remat = True
+    config.codebook.size = codewords
     config.codebook.lookup_chunk = 4096
+    config.train.epochs = epochs
+    config.train.batch_size = batch_size
     config.train.learning_rate = 1e-4
     config.train.reconstruction = "l1"
     config.train.patience = 10
@@ -52,6 +73,8 @@ def get_config(preset: str, *, adversarial_from: float) -> ConfigDict:
         optimizer.b1, optimizer.b2 = 0.5, 0.9
     config.eval.metrics = ("lpips_vgg",)
     config.eval.monitor = "lpips_vgg"
+    config.data.source = source
+    config.data.image_size = image_size
     config.data.threads = 2
     config.data.workers = 8
     if preset == "paper":

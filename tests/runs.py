@@ -32,6 +32,7 @@ from mq_jax.runs import workdir
 from mq_jax.runs.writers import read_metrics
 from mq_jax.terminal.console import Progress
 from mq_jax.training import train
+from mq_jax.training.build import total_steps
 from mq_jax.training.validate import validate
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -101,11 +102,14 @@ def train_here(config, folder):
     validate(config)
     inputs.require_divisible(config)
     sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
+    steps = total_steps(config, len(sources.autoencoder))
     frozen = load_frozen(config)
     measures = load_measures(config.eval.metrics, lpips_dir="", weights_dir="")
     workdir.claim(folder, config.to_dict(), FREE_FIELDS)
     with programs_shared():
-        return train.train(config, sources, eval_source, frozen, measures, pathlib.Path(folder))
+        return train.train(
+            config, steps, sources, eval_source, frozen, measures, pathlib.Path(folder)
+        )
 
 
 @dataclasses.dataclass

@@ -102,7 +102,8 @@ def trained_on(monkeypatch, tmp_path, images, **changes):
     sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
     with runs.programs_shared():
         monkeypatch.setattr("mq_jax.training.train.compile_program", compile_program)
-        train(config, sources, eval_source, (), Measures((), None, {}, {}), tmp_path)
+        measures = Measures((), None, {}, {})
+        train(config, config.train.steps, sources, eval_source, (), measures, tmp_path)
     levels = [
         [tuple(record_numbers(images, batch)) for batch in first_batches(config, level, 12)]
         for level in (0, 1)

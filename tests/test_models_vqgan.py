@@ -7,7 +7,8 @@ import pytest
 import tiny
 from numpy_layers import cast, convolution, draw_parameters, group_norm, layer_norm
 
-from mq_jax.models.vqgan import Attention, AutoEncoder, Layers, NearestUpsample, ResidualBlock
+from mq_jax.models.vqgan import AutoEncoder
+from mq_jax.models.vqgan_blocks import Attention, Layers, NearestUpsample, ResidualBlock
 
 GROUPS = 4
 F16, F8 = (1, 1, 2, 2, 4), (1, 2, 2, 4)

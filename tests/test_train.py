@@ -211,7 +211,9 @@ def parameters_lost_at(step):
 
 def run_here(config, folder):
     sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
-    return train.train(config, sources, eval_source, (), Measures((), None, {}, {}), folder)
+    return train.train(
+        config, config.train.steps, sources, eval_source, (), Measures((), None, {}, {}), folder
+    )
 
 
 @pytest.fixture(scope="module")

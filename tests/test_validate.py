@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 EXPERIMENTS = sorted(
     path.stem
     for path in (runs.ROOT / "configs").glob("*.py")
-    if path.stem not in ("__init__", "base", "mqgan")
+    if path.stem not in ("__init__", "base", "mqvae", "mqgan")
 )
 PRESETS = [(name, preset) for name in ("ffhq_mqgan", "imagenet_mqgan") for preset in mqgan.PRESETS]
 

@@ -16,7 +16,7 @@ import optax
 from flax import linen as nn
 
 from mq_jax.algorithm import losses
-from mq_jax.algorithm.bilevel import mean_over_parts
+from mq_jax.algorithm.bilevel import mean_over_parts, take_step
 from mq_jax.algorithm.objective import Opponent
 from mq_jax.algorithm.state import TrainState
 
@@ -74,8 +74,7 @@ class Adversary(NamedTuple):
             return (value, aux, gradient), ()
 
         (value, aux, gradient), _ = mean_over_parts(on_part, (images, reconstructions))
-        updates, new_opt_state = optimizer.update(gradient, opt_state, psi)
-        new_psi = optax.apply_updates(psi, updates)
+        new_psi, new_opt_state = take_step(optimizer, gradient, opt_state, psi)
         anchors = ANCHOR_DECAY * state.anchors + (1 - ANCHOR_DECAY) * aux.pop("logits")
         trains = state.step >= self.train_from
         # The optimizer stands still too, so that its schedule begins when the training does.

@@ -161,15 +161,29 @@ def mean_over_parts(
     return jax.lax.scan(visit, nothing, batch)
 
 
+def take_step(
+    optimizer: optax.GradientTransformation, gradient: PyTree, opt_state: PyTree, params: PyTree
+) -> tuple[PyTree, PyTree]:
+    """One Optax update, params + U(gradient); differentiable in the gradient.
+
+    Args:
+      optimizer: U, with its learning rate.
+      gradient: like params.
+      opt_state: of U.
+      params: before the step.
+
+    Returns:
+      (params, opt_state) after it.
+    """
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
 def _make_update(optimizer, pullback_optimizer, theta, opt_state):
     """Returns gradient -> (theta', new optimizer state), differentiable in the gradient."""
 
-    def step(transformation, gradient):
-        updates, new_opt_state = transformation.update(gradient, opt_state, theta)
-        return optax.apply_updates(theta, updates), new_opt_state
-
     def update(gradient):
-        return step(optimizer, gradient)
+        return take_step(optimizer, gradient, opt_state, theta)
 
     if pullback_optimizer is None:
         return update
@@ -178,7 +192,8 @@ def _make_update(optimizer, pullback_optimizer, theta, opt_state):
         return update(gradient), gradient
 
     def backward(gradient, cotangents):
-        _, pullback = jax.vjp(lambda g: step(pullback_optimizer, g)[0], gradient)
+        damped = lambda g: take_step(pullback_optimizer, g, opt_state, theta)[0]  # noqa: E731
+        _, pullback = jax.vjp(damped, gradient)
         return pullback(cotangents[0])
 
     surrogate = jax.custom_vjp(update)

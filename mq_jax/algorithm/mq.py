@@ -90,7 +90,7 @@ def make_train_step(
             pullback_optimizer=pullback_optimizer,
         )
         gradient = jax.tree.map(jnp.add, result.direct, result.indirect)
-        phi, phi_state = _update(
+        phi, phi_state = bilevel.take_step(
             problem.optimizers.codebook, gradient, state.opt_state.codebook, phi
         )
         params = state.params._replace(autoencoder=result.theta, codebook=phi)
@@ -122,7 +122,7 @@ def make_inner_step(problem: Problem) -> TrainStep:
         # The estimators differ in the gradient of phi alone.
         loss = _make_loss(problem, state, frozen, "encoder")
         (value, outputs), gradient = bilevel.value_and_gradient(loss, theta, phi, batch)
-        theta, theta_state = _update(
+        theta, theta_state = bilevel.take_step(
             problem.optimizers.autoencoder, gradient, state.opt_state.autoencoder, theta
         )
         params = state.params._replace(autoencoder=theta)
@@ -151,8 +151,9 @@ def make_joint_step(problem: Problem, *, straight_through: str) -> TrainStep:
         (value, outputs), gradients = bilevel.value_and_gradient(
             loss, *levels, batch, argnums=(0, 1)
         )
-        updated = map(_update, problem.optimizers[:2], gradients, state.opt_state[:2], levels)
-        (theta, theta_state), (phi, phi_state) = updated
+        (theta, theta_state), (phi, phi_state) = map(
+            bilevel.take_step, problem.optimizers[:2], gradients, state.opt_state[:2], levels
+        )
         params = state.params._replace(autoencoder=theta, codebook=phi)
         opt_state = state.opt_state._replace(autoencoder=theta_state, codebook=phi_state)
         state, disc_metrics = _advance(problem, state, params, opt_state, batch, outputs)
@@ -188,12 +189,6 @@ def _make_loss(
         )
 
     return loss
-
-
-def _update(optimizer, gradient, opt_state, params):
-    """One Optax update: new parameters and new optimizer state."""
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
 
 
 def _advance(problem, state, params, opt_state, images, outputs):

@@ -4,128 +4,20 @@ The last layer of either half computes in float32 whatever the others do: z goes
 and a bfloat16 pixel would be as coarse as one step of 8 bits.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from mq_jax.models.convolution import nearest_kernel, transposed_convolution
-from mq_jax.quantizers.initialiser import uniform_fan_in
-
-
-@dataclasses.dataclass(frozen=True)
-class Layers:
-    """What the layers of all blocks have in common.
-
-    Attributes:
-      groups: of GroupNorm.
-      init_std: standard deviation of the kernels at initialisation; 0: PyTorch's default.
-      dtype: of convolutions and projections; parameters and statistics stay float32.
-      remat: whether the backward pass computes each block anew rather than keep its inside.
-    """
-
-    groups: int
-    init_std: float
-    dtype: Any
-    remat: bool
-
-    def convolution(self, features: int, size: int, inputs: int, **settings) -> nn.Conv:
-        """A convolution over `inputs` channels."""
-        kernel_init, bias_init = self.initialisers(size * size * inputs)
-        settings = {"dtype": self.dtype, **settings}
-        return nn.Conv(
-            features, (size, size), kernel_init=kernel_init, bias_init=bias_init, **settings
-        )
-
-    def norm(self) -> nn.GroupNorm:
-        """GroupNorm, its statistics in float32."""
-        return nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype)
-
-    def initialisers(self, fan_in: int) -> tuple:
-        """Of a kernel and of its bias."""
-        if self.init_std > 0:
-            return nn.initializers.normal(self.init_std), nn.initializers.zeros_init()
-        return uniform_fan_in(fan_in), uniform_fan_in(fan_in)
-
-
-class ResidualBlock(nn.Module):
-    """x + conv(swish(GN(conv(swish(GN(x)))))), x through a 1x1 convolution where widths differ."""
-
-    features: int
-    layers: Layers
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """f[B, h, w, C] -> f[B, h, w, features]."""
-        y = x
-        for _ in range(2):
-            y = nn.swish(self.layers.norm()(y))
-            y = self.layers.convolution(self.features, 3, y.shape[-1])(y)
-        if x.shape[-1] != self.features:
-            x = self.layers.convolution(self.features, 1, x.shape[-1], name="shortcut")(x)
-        return x + y
-
-
-class Attention(nn.Module):
-    """x + W_o softmax(q k^T / sqrt(C)) v over all positions, q, k, v from GN(x); one head."""
-
-    features: int
-    layers: Layers
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """f[B, h, w, C] -> f[B, h, w, C]."""
-        width = self.features
-        y = self.layers.norm()(x)
-        query, key, value = [
-            self.layers.convolution(width, 1, width, name=name)(y).reshape(x.shape[0], -1, width)
-            for name in ("query", "key", "value")
-        ]
-        logits = jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=_wide(y.dtype))
-        weights = nn.softmax(logits * width**-0.5)
-        mixed = jnp.einsum("bqk,bkc->bqc", weights.astype(value.dtype), value).reshape(x.shape)
-        return x + self.layers.convolution(width, 1, width, name="out")(mixed)
-
-
-# At the lowest resolution, last in the encoder and first in the decoder.
-MIDDLE = (ResidualBlock, Attention, ResidualBlock)
-
-
-class Stack(nn.Module):
-    """Blocks of one width one after another, of the given classes."""
-
-    kinds: Sequence[type[nn.Module]]
-    features: int
-    layers: Layers
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """f[B, h, w, C] -> f[B, h, w, features]."""
-        for i, kind in enumerate(self.kinds):
-            block = nn.remat(kind) if self.layers.remat else kind
-            # Named, since a block's parameters lie at the same path with remat and without.
-            x = block(self.features, self.layers, name=f"{kind.__name__}_{i}")(x)
-        return x
-
-
-class NearestUpsample(nn.Module):
-    """Nearest-neighbour upsampling by two and a 3x3 convolution, as one transposed convolution."""
-
-    layers: Layers
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """f[B, h, w, C] -> f[B, 2h, 2w, C]."""
-        width = x.shape[-1]
-        kernel_init, bias_init = self.layers.initialisers(9 * width)
-        kernel = self.param("kernel", kernel_init, (3, 3, width, width))
-        bias = self.param("bias", bias_init, (width,))
-        dtype = self.layers.dtype
-        out = transposed_convolution(x.astype(dtype), nearest_kernel(kernel).astype(dtype))
-        return out + bias.astype(dtype)
+from mq_jax.models.vqgan_blocks import (
+    MIDDLE,
+    Layers,
+    NearestUpsample,
+    Stack,
+    level_blocks,
+    wide,
+)
 
 
 class Encoder(nn.Module):
@@ -154,12 +46,12 @@ class Encoder(nn.Module):
                 # Padded at the right and at the bottom alone.
                 padding = ((0, 1), (0, 1))
                 x = layers.convolution(width, 3, width, strides=2, padding=padding)(x)
-            kinds = _level(self.blocks, level in self.attention)
+            kinds = level_blocks(self.blocks, level in self.attention)
             x = Stack(kinds, self.channels * multiplier, layers, name=f"level_{level}")(x)
         x = Stack(MIDDLE, x.shape[-1], layers, name="middle")(x)
         x = nn.swish(layers.norm()(x))
         x = layers.convolution(self.z_channels, 3, x.shape[-1])(x)
-        z = layers.convolution(self.dim, 1, self.z_channels, dtype=_wide(layers.dtype))(x)
+        z = layers.convolution(self.dim, 1, self.z_channels, dtype=wide(layers.dtype))(x)
         return nn.LayerNorm(epsilon=1e-5)(z) if self.layer_norm else z
 
 
@@ -178,7 +70,7 @@ class Decoder(nn.Module):
 
     def setup(self):
         width = self.channels * self.multipliers[0]
-        self.head = self.layers.convolution(3, 3, width, dtype=_wide(self.layers.dtype))
+        self.head = self.layers.convolution(3, 3, width, dtype=wide(self.layers.dtype))
 
     @nn.compact
     def features(self, z: jax.Array) -> jax.Array:
@@ -188,11 +80,11 @@ class Decoder(nn.Module):
         x = layers.convolution(self.channels * self.multipliers[-1], 3, self.z_channels)(x)
         x = Stack(MIDDLE, x.shape[-1], layers, name="middle")(x)
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
-            kinds = _level(self.blocks + 1, level in self.attention)
+            kinds = level_blocks(self.blocks + 1, level in self.attention)
             x = Stack(kinds, self.channels * multiplier, layers, name=f"level_{level}")(x)
             if level > 0:
                 x = NearestUpsample(layers)(x)
-        return nn.swish(layers.norm()(x)).astype(_wide(layers.dtype))
+        return nn.swish(layers.norm()(x)).astype(wide(layers.dtype))
 
     def pixels(self, features: jax.Array) -> jax.Array:
         """f32[B, H, W, C] -> f32[B, H, W, 3]."""
@@ -274,13 +166,12 @@ class AutoEncoder(nn.Module):
         return 2 ** (len(self.multipliers) - 1)
 
     def _check(self):
-        widths = [self.channels * m for m in (1, *self.multipliers)]
-        for width in widths:
-            if width % self.groups:
-                raise ValueError(
-                    f"groups = {self.groups} does not divide a width of {width} channels; the "
-                    f"widths are channels = {self.channels} by multipliers = {self.multipliers}."
-                )
+        width = undivided_width(self.channels, self.multipliers, self.groups)
+        if width is not None:
+            raise ValueError(
+                f"groups = {self.groups} does not divide a width of {width} channels; the "
+                f"widths are channels = {self.channels} by multipliers = {self.multipliers}."
+            )
         unknown = [level for level in self.attention if level not in range(len(self.multipliers))]
         if unknown:
             raise ValueError(
@@ -289,11 +180,16 @@ class AutoEncoder(nn.Module):
             )
 
 
-def _level(blocks, attention):
-    """The classes of a level's blocks."""
-    return (ResidualBlock, Attention) * blocks if attention else (ResidualBlock,) * blocks
+def undivided_width(channels: int, multipliers: Sequence[int], groups: int) -> int | None:
+    """The first width of an AutoEncoder that GroupNorm cannot divide.
 
+    Args:
+      channels: as AutoEncoder's.
+      multipliers: as AutoEncoder's.
+      groups: as AutoEncoder's.
 
-def _wide(dtype):
-    """The dtype, or float32 where that has more digits."""
-    return jnp.promote_types(dtype, jnp.float32)
+    Returns:
+      Channels; None where the groups divide every width.
+    """
+    widths = [channels * multiplier for multiplier in (1, *multipliers)]
+    return next((width for width in widths if width % groups), None)

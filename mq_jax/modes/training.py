@@ -51,7 +51,7 @@ def run_training(config: ConfigDict, folder: pathlib.Path, weights_dir: str) -> 
         make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
         inputs.require_divisible(config)
         sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
-        total_steps(config, len(sources.autoencoder))  # Raises where the epochs make no batch.
+        steps = total_steps(config, len(sources.autoencoder))
         frozen = load_frozen(config)
         measures = load_measures(
             config.eval.metrics, lpips_dir=config.perceptual.dir, weights_dir=weights_dir
@@ -62,7 +62,7 @@ def run_training(config: ConfigDict, folder: pathlib.Path, weights_dir: str) -> 
             text = json.dumps(environment(), indent=2) + "\n"
             workdir.write_atomically(folder / "environment.json", text)
             console.log_to_file(folder / "train.log")
-    ended = train(config, sources, eval_source, frozen, measures, folder)
+    ended = train(config, steps, sources, eval_source, frozen, measures, folder)
     if not ended.startswith("SIG") and jax.process_index() == 0:
         _print_summary(folder, ended, monitored(config))
     return ended

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from mq_jax.metrics.measures import SMALLEST_SIDE
-from mq_jax.models import lpips
+from mq_jax.models import lpips, vqgan
 from mq_jax.models.discriminator import smallest_side
 
 
@@ -44,13 +44,12 @@ def _check_model(config):
             f"config.model.channels is {tuple(model.channels)}; expected one number, (128,) say, "
             "under model.kind 'vqgan': config.model.multipliers makes the widths of it."
         )
-    for multiplier in (1, *model.multipliers):
-        width = model.channels[0] * multiplier
-        if width % model.groups:
-            raise ValueError(
-                f"config.model.groups is {model.groups}; expected a divisor of every width, and "
-                f"channels {model.channels[0]} times {multiplier} is {width}."
-            )
+    width = vqgan.undivided_width(model.channels[0], model.multipliers, model.groups)
+    if width is not None:
+        raise ValueError(
+            f"config.model.groups is {model.groups}; expected a divisor of every width, and "
+            f"channels {model.channels[0]} times {width // model.channels[0]} is {width}."
+        )
 
 
 def _check_image_sizes(config):

@@ -26,7 +26,7 @@ from mq_jax.runs.trees import all_finite
 from mq_jax.runs.writers import NullWriters, Writers
 from mq_jax.terminal import console
 from mq_jax.training import health
-from mq_jax.training.build import build, total_steps
+from mq_jax.training.build import build
 from mq_jax.training.program import compile_program, start
 
 
@@ -54,6 +54,7 @@ def monitored(config: ConfigDict) -> str:
 
 def train(
     config: ConfigDict,
+    steps: int,
     sources: Parts,
     eval_source: Source,
     frozen: Any,
@@ -64,6 +65,7 @@ def train(
 
     Args:
       config: validated; the workdir is claimed for it.
+      steps: of the whole run, from build.total_steps.
       sources: from inputs.open_training.
       eval_source: from inputs.open_evaluation.
       frozen: from perceptual.load_frozen.
@@ -80,7 +82,7 @@ def train(
     """
     checkpoints = Checkpoints(workdir / "checkpoints", monitor=monitored(config))
     with Interrupt() as interrupt, checkpoints as saved:
-        run = _Run(config, sources, eval_source, frozen, measures, saved, workdir)
+        run = _Run(config, steps, sources, eval_source, frozen, measures, saved, workdir)
         resumed = run.restore()
         writers = Writers(workdir, resumed) if jax.process_index() == 0 else NullWriters()
         try:
@@ -95,6 +97,7 @@ class _Run:
     def __init__(
         self,
         config: ConfigDict,
+        steps: int,
         sources: Parts,
         eval_source: Source,
         frozen: Any,
@@ -103,7 +106,7 @@ class _Run:
         workdir: pathlib.Path,
     ):
         self._config, self._saved, self._workdir = config, saved, workdir
-        self._total = total_steps(config, len(sources.autoencoder))
+        self._total = steps
         adversary = config.discriminator
         settled = adversary.start + adversary.ramp if adversary.weight else 0
         self._settled = round(settled * self._total)

@@ -1,0 +1,134 @@
+"""What VQGAN's two halves are made of: residual blocks, attention, upsampling."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mq_jax.models.convolution import nearest_kernel, transposed_convolution
+from mq_jax.quantizers.initialiser import uniform_fan_in
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """What the layers of all blocks have in common.
+
+    Attributes:
+      groups: of GroupNorm.
+      init_std: standard deviation of the kernels at initialisation; 0: PyTorch's default.
+      dtype: of convolutions and projections; parameters and statistics stay float32.
+      remat: whether the backward pass computes each block anew rather than keep its inside.
+    """
+
+    groups: int
+    init_std: float
+    dtype: Any
+    remat: bool
+
+    def convolution(self, features: int, size: int, inputs: int, **settings) -> nn.Conv:
+        """A convolution over `inputs` channels."""
+        kernel_init, bias_init = self.initialisers(size * size * inputs)
+        settings = {"dtype": self.dtype, **settings}
+        return nn.Conv(
+            features, (size, size), kernel_init=kernel_init, bias_init=bias_init, **settings
+        )
+
+    def norm(self) -> nn.GroupNorm:
+        """GroupNorm, its statistics in float32."""
+        return nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype)
+
+    def initialisers(self, fan_in: int) -> tuple:
+        """Of a kernel and of its bias."""
+        if self.init_std > 0:
+            return nn.initializers.normal(self.init_std), nn.initializers.zeros_init()
+        return uniform_fan_in(fan_in), uniform_fan_in(fan_in)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(swish(GN(conv(swish(GN(x)))))), x through a 1x1 convolution where widths differ."""
+
+    features: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f[B, h, w, C] -> f[B, h, w, features]."""
+        y = x
+        for _ in range(2):
+            y = nn.swish(self.layers.norm()(y))
+            y = self.layers.convolution(self.features, 3, y.shape[-1])(y)
+        if x.shape[-1] != self.features:
+            x = self.layers.convolution(self.features, 1, x.shape[-1], name="shortcut")(x)
+        return x + y
+
+
+class Attention(nn.Module):
+    """x + W_o softmax(q k^T / sqrt(C)) v over all positions, q, k, v from GN(x); one head."""
+
+    features: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f[B, h, w, C] -> f[B, h, w, C]."""
+        width = self.features
+        y = self.layers.norm()(x)
+        query, key, value = [
+            self.layers.convolution(width, 1, width, name=name)(y).reshape(x.shape[0], -1, width)
+            for name in ("query", "key", "value")
+        ]
+        logits = jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=wide(y.dtype))
+        weights = nn.softmax(logits * width**-0.5)
+        mixed = jnp.einsum("bqk,bkc->bqc", weights.astype(value.dtype), value).reshape(x.shape)
+        return x + self.layers.convolution(width, 1, width, name="out")(mixed)
+
+
+# At the lowest resolution, last in the encoder and first in the decoder.
+MIDDLE = (ResidualBlock, Attention, ResidualBlock)
+
+
+def level_blocks(count: int, attention: bool) -> tuple[type[nn.Module], ...]:
+    """The classes of a level's blocks: as many residual ones, each followed by attention or not."""
+    return ((ResidualBlock, Attention) if attention else (ResidualBlock,)) * count
+
+
+class Stack(nn.Module):
+    """Blocks of one width one after another, of the given classes."""
+
+    kinds: Sequence[type[nn.Module]]
+    features: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f[B, h, w, C] -> f[B, h, w, features]."""
+        for i, kind in enumerate(self.kinds):
+            block = nn.remat(kind) if self.layers.remat else kind
+            # Named, since a block's parameters lie at the same path with remat and without.
+            x = block(self.features, self.layers, name=f"{kind.__name__}_{i}")(x)
+        return x
+
+
+class NearestUpsample(nn.Module):
+    """Nearest-neighbour upsampling by two and a 3x3 convolution, as one transposed convolution."""
+
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """f[B, h, w, C] -> f[B, 2h, 2w, C]."""
+        width = x.shape[-1]
+        kernel_init, bias_init = self.layers.initialisers(9 * width)
+        kernel = self.param("kernel", kernel_init, (3, 3, width, width))
+        bias = self.param("bias", bias_init, (width,))
+        dtype = self.layers.dtype
+        out = transposed_convolution(x.astype(dtype), nearest_kernel(kernel).astype(dtype))
+        return out + bias.astype(dtype)
+
+
+def wide(dtype: Any) -> Any:
+    """The dtype, or float32 where that has more digits."""
+    return jnp.promote_types(dtype, jnp.float32)

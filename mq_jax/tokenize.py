@@ -102,7 +102,7 @@ def _decode(given) -> int:
             f"{given.tokenizer} has {tokenizer.fingerprint[:16]}.... Decode with the one that "
             "encoded."
         )
-    names = [name for part in tokens.read_tokens(given.input) for name in part.names]
+    names = tokens.read_names(given.input)
 
     def decoded(tally):
         shards = tokens.read_tokens(given.input)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import exports
 import numpy as np
@@ -272,6 +273,30 @@ def test_a_damaged_shard_is_named(run, images, tmp_path, damage):
     for command, source, target in (("decode", "tokens", "out"), ("encode", "images", "tokens")):
         code, _, err = run(command, source, target)
         assert code == 1 and "tokens-00000.npz is damaged" in err and "--force" in err
+
+
+def test_decode_reads_each_shard_once_and_goes_on_past_a_mended_one(
+    run, images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tokens, "SHARD_IMAGES", 4)
+    run("encode", "images", "tokens", "--batch_size=2")
+    reading = mock.Mock(wraps=tokens._read_shard)
+    monkeypatch.setattr(tokens, "_read_shard", reading)
+    assert run("decode", "tokens", "whole")[0] == 0
+    shards = sorted((tmp_path / "tokens").glob("*.npz"))
+    assert [call.args[0] for call in reading.call_args_list] == shards and len(shards) == 3
+    good = shards[1].read_bytes()
+    # Codes alone: the names are read without them, and are right.
+    with np.load(shards[1]) as stored:
+        arrays = dict(stored)
+    np.savez_compressed(shards[1], **{**arrays, "indices": arrays["indices"][:, ::-1]})
+    code, _, err = run("decode", "tokens", "out")
+    assert code == 1 and "tokens-00001.npz is damaged (its sha256 is not the manifest's)" in err
+    shards[1].write_bytes(good)
+    code, out, _ = run("decode", "tokens", "out")
+    assert code == 0 and "4 were there already" in out
+    whole, mended = content(tmp_path / "whole"), content(tmp_path / "out")
+    assert whole == mended and len(whole) == 11
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -11,7 +12,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -104,11 +105,24 @@ def read_tokens(path: pathlib.Path) -> Iterator[Tokens]:
       FileNotFoundError: there is nothing of the kind.
       ValueError: a shard is damaged, or the folder holds images.
     """
-    if path.is_file():
-        yield _read_shard(path)[0]
-        return
-    for shard in _token_manifest(path)["shards"]:
-        yield _read_shard(_shard_path(path, shard), shard["sha256"])[0]
+    for shard, sha256 in _shards(path):
+        yield _read_shard(shard, sha256)[0]
+
+
+def read_names(path: pathlib.Path) -> list[str]:
+    """The images of a folder of codes, or of one shard, without their codes.
+
+    Args:
+      path: of the folder or the .npz file.
+
+    Returns:
+      Names in the order of read_tokens, which alone checks the manifest's hashes.
+
+    Raises:
+      FileNotFoundError: there is nothing of the kind.
+      ValueError: a shard is damaged, or the folder holds images.
+    """
+    return [name for shard, _ in _shards(path) for name in _read_names(shard)]
 
 
 def token_source(path: pathlib.Path) -> tuple[str, bool]:
@@ -165,10 +179,15 @@ def _token_manifest(folder):
     return manifest
 
 
-def _shard_path(folder, shard):
-    if not _SHARD.fullmatch(shard["file"]):
-        raise ValueError(f"The manifest of {folder} names {shard['file']!r}, which is no shard.")
-    return folder / shard["file"]
+def _shards(path: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
+    """The shards of a folder and the hashes that its manifest has; or one shard, without."""
+    if path.is_file():
+        return [(path, "")]
+    shards = _token_manifest(path)["shards"]
+    for shard in shards:
+        if not _SHARD.fullmatch(shard["file"]):
+            raise ValueError(f"The manifest of {path} names {shard['file']!r}, which is no shard.")
+    return [(path / shard["file"], shard["sha256"]) for shard in shards]
 
 
 def _write_shard(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> str:
@@ -183,18 +202,37 @@ def _write_shard(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> str:
 
 def _read_shard(path: pathlib.Path, sha256: str = "") -> tuple[Tokens, str]:
     """A shard, and the tokenizer's fingerprint."""
-    try:
+    with _damage_named(path):
         data = path.read_bytes()
         if sha256 and hashlib.sha256(data).hexdigest() != sha256:
             raise ValueError("its sha256 is not the manifest's")
-        stored = np.load(io.BytesIO(data), allow_pickle=False)
-        if not isinstance(stored, np.lib.npyio.NpzFile):
-            raise ValueError("it is no .npz file")
-        with stored:
+        with _archive(io.BytesIO(data)) as stored:
             names = [str(name) for name in stored["names"]]
             tokens = Tokens(names, stored["indices"], stored["sizes"])
             fingerprint, size = str(stored["tokenizer"]), int(stored["codebook_size"])
         _check_tokens(tokens, size)
+    return tokens, fingerprint
+
+
+def _read_names(path: pathlib.Path) -> list[str]:
+    """The names of a shard, a member of the archive that is read without the codes."""
+    with _damage_named(path), open(path, "rb") as file, _archive(file) as stored:
+        return [str(name) for name in stored["names"]]
+
+
+def _archive(file: BinaryIO) -> np.lib.npyio.NpzFile:
+    """The arrays of an .npz file, each read when it is asked for; nothing is unpickled."""
+    stored = np.load(file, allow_pickle=False)
+    if not isinstance(stored, np.lib.npyio.NpzFile):
+        raise ValueError("it is no .npz file")
+    return stored
+
+
+@contextlib.contextmanager
+def _damage_named(path: pathlib.Path) -> Iterator[None]:
+    """Turns whatever a shard's reading raises into an error that names it and says what to do."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise ValueError(
             f"The shard {path} is missing; copy it again, or encode anew with --force."
@@ -207,7 +245,6 @@ def _read_shard(path: pathlib.Path, sha256: str = "") -> tuple[Tokens, str]:
         raise ValueError(
             f"The shard {path} is damaged ({error}); copy it again, or encode anew with --force."
         ) from error
-    return tokens, fingerprint
 
 
 def _check_tokens(tokens: Tokens, size: int) -> None:

@@ -9,28 +9,12 @@ python -m mq_jax.main --config=configs/photos_mqvae.py --mode=plan [--devices=N]
 Several processes find each other by the environment; mq_jax/devices/distributed.py says how.
 """
 
-import os
-import pathlib
-import shlex
 import sys
-import traceback
-from collections.abc import Sequence
 
-import jax
-from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import flags
+from ml_collections import config_flags
 
 from mq_jax import commandline
-from mq_jax.devices import distributed
-from mq_jax.devices.agreement import FailedElsewhere, together
-from mq_jax.devices.cache import use_compilation_cache
-from mq_jax.models import inception_weights
-from mq_jax.modes.evaluation import compare_evaluations, run_evaluation
-from mq_jax.modes.exporting import run_export
-from mq_jax.modes.planning import plan
-from mq_jax.modes.reporting import run_report
-from mq_jax.modes.training import run_training
-from mq_jax.terminal import console
 
 MODES = ("train", "evaluate", "export", "report", "plan")
 
@@ -81,138 +65,13 @@ _FLAGS = (
 )
 
 
-def main(argv: list[str]) -> int:
-    """Runs one mode.
-
-    Args:
-      argv: the program's name and the arguments that are no flags.
-
-    Returns:
-      The exit code.
-    """
-    use_compilation_cache()
-    try:
-        return _dispatch(argv[1:])
-    except KeyboardInterrupt:
-        logging.error("Stopped at once; the same command goes on from the last checkpoint.")
-        return 130
-    except (commandline.UsageError, ValueError, OSError, FloatingPointError) as error:
-        # What is not finite is so in all processes; the first one says it for all.
-        if not (isinstance(error, FloatingPointError) and jax.process_index()):
-            # The line is for the user; the log file keeps the traceback for the maintainer.
-            logging.error("error: %s", error)
-        logging.debug("traceback", exc_info=True)
-        return 1
-    except FailedElsewhere as error:
-        _report_failure_elsewhere(error)
-        return 1
-
-
-def _dispatch(folders: Sequence[str]) -> int:
-    """Runs the mode that was asked for."""
-    mode = _MODE.value
-    takes_folders = mode == "report" or (mode == "evaluate" and _COMPARE.value)
-    if folders and not takes_folders:
-        raise commandline.UsageError(f"{folders[0]!r} is no flag; all arguments are flags.")
-    if mode == "plan":
-        plan(
-            _given_config(),
-            devices=_DEVICES.value,
-            images=_IMAGES.value,
-            peak_tflops=_PEAK.value,
-            compiled=_COMPILE.value,
-        )
-    elif mode == "report":
-        run_report([_workdir(), *folders] if _WORKDIR.value else folders, _OUTPUT.value)
-    elif mode == "evaluate" and _COMPARE.value:
-        compare_evaluations(folders, unlike_too=_UNLIKE.value)
-    elif mode == "export":
-        run_export(_workdir(), overwrite=_OVERWRITE.value)
-    else:
-        return _compute(mode)
-    return 0
-
-
-def _compute(mode: str) -> int:
-    """Trains or evaluates, on all processes of the run."""
-    folder, weights_dir = _workdir(), _WEIGHTS_DIR.value
-    with together():
-        if _DOWNLOAD_WEIGHTS.value and jax.process_index() == 0:
-            inception_weights.download(weights_dir)
-    if mode == "evaluate":
-        metrics = _METRICS.value
-        run_evaluation(folder, _CONFIG.value, metrics=metrics, weights_dir=weights_dir)
-        return 0
-    ended = run_training(_given_config(), folder, weights_dir)
-    if ended.startswith("SIG"):
-        logging.info("%s: saved. To go on:\n  %s", ended, _command())
-        return _INTERRUPTED_CODE.value
-    return 0
-
-
-def _workdir() -> pathlib.Path:
-    """The folder of the run."""
-    if not _WORKDIR.value:
-        raise commandline.UsageError("--workdir is missing; give the folder of the run.")
-    return pathlib.Path(_WORKDIR.value).expanduser()
-
-
-def _given_config() -> ConfigDict:
-    """The experiment with its overrides."""
-    if _CONFIG.value is None:
-        raise commandline.UsageError("--config is missing; give an experiment, configs/X.py.")
-    return _CONFIG.value
-
-
-def _command() -> str:
-    """The command that was given, to be given again."""
-    return shlex.join([sys.executable, "-m", "mq_jax.main", *sys.argv[1:]])
-
-
-def _join() -> None:
-    """Finds the other processes of the run, if the environment names some."""
-    cluster = distributed.find_cluster(os.environ)
-    if cluster:
-        console.log_to_terminal(cluster.index)
-        distributed.initialize(cluster)
-
-
-def _report_failure_elsewhere(error: FailedElsewhere) -> None:
-    """Repeats in the log of the first process what another one says in its own."""
-    if jax.process_index() == 0:
-        logging.error("error: %s", error)
-
-
 def run() -> None:
-    """Parses the command line and runs the program."""
+    """Answers --help, or runs the mode that the command line asks for."""
     commandline.answer_help(__doc__, _FLAGS)
-    console.log_to_terminal()
-    orderly = {0}
-    try:
-        _join()
-        with together():
-            arguments = commandline.parse(sys.argv)
-        orderly.add(_INTERRUPTED_CODE.value)
-        code = main(arguments)
-    except (commandline.UsageError, ValueError) as error:
-        logging.error("error: %s", error)
-        code = 1
-    except ConnectionError as error:
-        logging.error("error: %s", error)
-        code = 1
-    except FailedElsewhere as error:
-        _report_failure_elsewhere(error)
-        code = 1
-    except Exception:
-        if not jax.distributed.is_initialized():
-            raise
-        traceback.print_exc()
-        logging.error("error: failed as above; if another process did so before, that is why.")
-        # Most often a process was lost, with its node: the scheduler shall start all again.
-        distributed.abandon(_INTERRUPTED_CODE.value or 1)
-    if code not in orderly and jax.distributed.is_initialized():
-        distributed.abandon(code)
-    sys.exit(code)
+    # Only now: help needs none of JAX.
+    from mq_jax.modes.dispatch import run_program
+
+    sys.exit(run_program())
 
 
 if __name__ == "__main__":

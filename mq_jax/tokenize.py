@@ -9,180 +9,25 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import pathlib
-import signal
 import sys
 from collections.abc import Sequence
 
-from absl import logging
-
-from mq_jax.data.transforms import make_eval_transform
-from mq_jax.devices.cache import use_compilation_cache
-from mq_jax.runs.claims import claimed, make_claim, write_manifest
-from mq_jax.terminal import console
-from mq_jax.terminal.tally import Tally
-from mq_jax.tokenizers import tokens
-from mq_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mq_jax.tokenizers.transcribe import (
-    decode_tokens,
-    encode_images,
-    list_images,
-    png_paths,
-    read_images,
-    reconstruct_images,
-    write_pngs,
-)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Parses the arguments and runs one command.
 
     Args:
-      argv: its arguments; None: those of the process.
+      argv: the arguments; None: those of the process.
 
     Returns:
-      The exit code: 0; 1 for an error, where every image is bad, or any with --strict; 130 where
-      it was interrupted.
+      The exit code, as run_command's.
     """
     given = _parser().parse_args(argv)
-    console.log_to_terminal()
-    use_compilation_cache()
-    # As a Ctrl-C, so that what is done is kept.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return _COMMANDS[given.command](given)
-    except KeyboardInterrupt:
-        without = " without --force" if given.force else ""
-        logging.error("Interrupted; the same command%s goes on where it was.", without)
-        return 130
-    except (ValueError, OSError) as error:
-        # Of a full disk, say, the system tells no path.
-        where = "" if getattr(error, "filename", "") else f" (writing to {given.output})"
-        logging.error("error: %s%s", error, where if isinstance(error, OSError) else "")
-        return 1
+    # Only now: help, and errors in the arguments, need none of JAX.
+    from mq_jax.modes.tokenizing import run_command
 
-
-def _encode(given) -> int:
-    root, names = list_images(given.input)
-    _check_output(given)
-    tokenizer = load_tokenizer(given.tokenizer)
-    preparation, transform = _preparation(given, tokenizer)
-    claim = make_claim("encode", given.input, tokenizer, preparation)
-    with claimed(given.output, claim, force=given.force) as (manifest, replaced):
-        tokens.remove_shards(given.output, replaced)
-        writer = tokens.ShardWriter(given.output, manifest)
-        tally = Tally(names, tokens.written_names(given.output), "encoded")
-        manifest["bad"] = tally.bad
-        items = read_images(root, tally.left, transform)
-        try:
-            for part in encode_images(tokenizer, items, given.batch_size, tally.name_bad):
-                writer.add(part)
-                tally.advance(len(part.names))
-        finally:
-            # What is encoded is not lost to a Ctrl-C.
-            writer.flush()
-            tally.close()
-        write_manifest(given.output, manifest | {"complete": True})
-    shape = "codes of several shapes"
-    if manifest["shape"] is not None:
-        shape = " x ".join(map(str, manifest["shape"])) + " codes each"
-    return tally.sum_up(f"{shape}, in {given.output}", given.strict)
-
-
-def _decode(given) -> int:
-    made_by, complete = tokens.token_source(given.input)
-    _check_output(given)
-    if not complete:
-        logging.warning("%s is not complete; the same encode command finishes it.", given.input)
-    tokenizer = load_tokenizer(given.tokenizer)
-    if made_by != tokenizer.fingerprint:
-        raise ValueError(
-            f"{given.input} was made by another tokenizer, of fingerprint {made_by[:16]}...; "
-            f"{given.tokenizer} has {tokenizer.fingerprint[:16]}.... Decode with the one that "
-            "encoded."
-        )
-    names = tokens.read_names(given.input)
-
-    def decoded(tally):
-        shards = tokens.read_tokens(given.input)
-        return decode_tokens(tokenizer, shards, set(tally.left), given.batch_size)
-
-    return _write(given, names, make_claim("decode", given.input, tokenizer, None), decoded)
-
-
-def _reconstruct(given) -> int:
-    root, names = list_images(given.input)
-    _check_output(given)
-    tokenizer = load_tokenizer(given.tokenizer)
-    preparation, transform = _preparation(given, tokenizer)
-
-    def reconstructed(tally):
-        items = read_images(root, tally.left, transform)
-        return reconstruct_images(tokenizer, items, given.batch_size, tally.name_bad)
-
-    claim = make_claim("reconstruct", given.input, tokenizer, preparation)
-    return _write(given, names, claim, reconstructed)
-
-
-def _write(given, names, claim, images) -> int:
-    """Writes PNGs into a claimed folder; those that are there are kept."""
-    paths = png_paths(names)
-    with claimed(given.output, claim, force=given.force) as (manifest, _):
-        if given.force:
-            # Before the first is written: a call that goes on must not keep one of these.
-            for path in paths.values():
-                (given.output / path).unlink(missing_ok=True)
-        done = {name for name in names if (given.output / paths[name]).exists()}
-        tally = Tally(names, done, "written")
-        manifest["bad"] = tally.bad
-        try:
-            for _ in write_pngs(given.output, paths, images(tally)):
-                tally.advance(1)
-        finally:
-            tally.close()
-        count = len(names) - len(tally.bad)
-        write_manifest(given.output, manifest | {"images": count, "complete": True})
-    return tally.sum_up(f"PNG files, in {given.output}", given.strict)
-
-
-def _preparation(given, tokenizer: Tokenizer):
-    """How images are made, as the manifest has it, and the function; (None, None): not at all."""
-    trained = tokenizer.preparation
-    if given.size is None:
-        # A model of crops at their own scale takes whole images at their own scale.
-        scaled = trained["resize"] or trained["crop"]
-        preparation = dict(trained) if scaled else None
-    elif given.size == 0:
-        preparation = None
-    else:
-        preparation = {**trained, "image_size": given.size, "resize": True}
-    logging.info("Images: %s", _told(preparation))
-    if preparation is None:
-        return None, None
-    return preparation, make_eval_transform(**preparation)
-
-
-def _told(preparation):
-    """The geometry in a sentence."""
-    if preparation is None:
-        return "each as it is; --size=N scales and crops."
-    crop = f"centre crop {preparation['crop']}, then " if preparation["crop"] else ""
-    side = preparation["image_size"]
-    scaled = f"smaller side to {side} ({preparation['filter']}), " if preparation["resize"] else ""
-    return f"{crop}{scaled}centre crop {side} x {side}; --size=0 keeps each as it is."
-
-
-def _check_output(given) -> None:
-    """Raises where the output is no folder, or would be read as input."""
-    if given.output.exists() and not given.output.is_dir():
-        raise NotADirectoryError(f"The output {given.output} is a file; expected a folder.")
-    source, target = given.input.resolve(), given.output.resolve()
-    if source == target or source in target.parents:
-        raise ValueError(f"The output {given.output} lies in the input {given.input}: move it.")
-    there = next(path for path in (target, *target.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise PermissionError(f"The output {given.output} cannot be written to: {there}.")
+    return run_command(given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -233,9 +78,6 @@ def _integer(least, text):
 
 
 _natural, _positive = functools.partial(_integer, 0), functools.partial(_integer, 1)
-
-
-_COMMANDS = {"encode": _encode, "decode": _decode, "reconstruct": _reconstruct}
 
 
 if __name__ == "__main__":

@@ -150,7 +150,9 @@ def cli(*given):
 # its worker processes, as a terminal does.
 _SIGNALLED = """
 import os, signal, sys
-from mq_jax import console, main, writers
+from mq_jax import main
+from mq_jax.runs import writers
+from mq_jax.terminal import console
 
 moment, number = sys.argv.pop(1).split(":"), int(sys.argv.pop(1))
 

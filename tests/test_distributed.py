@@ -276,9 +276,9 @@ _TALK = """
     import jax, numpy as np
     from mq_jax.devices.agreement import AgreedSignal, FailedElsewhere, gather, together
     from mq_jax.devices.distributed import find_cluster, initialize
-    from mq_jax.feature_moments import gathered_moments
-    from mq_jax.fingerprint import PixelDigest
-    from mq_jax.frechet import Moments
+    from mq_jax.metrics.feature_moments import gathered_moments
+    from mq_jax.metrics.fingerprint import PixelDigest
+    from mq_jax.metrics.frechet import Moments
 
     initialize(find_cluster(os.environ))
     own = jax.process_index()

@@ -25,10 +25,10 @@ GRAPH = {
     "planning": "training devices terminal",
     "tokenizers": "training data algorithm quantizers runs devices",
     "report": "evaluation runs",
-    "modes": "report planning tokenizers training evaluation metrics algorithm data runs devices "
-    "terminal",
     # What the programs share, at the root.
     "commandline": "terminal",
+    "modes": "commandline report planning tokenizers training evaluation metrics models algorithm "
+    "data runs devices terminal",
     "bench": "commandline tokenizers training metrics data runs quantizers devices terminal",
 }
 # Modules that still stand at the root, under the package that they move to.

@@ -16,6 +16,7 @@ import runs
 from PIL import Image
 
 from mq_jax import tokenize
+from mq_jax.modes import tokenizing
 from mq_jax.runs import claims
 from mq_jax.tokenizers import tokens, transcribe
 from mq_jax.tokenizers.export_writing import write_export
@@ -29,8 +30,8 @@ OTHER = Tokenizer(exports.export("vqvae with averages"))
 def loaded(monkeypatch):
     """Tokenizers by name, loaded already."""
     known = {"mine": TOKENIZER, "other": OTHER}
-    monkeypatch.setattr(tokenize, "load_tokenizer", lambda path: known[str(path)])
-    monkeypatch.setattr(tokenize, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(tokenizing, "load_tokenizer", lambda path: known[str(path)])
+    monkeypatch.setattr(tokenizing, "use_compilation_cache", lambda: None)
 
 
 @pytest.fixture
@@ -379,7 +380,7 @@ def test_a_forced_start_leaves_nothing_of_the_one_before(run, images, tmp_path, 
 def test_what_is_not_complete_says_so(run, images, tmp_path, monkeypatch):
     run("encode", "images", "tokens")
     runs.write_images(tmp_path / "images" / "more", 3, seed=1)
-    monkeypatch.setattr(tokenize, "encode_images", lambda *_: 1 / 0)
+    monkeypatch.setattr(tokenizing, "encode_images", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("encode", "images", "tokens")
     code, out, err = run("decode", "tokens", "decoded")

@@ -1,0 +1,157 @@
+"""From a command line to one mode: several processes joined, errors told in one line."""
+
+import os
+import pathlib
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+
+import jax
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from mq_jax import commandline
+from mq_jax.devices import distributed
+from mq_jax.devices.agreement import FailedElsewhere, together
+from mq_jax.devices.cache import use_compilation_cache
+from mq_jax.models import inception_weights
+from mq_jax.modes.evaluation import compare_evaluations, run_evaluation
+from mq_jax.modes.exporting import run_export
+from mq_jax.modes.planning import plan
+from mq_jax.modes.reporting import run_report
+from mq_jax.modes.training import run_training
+from mq_jax.terminal import console
+
+# Those of mq_jax.main.
+FLAGS = flags.FLAGS
+
+
+def run_program() -> int:
+    """Parses the command line of mq_jax.main and runs its mode, on all processes of the run.
+
+    Returns:
+      The exit code.
+    """
+    console.log_to_terminal()
+    orderly = {0}
+    try:
+        _join()
+        with together():
+            arguments = commandline.parse(sys.argv)
+        orderly.add(FLAGS.interrupted_code)
+        code = _run_mode(arguments[1:])
+    except (commandline.UsageError, ValueError) as error:
+        logging.error("error: %s", error)
+        code = 1
+    except ConnectionError as error:
+        logging.error("error: %s", error)
+        code = 1
+    except FailedElsewhere as error:
+        _report_failure_elsewhere(error)
+        code = 1
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        logging.error("error: failed as above; if another process did so before, that is why.")
+        # Most often a process was lost, with its node: the scheduler shall start all again.
+        distributed.abandon(FLAGS.interrupted_code or 1)
+    if code not in orderly and jax.distributed.is_initialized():
+        distributed.abandon(code)
+    return code
+
+
+def _run_mode(folders: Sequence[str]) -> int:
+    """Runs one mode; returns the exit code, and turns what a user can mend into one line."""
+    use_compilation_cache()
+    try:
+        return _dispatch(folders)
+    except KeyboardInterrupt:
+        logging.error("Stopped at once; the same command goes on from the last checkpoint.")
+        return 130
+    except (commandline.UsageError, ValueError, OSError, FloatingPointError) as error:
+        # What is not finite is so in all processes; the first one says it for all.
+        if not (isinstance(error, FloatingPointError) and jax.process_index()):
+            # The line is for the user; the log file keeps the traceback for the maintainer.
+            logging.error("error: %s", error)
+        logging.debug("traceback", exc_info=True)
+        return 1
+    except FailedElsewhere as error:
+        _report_failure_elsewhere(error)
+        return 1
+
+
+def _dispatch(folders: Sequence[str]) -> int:
+    """Runs the mode that was asked for."""
+    mode = FLAGS.mode
+    takes_folders = mode == "report" or (mode == "evaluate" and FLAGS.compare)
+    if folders and not takes_folders:
+        raise commandline.UsageError(f"{folders[0]!r} is no flag; all arguments are flags.")
+    if mode == "plan":
+        plan(
+            _given_config(),
+            devices=FLAGS.devices,
+            images=FLAGS.images,
+            peak_tflops=FLAGS.peak_tflops,
+            compiled=FLAGS.compile,
+        )
+    elif mode == "report":
+        run_report([_workdir(), *folders] if FLAGS.workdir else folders, FLAGS.output)
+    elif mode == "evaluate" and FLAGS.compare:
+        compare_evaluations(folders, unlike_too=FLAGS.unlike)
+    elif mode == "export":
+        run_export(_workdir(), overwrite=FLAGS.overwrite)
+    else:
+        return _compute(mode)
+    return 0
+
+
+def _compute(mode: str) -> int:
+    """Trains or evaluates, on all processes of the run."""
+    folder, weights_dir = _workdir(), FLAGS.weights_dir
+    with together():
+        if FLAGS.download_weights and jax.process_index() == 0:
+            inception_weights.download(weights_dir)
+    if mode == "evaluate":
+        metrics = FLAGS.metrics
+        run_evaluation(folder, FLAGS.config, metrics=metrics, weights_dir=weights_dir)
+        return 0
+    ended = run_training(_given_config(), folder, weights_dir)
+    if ended.startswith("SIG"):
+        logging.info("%s: saved. To go on:\n  %s", ended, _command())
+        return FLAGS.interrupted_code
+    return 0
+
+
+def _workdir() -> pathlib.Path:
+    """The folder of the run."""
+    if not FLAGS.workdir:
+        raise commandline.UsageError("--workdir is missing; give the folder of the run.")
+    return pathlib.Path(FLAGS.workdir).expanduser()
+
+
+def _given_config() -> ConfigDict:
+    """The experiment with its overrides."""
+    if FLAGS.config is None:
+        raise commandline.UsageError("--config is missing; give an experiment, configs/X.py.")
+    return FLAGS.config
+
+
+def _command() -> str:
+    """The command that was given, to be given again."""
+    return shlex.join([sys.executable, "-m", "mq_jax.main", *sys.argv[1:]])
+
+
+def _join() -> None:
+    """Finds the other processes of the run, if the environment names some."""
+    cluster = distributed.find_cluster(os.environ)
+    if cluster:
+        console.log_to_terminal(cluster.index)
+        distributed.initialize(cluster)
+
+
+def _report_failure_elsewhere(error: FailedElsewhere) -> None:
+    """Repeats in the log of the first process what another one says in its own."""
+    if jax.process_index() == 0:
+        logging.error("error: %s", error)

@@ -1,1 +1,4 @@
-"""Timings: `python -m mq_jax.bench --help`."""
+"""Timings: `python -m mq_jax.bench --help`. No public API.
+
+What a run would take, without running it, belongs to planning/.
+"""

@@ -6,20 +6,12 @@ On one core unless --cores says otherwise. Steps are interleaved in one process,
 machine whose speed drifts slows them all alike: read the ratios.
 """
 
-import os
 import sys
 
 from absl import flags
 from ml_collections import config_flags
 
 from mq_jax import commandline
-from mq_jax.bench.input import bench_input
-from mq_jax.bench.lookup import bench_lookup
-from mq_jax.bench.pieces import bench_pieces
-from mq_jax.bench.startup import bench_startup
-from mq_jax.bench.step import bench_step
-from mq_jax.bench.tokenizer import bench_tokenizer
-from mq_jax.training.validate import validate
 
 DEFAULT_CONFIG = "configs/cifar10_mqvae.py"
 PARTS = ("step", "pieces", "lookup", "input", "startup", "tokenizer")
@@ -41,24 +33,20 @@ _CORES = flags.DEFINE_integer("cores", 1, "CPU cores to run on.", lower_bound=1)
 def run() -> None:
     """Parses the command line and runs one part."""
     commandline.answer_help(__doc__, (_PART, _CONFIG, _ROUNDS, _STRAIGHT_THROUGH, _CORES))
+    # Only now: help needs none of JAX.
+    from mq_jax.bench.parts import run_part
+
     try:
         commandline.parse(sys.argv, DEFAULT_CONFIG)
-        validate(_CONFIG.value)
+        run_part(
+            _PART.value,
+            _CONFIG.value,
+            rounds=_ROUNDS.value,
+            straight_through=_STRAIGHT_THROUGH.value,
+            cores=_CORES.value,
+        )
     except (commandline.UsageError, ValueError) as error:
         sys.exit(f"error: {error}")
-    # Before the backend starts: it takes as many threads as it is allowed cores.
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: _CORES.value])
-    config, rounds = _CONFIG.value, _ROUNDS.value
-    parts = {
-        "step": lambda: bench_step(config, rounds, _STRAIGHT_THROUGH.value),
-        "pieces": lambda: bench_pieces(config, rounds),
-        "lookup": lambda: bench_lookup(config, rounds),
-        "input": lambda: bench_input(config, _CORES.value),
-        "startup": bench_startup,
-        "tokenizer": lambda: bench_tokenizer(config, rounds),
-    }
-    parts[_PART.value]()
 
 
 if __name__ == "__main__":

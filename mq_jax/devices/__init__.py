@@ -2,3 +2,12 @@
 
 Nothing here knows of images, models or runs.
 """
+
+from etils import epy as _epy
+
+with _epy.lazy_api_imports(globals()):
+    from mq_jax.devices.agreement import FailedElsewhere, gather, together
+    from mq_jax.devices.cache import cache_directory, use_compilation_cache
+    from mq_jax.devices.distributed import find_cluster, initialize
+    from mq_jax.devices.interrupt import Interrupt
+    from mq_jax.devices.sharding import make_mesh, replicated, shard_batch, split

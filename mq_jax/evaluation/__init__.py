@@ -1,1 +1,10 @@
-"""One pass over a set of images, and the protocol card that says how it was made."""
+"""One pass over a set of images, and the protocol card that says how it was made.
+
+What is measured in it belongs to metrics/.
+"""
+
+from etils import epy as _epy
+
+with _epy.lazy_api_imports(globals()):
+    from mq_jax.evaluation.evaluate import Evaluation, Evaluator
+    from mq_jax.evaluation.protocol import protocol_card, read_evaluation

@@ -1,5 +1,9 @@
-"""The report: one HTML file on a run, or on several beside one another."""
+"""The report: one HTML file on a run, or on several beside one another.
 
-from mq_jax.report.page import write_report
+It reads files alone; what computes them belongs elsewhere.
+"""
 
-__all__ = ["write_report"]
+from etils import epy as _epy
+
+with _epy.lazy_api_imports(globals()):
+    from mq_jax.report.page import write_report

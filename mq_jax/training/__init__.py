@@ -2,3 +2,10 @@
 
 The mathematics belongs to algorithm/.
 """
+
+from etils import epy as _epy
+
+with _epy.lazy_api_imports(globals()):
+    from mq_jax.training.build import Built, init_state, total_steps
+    from mq_jax.training.program import Program, compile_program
+    from mq_jax.training.train import monitored

@@ -1,0 +1,43 @@
+"""One part of the timings, on as many cores as are asked for."""
+
+import os
+
+from ml_collections import ConfigDict
+
+from mq_jax.bench.input import bench_input
+from mq_jax.bench.lookup import bench_lookup
+from mq_jax.bench.pieces import bench_pieces
+from mq_jax.bench.startup import bench_startup
+from mq_jax.bench.step import bench_step
+from mq_jax.bench.tokenizer import bench_tokenizer
+from mq_jax.training.validate import validate
+
+
+def run_part(
+    part: str, config: ConfigDict, *, rounds: int, straight_through: str, cores: int
+) -> None:
+    """Times one part and prints its table.
+
+    Args:
+      part: one of those that `python -m mq_jax.bench --help` names.
+      config: the experiment.
+      rounds: interleaved ones; medians count.
+      straight_through: estimator of the train steps, or "all".
+      cores: CPU cores to run on.
+
+    Raises:
+      ValueError: the configuration is wrong.
+    """
+    validate(config)
+    # Before the backend starts: it takes as many threads as it is allowed cores.
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    parts = {
+        "step": lambda: bench_step(config, rounds, straight_through),
+        "pieces": lambda: bench_pieces(config, rounds),
+        "lookup": lambda: bench_lookup(config, rounds),
+        "input": lambda: bench_input(config, cores),
+        "startup": bench_startup,
+        "tokenizer": lambda: bench_tokenizer(config, rounds),
+    }
+    parts[part]()

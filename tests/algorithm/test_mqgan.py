@@ -20,10 +20,7 @@ OPTIMIZERS = Parts(tiny.make_adam(1e-2), tiny.make_sgd(0.1, momentum=0.9), tiny.
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def batches_of(step, size=4):

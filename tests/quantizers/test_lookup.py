@@ -7,16 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from arrays import normal
 
 from mq_jax.devices import sharding
 from mq_jax.quantizers.lookup import make_lookup
 from mq_jax.quantizers.nearest import BLOCK, nearest_codeword
 
 MESHES = (8, 1), (4, 2), (2, 4), (1, 8)
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def compiled(mesh, sharded, chunk, z, codebook):

@@ -14,10 +14,7 @@ EXACT = ("unrolled", "unrolled-reverse")
 RATE = 0.3
 
 
-@pytest.fixture(autouse=True, scope="module")
-def float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def matrix(seed, *shape):

@@ -29,10 +29,7 @@ INNER_OPTIMIZERS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def leaves_equal(a, b, **tolerance):

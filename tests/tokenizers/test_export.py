@@ -250,7 +250,7 @@ def test_what_a_killed_export_left_is_no_obstacle(tmp_path):
 
 
 def test_no_file_of_an_export_names_a_folder_of_the_machine(written):
-    package = pathlib.Path(exports.__file__).parents[1]
+    package = pathlib.Path(exports.__file__).parents[2]
     for folder in written.values():
         for path in folder.rglob("*"):
             if path.is_file():

@@ -20,7 +20,7 @@ from mq_jax.data.sources import open_source
 @pytest.fixture(scope="module")
 def cifar_dir():
     """The directory that holds a prepared CIFAR-10; skips where there is none."""
-    default = pathlib.Path(__file__).parents[2] / "shared" / "data" / "tfds"
+    default = pathlib.Path(__file__).parents[3] / "shared" / "data" / "tfds"
     directory = pathlib.Path(os.environ.get("MQ_JAX_TEST_DATA") or default)
     if not (directory / "cifar10").is_dir():
         pytest.skip("no prepared CIFAR-10; set MQ_JAX_TEST_DATA to a TFDS data_dir that has it")
@@ -135,7 +135,7 @@ def test_reading_does_not_import_tensorflow(data_dir):
         f"open_source('tfds:shapes', directory={data_dir!r}, split='train')[0]; "
         "assert 'tensorflow' not in sys.modules"
     )
-    root = pathlib.Path(__file__).parents[1]
+    root = pathlib.Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", program], check=True, cwd=root)
 
 

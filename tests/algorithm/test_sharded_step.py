@@ -18,10 +18,7 @@ OPTIMIZERS = Parts(tiny.make_adam(1e-2), tiny.make_sgd(0.1, momentum=0.9))
 SHARD_FROM = 32  # Every kernel of the tiny model but one, and the embedding.
 
 
-@pytest.fixture(autouse=True, scope="module")
-def float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def make_step(kind):

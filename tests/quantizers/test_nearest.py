@@ -1,29 +1,16 @@
-"""Lookup against brute force, estimators and code statistics against their closed forms."""
+"""The lookup against brute force: ties, precision, chunks."""
 
-import functools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrays import brute_force, normal
 
-from mq_jax.quantizers.histogram import code_counts, perplexity, usage
 from mq_jax.quantizers.nearest import BLOCK, nearest_codeword
-from mq_jax.quantizers.straight_through import STRAIGHT_THROUGH, apply_straight_through
-from mq_jax.quantizers.vq import quantize
 
 lookup = jax.jit(nearest_codeword, static_argnames="chunk")
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def brute_force(z, codebook):
-    """The first index of the smallest float64 distance."""
-    difference = z[..., None, :].astype(np.float64) - codebook.astype(np.float64)
-    return np.argmin(np.sum(difference**2, axis=-1), axis=-1)
 
 
 @pytest.mark.parametrize(
@@ -122,74 +109,3 @@ def test_the_lookup_is_not_differentiated(chunk):
     assert tangents.dtype == jax.dtypes.float0
     assert products(assign, *arguments) == 1
     assert products(lambda *a: jax.jvp(assign, a, a)[0], *arguments) == 1
-
-
-@pytest.mark.parametrize("kind, to_codewords", [("encoder", 0.0), ("encoder-and-codewords", 1.0)])
-def test_the_estimator_has_the_value_of_the_codewords_and_slope_one_in_z(kind, to_codewords):
-    z, z_q, cotangent = normal(0, 4, 3), normal(1, 4, 3), normal(2, 4, 3)
-    z_hat, pullback = jax.vjp(lambda *a: apply_straight_through(*a, kind=kind), z, z_q)
-    np.testing.assert_allclose(z_hat, z_q, rtol=1e-6, atol=1e-6)
-    to_z, to_z_q = pullback(cotangent)
-    np.testing.assert_array_equal(to_z, cotangent)
-    np.testing.assert_array_equal(to_z_q, to_codewords * cotangent)
-
-
-def test_every_estimator_is_in_the_table_above():
-    assert STRAIGHT_THROUGH == ("encoder", "encoder-and-codewords")
-
-
-def test_an_unknown_estimator_is_refused():
-    with pytest.raises(ValueError, match="straight_through is 'none'; expected one of"):
-        quantize(normal(0, 2, 3), normal(1, 8, 3), straight_through="none", lookup=nearest_codeword)
-
-
-def test_the_loss_moves_encodings_and_codewords_towards_each_other():
-    """mean((z - z_q)^2): 2 (z - z_q) / n to z, and its negative, summed over a code's uses."""
-    z, codebook = normal(0, 5, 4, 3), normal(1, 6, 3)
-
-    def loss(z, codebook):
-        q = quantize(
-            z,
-            codebook,
-            straight_through="encoder",
-            lookup=functools.partial(nearest_codeword, chunk=4),
-        )
-        return q.loss, q
-
-    gradients, q = jax.grad(loss, argnums=(0, 1), has_aux=True)(z, codebook)
-    indices = brute_force(z, codebook)
-    to_z = 2 * (z - codebook[indices]) / z.size
-    to_codebook = np.zeros_like(codebook)
-    np.add.at(to_codebook, indices, -to_z)
-    np.testing.assert_array_equal(q.indices, indices)
-    np.testing.assert_array_equal(q.z_q, codebook[indices])
-    np.testing.assert_allclose(q.loss, np.mean((z - codebook[indices]) ** 2), rtol=1e-6)
-    np.testing.assert_allclose(gradients[0], to_z, rtol=1e-5)
-    np.testing.assert_allclose(gradients[1], to_codebook, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (50,), (4, 3, 3)])
-def test_code_counts_are_a_bincount(shape):
-    indices = np.random.default_rng(0).integers(0, 9, shape)
-    counts = code_counts(jnp.asarray(indices), 9)
-    assert counts.dtype == jnp.int32
-    np.testing.assert_array_equal(counts, np.bincount(np.ravel(indices), minlength=9))
-
-
-@pytest.mark.parametrize(
-    "counts, share, effective",
-    [
-        ([7, 7, 7, 7], 1.0, 4.0),
-        ([7, 0, 7, 0], 0.5, 2.0),
-        ([0, 0, 3, 0], 0.25, 1.0),
-        ([0, 0, 0, 0], 0.0, 1.0),
-        ([1, 3], 1.0, 0.25**-0.25 * 0.75**-0.75),
-        ([100_000_000, 300_000_000], 1.0, 0.25**-0.25 * 0.75**-0.75),
-    ],
-)
-def test_usage_is_the_share_of_codes_and_perplexity_their_effective_number(
-    counts, share, effective
-):
-    counts = jnp.asarray(counts, jnp.int32)
-    np.testing.assert_allclose(usage(counts), share)
-    np.testing.assert_allclose(perplexity(counts), effective, rtol=1e-6)

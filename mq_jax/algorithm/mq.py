@@ -77,7 +77,11 @@ def make_train_step(
 
     def train_step(state, inner_batch, outer_batch, frozen=()):
         theta, phi, _ = state.params
-        batches = _cut(inner_batch, problem.parts), _cut(outer_batch, problem.parts)
+        inner_key, outer_key = _level_keys(state)
+        batches = (
+            _cut(inner_batch, inner_key, problem.parts),
+            _cut(outer_batch, outer_key, problem.parts),
+        )
         result = bilevel.hypergradient(
             _make_loss(problem, state, frozen, inner_kind),
             _make_loss(problem, state, frozen, outer_kind),
@@ -95,8 +99,8 @@ def make_train_step(
         )
         params = state.params._replace(autoencoder=result.theta, codebook=phi)
         opt_state = state.opt_state._replace(autoencoder=result.opt_state, codebook=phi_state)
-        outputs = result.inner[1]
-        state, disc_metrics = _advance(problem, state, params, opt_state, batches[0], outputs)
+        images, outputs = batches[0].images, result.inner[1]
+        state, disc_metrics = _advance(problem, state, params, opt_state, images, outputs)
         return state, _two_level_metrics(problem.objective, result, phi) | disc_metrics
 
     return train_step
@@ -118,7 +122,7 @@ def make_inner_step(problem: Problem) -> TrainStep:
 
     def inner_step(state, batch, _, frozen=()):
         theta, phi, _ = state.params
-        batch = _cut(batch, problem.parts)
+        batch = _cut(batch, _level_keys(state)[0], problem.parts)
         # The estimators differ in the gradient of phi alone.
         loss = _make_loss(problem, state, frozen, "encoder")
         (value, outputs), gradient = bilevel.value_and_gradient(loss, theta, phi, batch)
@@ -127,7 +131,7 @@ def make_inner_step(problem: Problem) -> TrainStep:
         )
         params = state.params._replace(autoencoder=theta)
         opt_state = state.opt_state._replace(autoencoder=theta_state)
-        state, disc_metrics = _advance(problem, state, params, opt_state, batch, outputs)
+        state, disc_metrics = _advance(problem, state, params, opt_state, batch.images, outputs)
         return state, _inner_metrics(problem.objective, value, outputs, gradient) | disc_metrics
 
     return inner_step
@@ -146,7 +150,7 @@ def make_joint_step(problem: Problem, *, straight_through: str) -> TrainStep:
     """
 
     def train_step(state, batch, _, frozen=()):
-        batch, levels = _cut(batch, problem.parts), state.params[:2]
+        batch, levels = _cut(batch, _level_keys(state)[0], problem.parts), state.params[:2]
         loss = _make_loss(problem, state, frozen, straight_through)
         (value, outputs), gradients = bilevel.value_and_gradient(
             loss, *levels, batch, argnums=(0, 1)
@@ -156,7 +160,7 @@ def make_joint_step(problem: Problem, *, straight_through: str) -> TrainStep:
         )
         params = state.params._replace(autoencoder=theta, codebook=phi)
         opt_state = state.opt_state._replace(autoencoder=theta_state, codebook=phi_state)
-        state, disc_metrics = _advance(problem, state, params, opt_state, batch, outputs)
+        state, disc_metrics = _advance(problem, state, params, opt_state, batch.images, outputs)
         return state, {
             **_inner_metrics(problem.objective, value, outputs, gradients[0]),
             "inner/codebook_gradient_norm": optax.tree.norm(gradients[1]),
@@ -166,9 +170,27 @@ def make_joint_step(problem: Problem, *, straight_through: str) -> TrainStep:
     return train_step
 
 
-def _cut(batch: jax.Array, parts: int) -> jax.Array:
-    """[B, ...] -> [parts, B / parts, ...], each part with rows of every device."""
-    return batch.reshape(-1, parts, *batch.shape[1:]).swapaxes(0, 1)
+class _Batch(NamedTuple):
+    """A batch, or a part of it, as a loss takes it; whole, its leaves have an axis of parts.
+
+    Attributes:
+      images: f32[b, H, W, 3] in [-1, 1].
+      key: of what the pass over it draws: one, so that every derivative sees the same draw.
+    """
+
+    images: jax.Array
+    key: jax.Array
+
+
+def _level_keys(state: TrainState) -> jax.Array:
+    """The random keys of the inner and of the outer level in this step."""
+    return jax.random.split(jax.random.fold_in(state.rng, state.step))
+
+
+def _cut(images: jax.Array, key: jax.Array, parts: int) -> _Batch:
+    """[B, ...] -> [parts, B / parts, ...], each part with rows of every device and a key."""
+    images = images.reshape(-1, parts, *images.shape[1:]).swapaxes(0, 1)
+    return _Batch(images, jax.random.split(key, parts))
 
 
 def _make_loss(
@@ -177,13 +199,14 @@ def _make_loss(
     """L as a function of theta, phi and a part of a batch alone."""
     opponent = problem.adversary and problem.adversary.opponent(state)
 
-    def loss(theta, phi, images):
+    def loss(theta, phi, part):
         return problem.objective(
             theta,
             phi,
             state.batch_stats,
-            images,
+            part.images,
             straight_through=straight_through,
+            rng=part.key,
             frozen=frozen,
             opponent=opponent,
         )

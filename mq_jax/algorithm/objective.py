@@ -113,6 +113,7 @@ class Objective(NamedTuple):
         *,
         straight_through: str,
         train: bool = True,
+        rng: jax.Array | None = None,
         frozen: Any = (),
         opponent: Opponent | None = None,
     ) -> tuple[jax.Array, Outputs]:
@@ -126,6 +127,8 @@ class Objective(NamedTuple):
           straight_through: one of straight_through.STRAIGHT_THROUGH.
           train: whether BatchNorm uses the batch's statistics or the running ones, and whether
             the decoder gets z_hat or z_q itself, which passes no gradient to z.
+          rng: key of what the auto-encoder draws in training, Flax's `dropout`; None: it draws
+            nothing.
           frozen: the weights of LPIPS; read only where L has it.
           opponent: the discriminator; None leaves its term out.
 
@@ -133,11 +136,14 @@ class Objective(NamedTuple):
           (f32[], Outputs).
         """
 
+        settings = {"train": train, "mutable": ["batch_stats"]}
+        if rng is not None:
+            # Flax folds each module's path in, so that both halves may share the key.
+            settings["rngs"] = {"dropout": rng}
+
         def run(method, argument, batch_stats):
             variables = {"params": theta, "batch_stats": batch_stats}
-            out, updated = self.autoencoder.apply(
-                variables, argument, train=train, method=method, mutable=["batch_stats"]
-            )
+            out, updated = self.autoencoder.apply(variables, argument, method=method, **settings)
             return out, updated.get("batch_stats", batch_stats)
 
         z, batch_stats = run("encode", images, batch_stats)

@@ -29,7 +29,7 @@ class TrainState:
       params: Parts of parameter trees.
       opt_state: Parts of Optax states.
       batch_stats: running statistics of BatchNorm; evaluation uses them. Empty without BatchNorm.
-      rng: the run's only random key, for what a step may draw.
+      rng: the run's only random key, the same in all steps; a step draws from fold_in(rng, step).
       ema: Parts of moving averages of the parameters, psi left out; empty where none is kept.
       anchors: f32[2], moving averages of the discriminator's output on real and on
         reconstructed images, for LeCAM.

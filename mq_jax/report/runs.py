@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import re
 import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from mq_jax.evaluation.protocol import read_evaluation
+from mq_jax.runs.cost import Cost, read_cost
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
 from mq_jax.runs.workdir import flat, read_config
 from mq_jax.runs.writers import read_metrics
@@ -44,7 +44,7 @@ class Run(NamedTuple):
       snapshot: of the best state, or None.
       evaluation: evaluation.json, or None.
       environment: environment.json, or None.
-      log: what only train.log tells: "parameters" by part, "flops" of a step; where it does.
+      cost: cost.json, or None.
       notices: pieces that are missing or out of date.
     """
 
@@ -55,7 +55,7 @@ class Run(NamedTuple):
     snapshot: Snapshot | None
     evaluation: dict[str, Any] | None
     environment: dict[str, Any] | None
-    log: dict[str, Any]
+    cost: Cost | None
     notices: list[Notice]
 
 
@@ -112,6 +112,7 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
         read_evaluation, "evaluation.json, the protocol and all metrics,", evaluating
     )
     environment = piece(_read_environment, "environment.json, packages and devices,", training)
+    cost = piece(read_cost, "cost.json, parameters and FLOPs,", training)
     best = _best(rows or [], f"eval/{config['eval.monitor']}")
     if best is not None:
         steps = {
@@ -119,8 +120,7 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
             "snapshot.npz": snapshot and snapshot.step,
         }
         notices += [Notice(text, evaluating) for text in _out_of_date(steps, best["step"])]
-    log = _read_log(folder / "train.log")
-    return Run(name, config, rows or [], best, snapshot, evaluation, environment, log, notices)
+    return Run(name, config, rows or [], best, snapshot, evaluation, environment, cost, notices)
 
 
 def _out_of_date(steps, best):
@@ -155,18 +155,6 @@ def _read_environment(folder):
     found = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     if not isinstance(found, dict):
         raise ValueError(f"{folder / 'environment.json'} holds no JSON object; remove it.")
-    return found
-
-
-def _read_log(path: pathlib.Path) -> dict[str, Any]:
-    """Parameters by part and FLOPs of a step, as the last start of training told them."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    found = {}
-    if sizes := re.findall(r" INFO Parameters: (.+)", text):
-        pairs = re.findall(r"(\w+) ([\d,]+)(?:, |$)", sizes[-1])
-        found["parameters"] = {part: int(size.replace(",", "")) for part, size in pairs}
-    if flops := re.findall(r" INFO Compiled in .*?: ([\d.]+) GFLOP a step", text):
-        found["flops"] = float(flops[-1]) * 1e9
     return found
 
 

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from mq_jax.report.names import METRICS, number
 from mq_jax.report.runs import Run
+from mq_jax.runs.cost import Cost
 from mq_jax.runs.workdir import flat
 
 
@@ -166,7 +167,7 @@ def protocol_fields(run: Run) -> dict[str, Any] | None:
 
 
 def cost_fields(run: Run) -> dict[str, str]:
-    """What a run took, from its own log.
+    """What a run took, from its own files.
 
     Args:
       run: any.
@@ -180,11 +181,21 @@ def cost_fields(run: Run) -> dict[str, str]:
         fields["steps"] = f"{steps:,}"
         fields["images of the inner level"] = f"{steps * batch:,}"
         fields |= _time_fields(run, batch)
-    if sizes := run.log.get("parameters"):
-        fields["parameters"] = f"{sum(sizes.values()):,}"
-        fields |= {f"parameters of the {part}": f"{size:,}" for part, size in sizes.items()}
-    if flops := run.log.get("flops"):
-        fields["FLOPs of a step"] = f"{flops / 1e9:,.2f} GFLOP"
+    return fields if run.cost is None else fields | _step_fields(run.cost)
+
+
+def _step_fields(cost: Cost) -> dict[str, str]:
+    """One step, and what it carries."""
+    sizes = cost.parameters
+    several = f", on each of {cost.devices} devices" if cost.devices > 1 else ""
+    fields = {
+        "parameters": f"{sum(sizes.values()):,}",
+        **{f"parameters of the {part}": f"{size:,}" for part, size in sizes.items()},
+        f"state of a device{several}": f"{cost.state_bytes_per_device / 2**20:,.1f} MiB",
+        "compilation": f"{cost.compile_seconds:,.1f} s",
+    }
+    if cost.flops is not None:
+        fields[f"FLOPs of a step{several}"] = f"{cost.flops / 1e9:,.2f} GFLOP"
     return fields
 
 

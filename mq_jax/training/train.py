@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 from absl import logging
-from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import Parts
@@ -21,12 +20,14 @@ from mq_jax.evaluation.evaluate import Evaluator
 from mq_jax.metrics.collections import empty_like, first_nonfinite, scalars
 from mq_jax.metrics.measures import Measures
 from mq_jax.runs.checkpoint import Checkpoints
+from mq_jax.runs.cost import write_cost
 from mq_jax.runs.snapshot import write_snapshot
 from mq_jax.runs.trees import all_finite
 from mq_jax.runs.writers import NullWriters, Writers
 from mq_jax.terminal import console
 from mq_jax.training import health
 from mq_jax.training.build import build
+from mq_jax.training.costs import tell_cost
 from mq_jax.training.program import compile_program, start
 
 
@@ -122,9 +123,10 @@ class _Run:
         self._evaluator = Evaluator(
             config, self._built.objective, eval_source, self._mesh, measures
         )
+        self._compile_seconds = time.monotonic() - started
         logging.info(
             "Compiled in %.1f s: %.2f GFLOP a step, %d steps, %d device(s)",
-            *(time.monotonic() - started, self._program.flops / 1e9),
+            *(self._compile_seconds, self._program.flops / 1e9),
             *(self._total, jax.device_count()),
         )
 
@@ -138,33 +140,21 @@ class _Run:
         if restored is None:
             arrays = start(self._config, self._built, self._mesh)
             self._state, self._window, self._step = arrays["state"], arrays["window"], 0
-            self._log_sizes()
+            self._tell()
             return None
         self._state, self._window = restored.tree["state"], restored.tree["window"]
         self._step, self._standing = restored.step, Standing(**restored.extra)
         self._feed.restore(self._standing.bad_images)
-        self._log_sizes()
+        self._tell()
         logging.info("Going on from the checkpoint of step %d", restored.step)
         return restored.step
 
-    def _log_sizes(self):
-        """The size of each part, and of what a device holds; whole tables only in the log file."""
-        params = {name: part for name, part in self._state.params._asdict().items() if part}
-        logging.debug("%s", parameter_overview.get_parameter_overview(params))
-        sizes = {name: parameter_overview.count_parameters(part) for name, part in params.items()}
-        logging.info("Parameters: %s", ", ".join(f"{n} {size:,}" for n, size in sizes.items()))
-        parts = sharding.holdings(self._state)
-        whole = sharding.total(parts)
-        rows = [part.cells() for part in (*parts, whole)]
-        title = f"State on {dict(self._mesh.shape)}"
-        # On one device the line below says it all.
-        several = self._mesh.size > 1
-        console.log_table(title, sharding.HOLDING_COLUMNS, rows, terminal=several)
-        logging.info(
-            "State: %.1f MiB, %.1f on each of %d device(s) (data %d, fsdp %d); %d of %d split",
-            *(whole.size / 2**20, whole.per_device / 2**20, self._mesh.size),
-            *(*self._mesh.shape.values(), whole.sharded, whole.arrays),
-        )
+    def _tell(self):
+        """What the step takes and the state holds, in the log and in cost.json."""
+        flops, seconds = self._program.flops, self._compile_seconds
+        cost = tell_cost(self._state, self._mesh, flops=flops, compile_seconds=seconds)
+        if jax.process_index() == 0:
+            write_cost(self._workdir, cost)
 
     def loop(self, writers: Writers | NullWriters, interrupt: Interrupt) -> str:
         """Runs the remaining steps.

@@ -103,7 +103,14 @@ def test_the_checkpoints_are_the_last_two_and_the_best_in_folders_of_their_steps
 def test_nothing_else_is_left():
     _, folder = runs.finished()
     kinds = {name.split("/")[0] for name in files(folder)}
-    expected = {"config.json", "environment.json", "metrics.jsonl", "train.log", "snapshot.npz"}
+    expected = {
+        "config.json",
+        "environment.json",
+        "cost.json",
+        "metrics.jsonl",
+        "train.log",
+        "snapshot.npz",
+    }
     assert kinds == expected | {"tensorboard", "reconstructions", "checkpoints", "report.html"}
 
 

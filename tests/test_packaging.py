@@ -1,4 +1,4 @@
-"""The two lists of requirements are one."""
+"""What is published: one list of requirements under two names, and the licence."""
 
 import pathlib
 import re
@@ -17,3 +17,11 @@ def test_requirements_are_those_of_the_project_with_cuda():
     expected = [re.sub(r"^jax>", "jax[cuda12]>", name) for name in project["dependencies"]]
     assert _listed(ROOT / "requirements.txt") == expected
     assert project["optional-dependencies"]["cuda12"] == [expected[0]]
+
+
+def test_the_licence_is_the_one_that_the_project_names():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (ROOT / "LICENSE").read_text()
+    assert project["license"] == "Apache-2.0" and "LICENSE" in project["license-files"]
+    assert "Apache License" in text and "Version 2.0, January 2004" in text
+    assert "[Apache-2.0](LICENSE)" in (ROOT / "README.md").read_text()

@@ -47,6 +47,7 @@ def run_training(config: ConfigDict, folder: pathlib.Path, weights_dir: str) -> 
       FloatingPointError: the training went wrong.
     """
     with together():
+        _take_over(config, folder)
         validate(config)
         make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
         inputs.require_divisible(config)
@@ -66,6 +67,15 @@ def run_training(config: ConfigDict, folder: pathlib.Path, weights_dir: str) -> 
     if not ended.startswith("SIG") and jax.process_index() == 0:
         _print_summary(folder, ended, monitored(config))
     return ended
+
+
+def _take_over(config: ConfigDict, folder: pathlib.Path) -> None:
+    """Sets the fields that a run of before does not know to what was done without them."""
+    fields = workdir.adopted(folder)
+    config.update_from_flattened_dict(fields)
+    if fields and jax.process_index() == 0:
+        told = ", ".join(f"{name} = {value!r}" for name, value in fields.items())
+        logging.info("This run is older than some fields of the configuration: %s", told)
 
 
 def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from flax.traverse_util import empty_node, flatten_dict
 
+from mq_jax.runs import earlier
 from mq_jax.runs.files import replacing
 
 _ABSENT = object()
@@ -48,8 +49,24 @@ def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = (
         )
 
 
+def adopted(workdir) -> dict[str, Any]:
+    """What a run that began before some fields were there says of them.
+
+    Args:
+      workdir: the folder of a run, or of none yet.
+
+    Returns:
+      Values by dotted name, which whoever goes on with the run takes over.
+
+    Raises:
+      ValueError: `config.json` is damaged.
+    """
+    there = (pathlib.Path(workdir) / "config.json").exists()
+    return earlier.lacking(_read(workdir)) if there else {}
+
+
 def read_config(workdir) -> dict[str, Any]:
-    """The configuration that a workdir was claimed with.
+    """The configuration that a workdir was claimed with, whole also where it is an older one.
 
     Args:
       workdir: the folder of a run.
@@ -61,19 +78,7 @@ def read_config(workdir) -> dict[str, Any]:
       FileNotFoundError: the folder has no `config.json`.
       ValueError: `config.json` is damaged.
     """
-    path = pathlib.Path(workdir) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected the --workdir of a training run.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError(f"it holds a {type(config).__name__}, not an object")
-    except ValueError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}). Put the run's configuration back, "
-            "or give another --workdir."
-        ) from error
-    return config
+    return earlier.completed(_read(workdir))
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +108,23 @@ def write_atomically(path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _read(workdir) -> dict[str, Any]:
+    """config.json as it stands there."""
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected the --workdir of a training run.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"it holds a {type(config).__name__}, not an object")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}). Put the run's configuration back, "
+            "or give another --workdir."
+        ) from error
+    return config
 
 
 def _require_writable(workdir: pathlib.Path) -> None:

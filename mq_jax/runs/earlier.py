@@ -1,0 +1,48 @@
+"""Configurations of before: which fields they lack, and the values that do what was done then."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Fields that configurations gained after the first runs, in the order in which they came.
+ADDED: dict[str, Any] = {}
+
+
+def lacking(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a stored configuration lacks because it is older than they are.
+
+    Args:
+      config: nested, as config.json has it.
+
+    Returns:
+      Values by dotted name; empty for a configuration of today.
+    """
+    return {name: value for name, value in ADDED.items() if not _has(config, name.split("."))}
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the fields that it lacks.
+
+    Args:
+      config: nested, as config.json has it; not changed.
+
+    Returns:
+      A nested configuration.
+    """
+    whole = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()
+    }
+    for name, value in lacking(config).items():
+        *sections, field = name.split(".")
+        inner = whole
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[field] = value
+    return whole
+
+
+def _has(config: Any, keys: list[str]) -> bool:
+    for key in keys:
+        if not isinstance(config, Mapping) or key not in config:
+            return False
+        config = config[key]
+    return True

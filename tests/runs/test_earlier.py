@@ -1,0 +1,33 @@
+"""Runs of before: what their configurations lack is what was done then."""
+
+import json
+
+import pytest
+
+from mq_jax.runs import earlier, workdir
+
+OLD = {"seed": 0, "data": {"dir": "/a"}}
+
+
+@pytest.fixture(autouse=True)
+def added(monkeypatch):
+    monkeypatch.setattr(earlier, "ADDED", {"data.dir": "never", "data.new": False, "later.x": 3})
+
+
+def test_what_is_lacking_is_completed_and_the_file_stays(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(OLD))
+    assert workdir.adopted(tmp_path) == {"data.new": False, "later.x": 3}
+    whole = {"seed": 0, "data": {"dir": "/a", "new": False}, "later": {"x": 3}}
+    assert workdir.read_config(tmp_path) == whole
+    workdir.claim(tmp_path, whole)
+    assert json.loads(path.read_text()) == OLD
+    with pytest.raises(ValueError, match="data.new: False in the workdir, True now"):
+        workdir.claim(tmp_path, {**whole, "data": {"dir": "/a", "new": True}})
+
+
+def test_a_run_of_today_and_a_folder_without_a_run_lack_nothing(tmp_path):
+    assert workdir.adopted(tmp_path) == {}
+    whole = {"data": {"dir": "/b", "new": True}, "later": {"x": 4}}
+    workdir.claim(tmp_path, whole)
+    assert workdir.adopted(tmp_path) == {} and workdir.read_config(tmp_path) == whole

@@ -1,4 +1,4 @@
-"""What the paper's two large MQGAN experiments share; not an experiment itself.
+"""What the large MQGAN experiments share; not an experiment itself.
 
 A preset says whose values hold where the paper and the released code differ:
 
@@ -48,14 +48,17 @@ def get_config(
       A configuration.
 
     Raises:
-      ValueError: on an unknown preset.
+      ValueError: on an unknown preset, or a size without a net.
     """
     if preset not in PRESETS:
         raise ValueError(f"the preset is {preset!r}; expected one of {', '.join(PRESETS)}")
+    nets = {16 * downsampling: multipliers for downsampling, multipliers in MULTIPLIERS.items()}
+    if image_size not in nets:
+        raise ValueError(f"image_size is {image_size}; expected one of {', '.join(map(str, nets))}")
     config = base.get_config()
     config.model.kind = "vqgan"
     config.model.channels = (128,)
-    config.model.multipliers = MULTIPLIERS[image_size // 16]
+    config.model.multipliers = nets[image_size]
     config.model.blocks = 2
     config.model.dtype = "bfloat16"
     config.model.remat = True

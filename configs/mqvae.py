@@ -18,7 +18,12 @@ def get_config(*, source: str, image_size: int, downsampling: int) -> ConfigDict
 
     Returns:
       A configuration.
+
+    Raises:
+      ValueError: on another downsampling.
     """
+    if downsampling not in CHANNELS:
+        raise ValueError(f"downsampling is {downsampling}; expected one of {list(CHANNELS)}")
     config = base.get_config()
     config.model.channels = CHANNELS[downsampling]
     config.train.epochs = 90

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "mq_jax"
 
-# Each package after those that it imports; `commandline` is what the programs share.
+# Each package after those that it imports; `commandline` is what main and bench share.
 GRAPH = {
     "devices": "",
     "terminal": "",
@@ -29,7 +29,7 @@ GRAPH = {
     "commandline": "terminal",
     "modes": "commandline report planning tokenizers training evaluation metrics models algorithm "
     "data runs devices terminal",
-    "bench": "commandline tokenizers training metrics data quantizers runs devices terminal",
+    "bench": "commandline tokenizers training data quantizers runs devices terminal",
 }
 # What a program's file imports only once its arguments are known.
 PROGRAMS = {"main": "commandline modes", "tokenize": "modes", "__init__": "tokenizers"}
@@ -55,7 +55,10 @@ def imports_of(path):
             full = [alias.name for alias in node.names]
         else:
             continue
-        found |= {tuple(name.split(".")[1:]) for name in full if name.startswith("mq_jax.")}
+        found |= {tuple(name.split(".")[1:]) for name in full if name.split(".")[0] == "mq_jax"}
+    # A whole package, or one by a text, would be an arrow that nobody sees.
+    assert () not in found, f"{path}: imports mq_jax as a whole"
+    assert 'import_module("mq_jax' not in path.read_text(), path
     return found
 
 
@@ -93,9 +96,17 @@ def test_no_circle_inside_a_package(package):
     within = {
         path.stem: {name[1] for name in imports_of(path) if name[0] == package}
         for path in files_of(package)
+        if path.stem != "__init__"
     }
+    # By its modules alone: a name of the package itself would hide whose it is.
+    assert set().union(*within.values()) <= set(within)
     # Raises CycleError where there is one.
     graphlib.TopologicalSorter(within).prepare()
+
+
+def test_data_knows_no_more_of_the_algorithm_than_its_parts():
+    known = {name for path in files_of("data") for name in imports_of(path)}
+    assert {name for name in known if name[0] == "algorithm"} == {("algorithm", "state", "Parts")}
 
 
 def test_the_bilevel_engine_knows_nothing_of_the_rest():
@@ -137,6 +148,8 @@ HELP = (
 # What a fresh process runs, and what that must not load, beside what is HEAVY.
 LIGHT = {
     f"from mq_jax.quantizers import {QUANTIZERS}": "mq_jax.algorithm mq_jax.training optax orbax",
+    "from mq_jax.tokenizers import read_names, read_tokens": "jax flax optax orbax",
+    "from mq_jax.runs import flat, read_config": "jax flax optax orbax",
     "from mq_jax import load_tokenizer": "mq_jax.training.train mq_jax.modes grain",
     "import mq_jax": "jax flax numpy",
     HELP.format("main"): "jax flax numpy rich",
@@ -163,4 +176,4 @@ atexit.register(lambda: print("loaded:", [name for name in absent if name in sys
 def test_the_tests_mirror_the_packages():
     tests = pathlib.Path(__file__).parent
     folders = {path.parent.relative_to(tests).as_posix() for path in tests.rglob("*.py")}
-    assert folders - {".", "fixtures"} == set(PACKAGES) - {"bench"}
+    assert folders - {".", "fixtures"} == set(PACKAGES)

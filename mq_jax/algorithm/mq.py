@@ -142,7 +142,7 @@ def make_joint_step(problem: Problem, *, straight_through: str) -> TrainStep:
 
     Args:
       problem: L and its optimizers.
-      straight_through: one of straight_through.STRAIGHT_THROUGH.
+      straight_through: one of quantizers.STRAIGHT_THROUGH.
 
     Returns:
       train_step(state, batch, _, frozen=()) -> (state, metrics), as make_train_step's; the

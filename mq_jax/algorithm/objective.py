@@ -124,7 +124,7 @@ class Objective(NamedTuple):
           phi: parameters of the codebook.
           batch_stats: BatchNorm's running statistics.
           images: f32[B, H, W, 3] in [-1, 1].
-          straight_through: one of straight_through.STRAIGHT_THROUGH.
+          straight_through: one of quantizers.STRAIGHT_THROUGH.
           train: whether BatchNorm uses the batch's statistics or the running ones, and whether
             the decoder gets z_hat or z_q itself, which passes no gradient to z.
           rng: key of what the auto-encoder draws in training, Flax's `dropout`; None: it draws
@@ -136,21 +136,13 @@ class Objective(NamedTuple):
           (f32[], Outputs).
         """
 
-        settings = {"train": train, "mutable": ["batch_stats"]}
-        if rng is not None:
-            # Flax folds each module's path in, so that both halves may share the key.
-            settings["rngs"] = {"dropout": rng}
-
-        def run(method, argument, batch_stats):
-            variables = {"params": theta, "batch_stats": batch_stats}
-            out, updated = self.autoencoder.apply(variables, argument, method=method, **settings)
-            return out, updated.get("batch_stats", batch_stats)
-
-        z, batch_stats = run("encode", images, batch_stats)
+        # Flax folds each module's path in, so that both halves may share the key.
+        settings = {"train": train, "rngs": {} if rng is None else {"dropout": rng}}
+        z, batch_stats = self._half("encode", theta, batch_stats, images, settings)
         q = quantize(z, self.codewords(phi), straight_through=straight_through, lookup=self.lookup)
         # z + (z_q - z) is not z_q to the last bit; evaluation decodes what the codes decode to.
         decoded = q.z_hat if train else q.z_q
-        features, batch_stats = run("features", decoded, batch_stats)
+        features, batch_stats = self._half("features", theta, batch_stats, decoded, settings)
         x_hat = self._last_layer(theta["decoder"]["head"], features)
         task, terms = self._task(images, frozen, x_hat)
         loss = task + self.quantization_weight * q.loss
@@ -161,6 +153,14 @@ class Objective(NamedTuple):
             term, its_terms = self._adversarial(head, opponent, task_loss, features, x_hat)
             loss, terms = loss + term, terms | its_terms
         return loss, Outputs(terms, x_hat, z, q.indices, batch_stats)
+
+    def _half(self, method, theta, batch_stats, argument, settings):
+        """The encoder, or the decoder up to its last layer, and BatchNorm's statistics after it."""
+        variables = {"params": theta, "batch_stats": batch_stats}
+        out, updated = self.autoencoder.apply(
+            variables, argument, method=method, mutable=["batch_stats"], **settings
+        )
+        return out, updated.get("batch_stats", batch_stats)
 
     def _last_layer(self, head, features):
         """The decoder's last layer, which needs its own parameters alone."""

@@ -35,18 +35,22 @@ def run() -> None:
     commandline.answer_help(__doc__, (_PART, _CONFIG, _ROUNDS, _STRAIGHT_THROUGH, _CORES))
     # Only now: help needs none of JAX.
     from mq_jax.bench.parts import run_part
+    from mq_jax.training.validate import validate
 
     try:
-        commandline.parse(sys.argv, DEFAULT_CONFIG)
-        run_part(
-            _PART.value,
-            _CONFIG.value,
-            rounds=_ROUNDS.value,
-            straight_through=_STRAIGHT_THROUGH.value,
-            cores=_CORES.value,
-        )
+        _, *rest = commandline.parse(sys.argv, DEFAULT_CONFIG)
+        if rest:
+            raise commandline.UsageError(f"{rest[0]!r} is no flag; all arguments are flags.")
+        validate(_CONFIG.value)
     except (commandline.UsageError, ValueError) as error:
         sys.exit(f"error: {error}")
+    run_part(
+        _PART.value,
+        _CONFIG.value,
+        rounds=_ROUNDS.value,
+        straight_through=_STRAIGHT_THROUGH.value,
+        cores=_CORES.value,
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from mq_jax.bench.pieces import bench_pieces
 from mq_jax.bench.startup import bench_startup
 from mq_jax.bench.step import bench_step
 from mq_jax.bench.tokenizer import bench_tokenizer
-from mq_jax.training.validate import validate
 
 
 def run_part(
@@ -20,15 +19,11 @@ def run_part(
 
     Args:
       part: one of those that `python -m mq_jax.bench --help` names.
-      config: the experiment.
+      config: the experiment, validated.
       rounds: interleaved ones; medians count.
       straight_through: estimator of the train steps, or "all".
       cores: CPU cores to run on.
-
-    Raises:
-      ValueError: the configuration is wrong.
     """
-    validate(config)
     # Before the backend starts: it takes as many threads as it is allowed cores.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])

@@ -8,9 +8,9 @@ import jax
 from ml_collections import ConfigDict
 
 from mq_jax.bench.timing import interleaved, matmul_rate
-from mq_jax.metrics.perceptual import load_frozen
 from mq_jax.terminal import console
 from mq_jax.training.build import build, init_state
+from mq_jax.training.frozen import load_frozen
 
 _KINDS = (
     ("joint", "encoder"),

@@ -13,13 +13,13 @@ from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.measures import load_measures
-from mq_jax.metrics.perceptual import load_frozen
 from mq_jax.modes.table import evaluation_table
 from mq_jax.report import write_report
 from mq_jax.runs import workdir
 from mq_jax.runs.writers import read_metrics
 from mq_jax.terminal import console
 from mq_jax.training.build import total_steps
+from mq_jax.training.frozen import load_frozen
 from mq_jax.training.train import monitored, train
 from mq_jax.training.validate import validate
 

@@ -9,6 +9,6 @@ with _epy.lazy_api_imports(globals()):
     from mq_jax.quantizers.codebook import Codebook
     from mq_jax.quantizers.histogram import code_counts, perplexity, usage
     from mq_jax.quantizers.lookup import make_lookup
-    from mq_jax.quantizers.nearest import nearest_codeword
+    from mq_jax.quantizers.nearest import Lookup, nearest_codeword
     from mq_jax.quantizers.straight_through import STRAIGHT_THROUGH, apply_straight_through
     from mq_jax.quantizers.vq import Quantized, quantize

@@ -1,4 +1,4 @@
-"""PyTorch's default initialiser, which Flax does not have."""
+"""PyTorch's default initialiser, which Flax does not have: for hyper-nets, and for models/ too."""
 
 import jax
 import jax.numpy as jnp

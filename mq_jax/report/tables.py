@@ -187,15 +187,15 @@ def cost_fields(run: Run) -> dict[str, str]:
 def _step_fields(cost: Cost) -> dict[str, str]:
     """One step, and what it carries."""
     sizes = cost.parameters
-    several = f", on each of {cost.devices} devices" if cost.devices > 1 else ""
     fields = {
         "parameters": f"{sum(sizes.values()):,}",
         **{f"parameters of the {part}": f"{size:,}" for part, size in sizes.items()},
-        f"state of a device{several}": f"{cost.state_bytes_per_device / 2**20:,.1f} MiB",
-        "compilation": f"{cost.compile_seconds:,.1f} s",
+        "devices": str(cost.devices),
+        "state of a device": f"{cost.state_bytes_per_device / 2**20:,.1f} MiB",
+        "compilation at the last start": f"{cost.compile_seconds:,.1f} s",
     }
     if cost.flops is not None:
-        fields[f"FLOPs of a step{several}"] = f"{cost.flops / 1e9:,.2f} GFLOP"
+        fields["FLOPs of a step, a device"] = f"{cost.flops / 1e9:,.2f} GFLOP"
     return fields
 
 

@@ -16,7 +16,7 @@ class Cost(NamedTuple):
     Attributes:
       parameters: numbers that are trained, by part.
       flops: of a step on one device, as XLA counts them; None where it does not.
-      compile_seconds: from the configuration to the compiled step.
+      compile_seconds: of the step; few where an earlier start left it in the cache.
       state_bytes: of all that a step carries to the next one.
       state_bytes_per_device: of it, what one device holds.
       devices: of the mesh.
@@ -56,17 +56,13 @@ def read_cost(folder: pathlib.Path) -> Cost:
     path = folder / FILE
     try:
         cost = Cost(**json.loads(path.read_text(encoding="utf-8")))
-        numbers = [
-            *cost.parameters.values(),
-            *cost[2:],
-            *([] if cost.flops is None else [cost.flops]),
-        ]
+        numbers = [*cost.parameters.values(), cost.flops or 0.0, *cost[2:]]
+        if not all(_is_count(number) for number in numbers):
+            raise ValueError("not all numbers are counts")
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); start the training again.") from error
-    if not all(_is_count(number) for number in numbers):
         raise ValueError(
-            f"{path} is damaged (not all numbers are counts); start the training again."
-        )
+            f"{path} is damaged ({error}); the training command writes it anew."
+        ) from error
     return cost
 
 

@@ -1,5 +1,6 @@
 """Configurations of before: which fields they lack, and the values that do what was done then."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,9 +29,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
       A nested configuration.
     """
-    whole = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()
-    }
+    whole = copy.deepcopy(dict(config))
     for name, value in lacking(config).items():
         *sections, field = name.split(".")
         inner = whole

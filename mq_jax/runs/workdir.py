@@ -8,8 +8,6 @@ import pathlib
 import tempfile
 from typing import Any
 
-from flax.traverse_util import empty_node, flatten_dict
-
 from mq_jax.runs import earlier
 from mq_jax.runs.files import replacing
 
@@ -90,8 +88,11 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     Returns:
       Values by dotted name; an empty section is a value, {}.
     """
-    fields = flatten_dict(config, sep=".", keep_empty_nodes=True)
-    return {name: {} if value is empty_node else value for name, value in fields.items()}
+    fields = {}
+    for key, value in config.items():
+        inside = flat(value) if isinstance(value, dict) and value else {}
+        fields |= {f"{key}.{name}": inner for name, inner in inside.items()} or {key: value}
+    return fields
 
 
 def write_atomically(path, text: str) -> None:

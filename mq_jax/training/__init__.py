@@ -1,6 +1,6 @@
 """From a configuration to a trained state: checks, parts, the compiled step, the loop.
 
-The mathematics belongs to algorithm/.
+The mathematics belongs to algorithm/. Its verbs are modules: build, validate, train.
 """
 
 from etils import epy as _epy

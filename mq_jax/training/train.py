@@ -26,8 +26,8 @@ from mq_jax.runs.trees import all_finite
 from mq_jax.runs.writers import NullWriters, Writers
 from mq_jax.terminal import console
 from mq_jax.training import health
+from mq_jax.training.account import cost_of, log_sizes
 from mq_jax.training.build import build
-from mq_jax.training.costs import tell_cost
 from mq_jax.training.program import compile_program, start
 
 
@@ -69,7 +69,7 @@ def train(
       steps: of the whole run, from build.total_steps.
       sources: from inputs.open_training.
       eval_source: from inputs.open_evaluation.
-      frozen: from perceptual.load_frozen.
+      frozen: from frozen.load_frozen.
       measures: of config.eval.metrics, from measures.load_measures.
       workdir: holds all outputs.
 
@@ -113,17 +113,17 @@ class _Run:
         self._settled = round(settled * self._total)
         self._standing = Standing()
         self._ailing = set()
-        started = time.monotonic()
         self._mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
         self._empty_like = jax.jit(empty_like, out_shardings=sharding.replicated(self._mesh))
         self._feed = Feed(config, sources, self._mesh)
         self._built = build(config, self._total, self._mesh)
+        compiling = time.monotonic()
         self._program = compile_program(config, self._built, self._mesh)
+        self._compile_seconds = time.monotonic() - compiling
         self._frozen = jax.device_put(frozen, sharding.replicated(self._mesh))
         self._evaluator = Evaluator(
             config, self._built.objective, eval_source, self._mesh, measures
         )
-        self._compile_seconds = time.monotonic() - started
         logging.info(
             "Compiled in %.1f s: %.2f GFLOP a step, %d steps, %d device(s)",
             *(self._compile_seconds, self._program.flops / 1e9),
@@ -151,9 +151,10 @@ class _Run:
 
     def _tell(self):
         """What the step takes and the state holds, in the log and in cost.json."""
-        flops, seconds = self._program.flops, self._compile_seconds
-        cost = tell_cost(self._state, self._mesh, flops=flops, compile_seconds=seconds)
+        log_sizes(self._state, self._mesh)
         if jax.process_index() == 0:
+            flops, seconds = self._program.flops, self._compile_seconds
+            cost = cost_of(self._state, self._mesh, flops=flops, compile_seconds=seconds)
             write_cost(self._workdir, cost)
 
     def loop(self, writers: Writers | NullWriters, interrupt: Interrupt) -> str:

@@ -9,6 +9,8 @@ from jax import lax
 
 from mq_jax.models.convolution import Upsample, nearest_kernel, transposed_convolution
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -17,7 +19,7 @@ def normal(seed, *shape):
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (5, 4), (8, 8)])
-def test_the_transposed_convolution_is_the_dilated_one_with_its_gradients(float64, height, width):
+def test_the_transposed_convolution_is_the_dilated_one_with_its_gradients(height, width):
     images, kernel = normal(0, 2, height, width, 3), normal(1, 4, 4, 3, 5)
     cotangent = normal(2, 2, 2 * height, 2 * width, 5)
 
@@ -41,7 +43,7 @@ def test_the_transposed_convolution_is_the_dilated_one_with_its_gradients(float6
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
-def test_it_is_the_transpose_of_the_strided_convolution_with_the_kernel_turned(float64):
+def test_it_is_the_transpose_of_the_strided_convolution_with_the_kernel_turned():
     small, large, kernel = normal(0, 2, 3, 4, 3), normal(1, 2, 6, 8, 5), normal(2, 4, 4, 3, 5)
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     strided = lax.conv_general_dilated(
@@ -53,7 +55,7 @@ def test_it_is_the_transpose_of_the_strided_convolution_with_the_kernel_turned(f
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (5, 4)])
-def test_its_nearest_kernel_is_nearest_upsampling_and_a_convolution(float64, height, width):
+def test_its_nearest_kernel_is_nearest_upsampling_and_a_convolution(height, width):
     images, kernel = normal(0, 2, height, width, 3), normal(1, 3, 3, 3, 5)
     cotangent = normal(2, 2, 2 * height, 2 * width, 5)
 

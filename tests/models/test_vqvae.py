@@ -13,10 +13,6 @@ from mq_jax.models.convolution import transposed_convolution
 from mq_jax.models.vqvae import AutoEncoder
 
 
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
-
-
 @pytest.mark.parametrize("channels", [(3,), (5, 3), (3, 5, 7)])
 @pytest.mark.parametrize("blocks", [0, 2])
 @pytest.mark.parametrize("layer_norm", [False, True])

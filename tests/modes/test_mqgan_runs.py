@@ -8,8 +8,8 @@ import pytest
 import runs
 
 from mq_jax.devices import sharding
-from mq_jax.metrics.perceptual import frozen_shapes, load_frozen
 from mq_jax.training.build import build, init_state
+from mq_jax.training.frozen import frozen_shapes, load_frozen
 from mq_jax.training.validate import validate
 
 MQGAN = {

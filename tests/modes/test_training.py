@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 
+import jax
 import numpy as np
 import pytest
 import runs
@@ -12,7 +13,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mq_jax import main
+from mq_jax.runs.cost import read_cost
 from mq_jax.runs.writers import read_metrics
+from mq_jax.training.build import build, init_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -98,6 +101,18 @@ def test_the_checkpoints_are_the_last_two_and_the_best_in_folders_of_their_steps
     best = min(rows[1:], key=lambda row: row["eval/mse"])["step"]
     names = {path.name for path in (folder / "checkpoints").iterdir()}
     assert names == {"10", "12", str(best)}
+
+
+def test_the_cost_is_that_of_the_checkpoint_and_in_the_report():
+    _, folder = runs.finished()
+    cost, config = read_cost(folder), runs.configure(**runs.WHOLE)
+    state = jax.eval_shape(lambda: init_state(build(config, config.train.steps), config))
+    leaves = jax.tree.leaves(state.params.autoencoder), jax.tree.leaves(state.params.codebook)
+    assert list(cost.parameters.values()) == [sum(leaf.size for leaf in part) for part in leaves]
+    assert cost.devices == 1 and cost.flops > 0
+    assert cost.state_bytes == cost.state_bytes_per_device > 4 * sum(cost.parameters.values())
+    shown = (folder / "report.html").read_text()
+    assert f"{sum(cost.parameters.values()):,}" in shown
 
 
 def test_nothing_else_is_left():

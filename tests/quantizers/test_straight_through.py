@@ -20,8 +20,3 @@ def test_the_estimator_has_the_value_of_the_codewords_and_slope_one_in_z(kind, t
 
 def test_every_estimator_is_in_the_table_above():
     assert STRAIGHT_THROUGH == ("encoder", "encoder-and-codewords")
-
-
-def test_an_unknown_estimator_is_refused():
-    with pytest.raises(ValueError, match="straight_through is 'none'; expected one of"):
-        apply_straight_through(normal(0, 2, 3), normal(1, 2, 3), kind="none")

@@ -35,7 +35,7 @@ def test_a_missing_file_is_no_damage(tmp_path):
 )
 def test_damage_is_named(tmp_path, change):
     (tmp_path / FILE).write_text(json.dumps({**COST._asdict(), **change}))
-    with pytest.raises(ValueError, match="cost.json is damaged .*; start the training again"):
+    with pytest.raises(ValueError, match="cost.json is damaged .*; the training command"):
         read_cost(tmp_path)
 
 

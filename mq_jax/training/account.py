@@ -1,4 +1,4 @@
-"""What a train step takes and what it carries, told when a run starts."""
+"""What a run's state and its step take, told when the run starts."""
 
 import math
 
@@ -12,21 +12,16 @@ from mq_jax.runs.cost import Cost
 from mq_jax.terminal import console
 
 
-def tell_cost(state: TrainState, mesh: Mesh, *, flops: float, compile_seconds: float) -> Cost:
-    """Logs the size of each part and of what a device holds; whole tables only in the log file.
+def log_sizes(state: TrainState, mesh: Mesh) -> None:
+    """Logs the size of each part, and of what a device holds; whole tables only in the log file.
 
     Args:
       state: of the run, on its devices.
       mesh: over which it lies.
-      flops: of a step on one device; not a number where XLA does not count.
-      compile_seconds: from the configuration to the compiled step.
-
-    Returns:
-      The same as a Cost.
     """
     params = {name: part for name, part in state.params._asdict().items() if part}
     logging.debug("%s", parameter_overview.get_parameter_overview(params))
-    sizes = {name: int(parameter_overview.count_parameters(part)) for name, part in params.items()}
+    sizes = _parameters(state)
     logging.info("Parameters: %s", ", ".join(f"{n} {size:,}" for n, size in sizes.items()))
     parts = sharding.holdings(state)
     whole = sharding.total(parts)
@@ -39,9 +34,30 @@ def tell_cost(state: TrainState, mesh: Mesh, *, flops: float, compile_seconds: f
         *(whole.size / 2**20, whole.per_device / 2**20, mesh.size),
         *(*mesh.shape.values(), whole.sharded, whole.arrays),
     )
+
+
+def cost_of(state: TrainState, mesh: Mesh, *, flops: float, compile_seconds: float) -> Cost:
+    """The cost of a run's step.
+
+    Args:
+      state: of the run, on its devices.
+      mesh: over which it lies.
+      flops: of a step on one device; not a number where XLA does not count.
+      compile_seconds: of the step.
+
+    Returns:
+      A Cost.
+    """
+    whole = sharding.total(sharding.holdings(state))
     return Cost(
-        sizes,
+        _parameters(state),
         flops if math.isfinite(flops) else None,
         round(compile_seconds, 1),
         *(int(whole.size), int(whole.per_device), mesh.size),
     )
+
+
+def _parameters(state):
+    """Numbers that are trained, by part."""
+    parts = state.params._asdict().items()
+    return {name: int(parameter_overview.count_parameters(part)) for name, part in parts if part}

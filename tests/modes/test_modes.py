@@ -136,6 +136,18 @@ def test_export_leaves_a_tokenizer_of_the_best_checkpoint(finished):
     np.testing.assert_allclose(tokenizer.weights.codebook, snapshot.codebook, atol=1e-6)
 
 
+def test_every_mode_works_in_a_folder_of_any_legal_name(finished):
+    name = "a [1]\\n*?\udcff\n"
+    folder = (finished.parent / name / "run").absolute()
+    shutil.copytree(finished, folder)
+    for mode in (["--mode=evaluate", "--metrics="], ["--mode=export"], ["--mode=report"]):
+        outcome = runs.cli(*mode, f"--workdir={folder}")
+        assert outcome.code == 0, outcome.err
+    for export in (folder, folder / "export" / "orbax"):
+        assert load_tokenizer(export).size == 16
+    assert {path.name for path in finished.parent.iterdir()} <= {"run", name, "cache"}
+
+
 def test_export_without_an_evaluation_says_so(finished):
     outcome = runs.cli("--mode=export", f"--workdir={finished}")
     assert outcome.code == 0

@@ -14,6 +14,7 @@ import pytest
 import runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.writers import Writers
 from mq_jax.terminal.console import Progress
 
@@ -201,6 +202,20 @@ def test_a_run_with_nothing_but_damage_gets_one_line_and_is_left_alone(tmp_path,
     assert outcome.err.splitlines()[-1].startswith("error: ") and "Traceback" not in outcome.err
     assert runs.checkpoint_steps(folder) == steps
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_in_a_folder_of_any_legal_name_goes_on_where_it_was(tmp_path, whole):
+    folder = tmp_path / "[a]\\n ?*" / "run"
+    with runs.signalled_after(6):
+        assert runs.train_here(runs.configure(), folder) == "SIGTERM"
+    assert runs.train_here(runs.configure(), folder) == "finished"
+    assert metrics_and_pictures(folder) == metrics_and_pictures(whole)
+    with Checkpoints(folder / "checkpoints", read_only=True) as saved:
+        assert saved.steps and not saved.unreadable_steps
+
+
+def metrics_and_pictures(folder):
+    return runs.metrics(folder), runs.pictures(folder)
 
 
 def contents(folder):

@@ -48,7 +48,7 @@ def restore(
             raise ValueError(f"{saved.directory} has no checkpoint; train first.")
         if step is None:
             step = saved.latest_step if saved.best_step is None else saved.best_step
-            if saved.unreadable_steps:
+            if saved.unreadable_steps and step not in saved.unreadable_steps:
                 logging.warning(
                     "%s: damaged are the records of steps %s, which may be better than %d; "
                     "--step=N takes another",

@@ -172,8 +172,13 @@ def test_a_step_is_refused_where_none_is_taken(finished, mode):
 
 
 def test_a_damaged_record_is_told_where_it_may_hide_the_best_checkpoint(finished):
-    record = finished / "checkpoints" / "12" / "record" / "metadata"
-    record.write_text(record.read_text() + " ")
+    records = [finished / "checkpoints" / step / "record" / "metadata" for step in ("10", "12")]
+    found = json.loads(records[1].read_text())
+    del found["sealed"]
+    # As a program of before wrote it: with the numbers of an evaluation, without checksums.
+    records[0].write_text(json.dumps(found))
+    (finished / "checkpoints" / "10" / "checksums.json").unlink()
+    records[1].write_text(records[1].read_text() + " ")
     outcome = runs.cli("--mode=export", f"--workdir={finished}")
     assert "damaged are the records of steps [12], which may be better than 10" in outcome.err
 

@@ -11,6 +11,12 @@ Several processes find each other by the environment; mq_jax/devices/distributed
 
 import sys
 
+if __name__ == "__main__":
+    # Before the slow imports: Ctrl-C in them is no reason for a traceback.
+    from mq_jax.devices.interrupt import end_quietly
+
+    end_quietly()
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -36,6 +42,9 @@ _COMPARE = flags.DEFINE_bool(
     "compare", False, "evaluate: puts the evaluations of the folders that follow side by side."
 )
 _UNLIKE = flags.DEFINE_bool("unlike", False, "evaluate --compare: also where the protocols differ.")
+_STEP = flags.DEFINE_integer(
+    "step", None, "evaluate, export: this checkpoint instead of the best.", lower_bound=0
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "export: replaces an export that is there.")
 _OUTPUT = flags.DEFINE_string(
     "output", "", "report: the file; empty: report.html in the folder of the run."
@@ -61,7 +70,7 @@ _COMPILE = flags.DEFINE_bool(
 )
 _FLAGS = (
     *(_CONFIG, _WORKDIR, _MODE, _METRICS, _WEIGHTS_DIR, _DOWNLOAD_WEIGHTS, _COMPARE, _UNLIKE),
-    *(_OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _DEVICES, _IMAGES, _PEAK, _COMPILE),
+    *(_STEP, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _DEVICES, _IMAGES, _PEAK, _COMPILE),
 )
 
 

@@ -13,6 +13,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from mq_jax.devices.interrupt import end_quietly
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the arguments and runs one command.
@@ -81,4 +83,6 @@ _natural, _positive = functools.partial(_integer, 0), functools.partial(_integer
 
 
 if __name__ == "__main__":
+    # Before the slow imports: Ctrl-C in them is no reason for a traceback.
+    end_quietly()
     sys.exit(main())

@@ -32,7 +32,11 @@ GRAPH = {
     "bench": "commandline tokenizers training data quantizers runs devices terminal",
 }
 # What a program's file imports only once its arguments are known.
-PROGRAMS = {"main": "commandline modes", "tokenize": "modes", "__init__": "tokenizers"}
+PROGRAMS = {
+    "main": "commandline modes devices",
+    "tokenize": "modes devices",
+    "__init__": "tokenizers",
+}
 PACKAGES = sorted(set(GRAPH) - {"commandline"})
 
 MAY_STOP_GRADIENTS = ("quantizers/", "algorithm/losses.py")

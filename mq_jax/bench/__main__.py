@@ -8,6 +8,12 @@ machine whose speed drifts slows them all alike: read the ratios.
 
 import sys
 
+if __name__ == "__main__":
+    # Before the slow imports: Ctrl-C in them is no reason for a traceback.
+    from mq_jax.devices.interrupt import end_quietly
+
+    end_quietly()
+
 from absl import flags
 from ml_collections import config_flags
 

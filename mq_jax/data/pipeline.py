@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from mq_jax.data.sources import Record, Source
+from mq_jax.devices.interrupt import SIGNALS
 
 MAX_SKIPS = 8
 
@@ -202,7 +203,7 @@ def _local_size(source: Source, batch_size: int, process_index: int, process_cou
 def _attach_worker(index: int, count: int) -> None:
     """Makes a worker process live exactly as long as the main process wants it."""
     # A terminal's Ctrl-C reaches every process, and the main one still needs its batches to save.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from mq_jax import commandline
 from mq_jax.devices import distributed
 from mq_jax.devices.agreement import FailedElsewhere, together
 from mq_jax.devices.cache import use_compilation_cache
+from mq_jax.devices.interrupt import Stopped, stopping
 from mq_jax.models import inception_weights
 from mq_jax.modes.evaluation import compare_evaluations, run_evaluation
 from mq_jax.modes.exporting import run_export
@@ -66,7 +68,10 @@ def _run_mode(folders: Sequence[str]) -> int:
     """Runs one mode; returns the exit code, and turns what a user can mend into one line."""
     use_compilation_cache()
     try:
-        return _dispatch(folders)
+        with stopping():
+            return _dispatch(folders)
+    except Stopped as signalled:
+        return _stopped(str(signalled))
     except KeyboardInterrupt:
         logging.error("Stopped at once; the same command goes on from the last checkpoint.")
         return 130
@@ -82,9 +87,26 @@ def _run_mode(folders: Sequence[str]) -> int:
         return 1
 
 
+def _stopped(name: str) -> int:
+    """Tells of a signal outside the steps of a training; returns the exit code."""
+    if FLAGS.mode == "train":
+        logging.info("%s: stopped; what was saved is there. To go on:\n  %s", name, _command())
+        code = FLAGS.interrupted_code
+    else:
+        logging.error("%s: stopped at once; the same command starts again.", name)
+        code = FLAGS.interrupted_code or 128 + signal.Signals[name]
+    if jax.distributed.is_initialized():
+        distributed.abandon(code)
+    return code
+
+
 def _dispatch(folders: Sequence[str]) -> int:
     """Runs the mode that was asked for."""
     mode = FLAGS.mode
+    if FLAGS.step is not None and mode not in ("evaluate", "export"):
+        raise commandline.UsageError(
+            f"--step={FLAGS.step} is of --mode=evaluate and --mode=export; {mode} takes none."
+        )
     takes_folders = mode == "report" or (mode == "evaluate" and FLAGS.compare)
     if folders and not takes_folders:
         raise commandline.UsageError(f"{folders[0]!r} is no flag; all arguments are flags.")
@@ -101,7 +123,7 @@ def _dispatch(folders: Sequence[str]) -> int:
     elif mode == "evaluate" and FLAGS.compare:
         compare_evaluations(folders, unlike_too=FLAGS.unlike)
     elif mode == "export":
-        run_export(_workdir(), overwrite=FLAGS.overwrite)
+        run_export(_workdir(), overwrite=FLAGS.overwrite, step=FLAGS.step)
     else:
         return _compute(mode)
     return 0
@@ -114,8 +136,8 @@ def _compute(mode: str) -> int:
         if FLAGS.download_weights and jax.process_index() == 0:
             inception_weights.download(weights_dir)
     if mode == "evaluate":
-        metrics = FLAGS.metrics
-        run_evaluation(folder, FLAGS.config, metrics=metrics, weights_dir=weights_dir)
+        asked = {"metrics": FLAGS.metrics, "step": FLAGS.step}
+        run_evaluation(folder, FLAGS.config, **asked, weights_dir=weights_dir)
         return 0
     ended = run_training(_given_config(), folder, weights_dir)
     if ended.startswith("SIG"):

@@ -24,9 +24,10 @@ from mq_jax.evaluation.protocol import (
     write_evaluation,
 )
 from mq_jax.metrics.measures import Measures, check_names, every_measure, load_measures
-from mq_jax.modes.restored import move_to_this_machine, restore_best
+from mq_jax.modes.restored import Restored, move_to_this_machine, restore
 from mq_jax.modes.table import evaluation_table
 from mq_jax.runs import workdir
+from mq_jax.runs.lock import held_together
 from mq_jax.runs.snapshot import write_snapshot
 from mq_jax.terminal import console
 from mq_jax.training.validate import validate
@@ -39,18 +40,25 @@ FREE_FIELDS = (
 
 
 def run_evaluation(
-    folder: pathlib.Path, given: ConfigDict | None, *, metrics: str, weights_dir: str
+    folder: pathlib.Path,
+    given: ConfigDict | None,
+    *,
+    metrics: str,
+    weights_dir: str,
+    step: int | None = None,
 ) -> None:
-    """Evaluates the best checkpoint of a run; leaves evaluation.json and evaluation.png.
+    """Evaluates a checkpoint of a run; leaves evaluation.json and evaluation.png.
 
     Args:
       folder: of the run.
       given: a configuration of the same model with other data; None for the run's own.
       metrics: names from measures.NAMES, divided by commas; "all": what can be measured here.
       weights_dir: of the Inception weights; "": the cache of this program.
+      step: of the checkpoint; None: the best.
 
     Raises:
-      ValueError: the configuration, the data or the checkpoint do not fit.
+      ValueError: the configuration, the data or the checkpoint do not fit, or another process
+        writes into the folder.
       OSError: something cannot be read or written.
     """
     with together():
@@ -68,22 +76,28 @@ def run_evaluation(
         measures = _measures(config, metrics, weights_dir)
         # What may differ from the run: where it computes.
         stored.mesh, stored.codebook.shard_lookup = config.mesh, config.codebook.shard_lookup
-    restored = restore_best(folder, stored, mesh)
-    evaluator = Evaluator(config, restored.built.objective, source, mesh, measures)
+    with held_together(folder, "evaluate later"):
+        restored = restore(folder, stored, mesh, step)
+        evaluator = Evaluator(config, restored.built.objective, source, mesh, measures)
+        evaluation, seconds = _evaluated(evaluator, restored, len(source))
+        if jax.process_index() == 0:
+            run = {"step": restored.step, "config": config_hash(of_the_run), "seconds": seconds}
+            card = {
+                "protocol": protocol_card(config, evaluation, measures),
+                "metrics": {n.removeprefix("eval/"): v for n, v in evaluation.scalars.items()},
+                "run": {**run, **environment()},
+            }
+            _leave(folder, config, evaluation, measures, card)
+
+
+def _evaluated(evaluator: Evaluator, restored: Restored, images: int) -> tuple[Evaluation, float]:
+    """The evaluation, with a live line on the way, and the seconds it took."""
     started = time.monotonic()
-    own = -(-len(source) // jax.process_count())
+    own = -(-images // jax.process_count())
     bar = console.ImageBar(own, live=jax.process_index() == 0)
     evaluation = evaluator.run(restored.state, bar.advance)
     bar.close()
-    seconds = round(time.monotonic() - started, 2)
-    if jax.process_index() == 0:
-        run = {"step": restored.step, "config": config_hash(of_the_run), "seconds": seconds}
-        card = {
-            "protocol": protocol_card(config, evaluation, measures),
-            "metrics": {n.removeprefix("eval/"): v for n, v in evaluation.scalars.items()},
-            "run": {**run, **environment()},
-        }
-        _leave(folder, config, evaluation, measures, card)
+    return evaluation, round(time.monotonic() - started, 2)
 
 
 def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:

@@ -7,9 +7,10 @@ from ml_collections import ConfigDict
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation.protocol import FILE, read_evaluation
-from mq_jax.modes.restored import move_to_this_machine, restore_best
+from mq_jax.modes.restored import move_to_this_machine, restore
 from mq_jax.runs import workdir
 from mq_jax.runs.files import size_of
+from mq_jax.runs.lock import held_together
 from mq_jax.terminal import console
 from mq_jax.tokenizers.export import make_export
 from mq_jax.tokenizers.export_card import training_facts
@@ -18,21 +19,28 @@ from mq_jax.tokenizers.export_writing import write_export
 from mq_jax.training.validate import validate
 
 
-def run_export(folder: pathlib.Path, *, overwrite: bool) -> None:
+def run_export(folder: pathlib.Path, *, overwrite: bool, step: int | None = None) -> None:
     """Writes `export` into the folder of a run.
 
     Args:
       folder: of the run.
       overwrite: whether an export of another step may be replaced.
+      step: of the checkpoint; None: the best.
 
     Raises:
-      ValueError: there is no checkpoint, or another export.
+      ValueError: there is no such checkpoint, or another export, or another process writes there.
       OSError: something cannot be read or written.
     """
     config = ConfigDict(workdir.read_config(folder))
     move_to_this_machine(config)
     validate(config)
-    restored = restore_best(folder, config, make_mesh(config.mesh.data, config.mesh.fsdp))
+    with held_together(folder, "export later"):
+        _write(folder, config, overwrite, step)
+
+
+def _write(folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int | None) -> None:
+    """Exports into a folder that is this process's own."""
+    restored = restore(folder, config, make_mesh(config.mesh.data, config.mesh.fsdp), step)
     export = make_export(config, restored.built.objective, restored.state)
     facts = {
         "training": training_facts(config, restored.step),

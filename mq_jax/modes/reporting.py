@@ -1,9 +1,11 @@
 """--mode=report: one page on a run, or on several beside one another."""
 
+import contextlib
 import pathlib
 from collections.abc import Sequence
 
 from mq_jax.report import write_report
+from mq_jax.runs.lock import held
 
 
 def run_report(folders: Sequence[str | pathlib.Path], output: str) -> None:
@@ -23,5 +25,13 @@ def run_report(folders: Sequence[str | pathlib.Path], output: str) -> None:
     paths = [pathlib.Path(folder).expanduser() for folder in folders]
     default = paths[0] / "report.html" if len(paths) == 1 else pathlib.Path("comparison.html")
     path = pathlib.Path(output).expanduser() if output else default
-    write_report(paths, path)
+    with _own(path.parent):
+        write_report(paths, path)
     print(f"Report: {path}")
+
+
+def _own(folder: pathlib.Path) -> contextlib.AbstractContextManager:
+    """Keeps others out of the folder of a run; any other folder is not this program's."""
+    if not (folder / "config.json").is_file():
+        return contextlib.nullcontext()
+    return held(folder, "write the report elsewhere: --output=FILE")

@@ -1,10 +1,11 @@
-"""The best checkpoint of a run, to be evaluated or exported."""
+"""A checkpoint of a run, to be evaluated or exported: the best, or the one asked for."""
 
 import math
 import pathlib
 from typing import NamedTuple
 
 import jax
+from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -16,33 +17,43 @@ from mq_jax.training.train import monitored
 
 
 class Restored(NamedTuple):
-    """A run's model as its best checkpoint has it."""
+    """A run's model as one of its checkpoints has it."""
 
     built: Built
     state: TrainState
     step: int
 
 
-def restore_best(folder: pathlib.Path, config: ConfigDict, mesh: Mesh) -> Restored:
-    """Reads the best checkpoint, or the latest where none was evaluated.
+def restore(
+    folder: pathlib.Path, config: ConfigDict, mesh: Mesh, step: int | None = None
+) -> Restored:
+    """Reads the checkpoint that was asked for, by default the best.
 
     Args:
       folder: of the run.
       config: of the run.
       mesh: over which the arrays are laid.
+      step: of the checkpoint; None: the best, or the latest where none was evaluated.
 
     Returns:
       A Restored.
 
     Raises:
-      ValueError: there is no checkpoint, or it is damaged.
+      ValueError: there is no such checkpoint, or it is damaged; says which others there are.
     """
     built = build(config, 1, mesh)
     monitor = monitored(config)
     with Checkpoints(folder / "checkpoints", monitor=monitor, read_only=True) as saved:
-        step = saved.best_step if saved.best_step is not None else saved.latest_step
-        if step is None:
+        if saved.latest_step is None:
             raise ValueError(f"{saved.directory} has no checkpoint; train first.")
+        if step is None:
+            step = saved.latest_step if saved.best_step is None else saved.best_step
+            if saved.unreadable_steps and step not in saved.unreadable_steps:
+                logging.warning(
+                    "%s: damaged are the records of steps %s, which may be better than %d; "
+                    "--step=N takes another",
+                    *(saved.directory, saved.unreadable_steps, step),
+                )
         restored = saved.restore(checkpoint_target(config, built, mesh), step)
     return Restored(built, restored.tree["state"], step)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 
 from absl import logging
 
 from mq_jax.data.transforms import make_eval_transform
 from mq_jax.devices.cache import use_compilation_cache
+from mq_jax.devices.interrupt import stopping
 from mq_jax.runs.claims import claimed, make_claim, write_manifest
 from mq_jax.terminal import console
 from mq_jax.terminal.tally import Tally
@@ -26,6 +26,8 @@ from mq_jax.tokenizers.transcribe import (
 )
 
 
+# A signal counts as a Ctrl-C, so that what is done is kept.
+@stopping()
 def run_command(given: argparse.Namespace) -> int:
     """Runs one command.
 
@@ -38,8 +40,6 @@ def run_command(given: argparse.Namespace) -> int:
     """
     console.log_to_terminal()
     use_compilation_cache()
-    # As a Ctrl-C, so that what is done is kept.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _COMMANDS[given.command](given)
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from mq_jax.metrics.measures import load_measures
 from mq_jax.modes.table import evaluation_table
 from mq_jax.report import write_report
 from mq_jax.runs import workdir
+from mq_jax.runs.lock import held_together
 from mq_jax.runs.writers import read_metrics
 from mq_jax.terminal import console
 from mq_jax.training.build import total_steps
@@ -42,7 +43,8 @@ def run_training(config: ConfigDict, folder: pathlib.Path, weights_dir: str) -> 
       "finished", "stopped early" or the name of a signal.
 
     Raises:
-      ValueError: the configuration, the data or the folder do not fit.
+      ValueError: the configuration, the data or the folder do not fit, or another process
+        writes into it.
       OSError: something cannot be read or written.
       FloatingPointError: the training went wrong.
     """
@@ -59,13 +61,17 @@ def run_training(config: ConfigDict, folder: pathlib.Path, weights_dir: str) -> 
         )
     with together():
         if jax.process_index() == 0:
-            workdir.claim(folder, config.to_dict(), FREE_FIELDS)
-            text = json.dumps(environment(), indent=2) + "\n"
-            workdir.write_atomically(folder / "environment.json", text)
-            console.log_to_file(folder / "train.log")
-    ended = train(config, steps, sources, eval_source, frozen, measures, folder)
-    if not ended.startswith("SIG") and jax.process_index() == 0:
-        _print_summary(folder, ended, monitored(config))
+            workdir.require_writable(folder)
+    with held_together(folder, "give another --workdir"):
+        with together():
+            if jax.process_index() == 0:
+                workdir.claim(folder, config.to_dict(), FREE_FIELDS)
+                text = json.dumps(environment(), indent=2) + "\n"
+                workdir.write_atomically(folder / "environment.json", text)
+                console.log_to_file(folder / "train.log")
+        ended = train(config, steps, sources, eval_source, frozen, measures, folder)
+        if not ended.startswith("SIG") and jax.process_index() == 0:
+            _print_summary(folder, ended, monitored(config))
     return ended
 
 

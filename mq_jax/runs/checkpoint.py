@@ -1,13 +1,15 @@
-"""Checkpoints: saved in the background, damage survived, the last two and the best kept."""
+"""Checkpoints: saved in the background, read back, damage survived, the last and the best kept."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -17,11 +19,16 @@ from jax.experimental import multihost_utils
 
 from mq_jax.devices.agreement import together
 from mq_jax.runs import orbax_noise
+from mq_jax.runs.plain_path import plain_path
+from mq_jax.runs.preservation import LatestAndBest, monitored_values, step_of_lowest
 from mq_jax.runs.trees import differences, shapes
-
-# Orbax writes it last into a step folder: without it the folder is not a whole checkpoint.
-_COMMIT_MARKER = "commit_success.txt"
-_LATEST_KEPT = 2  # A damaged latest checkpoint leaves one before it.
+from mq_jax.runs.wholeness import (
+    committing,
+    require_saved,
+    require_unchanged,
+    seal,
+    visible_damage,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +58,22 @@ class Checkpoints:
         self._read_only = read_only
         self._saving: int | None = None
         self._values: dict[int, float] = {}
+        # A first save that reads back whole tells that all goes well in this place.
+        self._proven = False
+        if not read_only:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self._opened = contextlib.ExitStack()
+        self._place = self._opened.enter_context(plain_path(self.directory))
         self._manager = ocp.CheckpointManager(
-            self.directory,
+            self._place,
             options=ocp.CheckpointManagerOptions(
-                create=not read_only,
+                create=False,
                 read_only=read_only,
                 save_interval_steps=0 if read_only else 1,
-                preservation_policy=_LatestAndBest(self._values),
+                preservation_policy=LatestAndBest(self._values),
                 # Orbax would read the metadata of every step, and fail on a damaged one.
                 lightweight_initialize=True,
+                temporary_path_class=committing(self._check, self._place),
             ),
         )
         self._read_values()
@@ -83,12 +97,25 @@ class Checkpoints:
     @property
     def best_step(self) -> int | None:
         """The step with the lowest `monitor`, among those saved with metrics."""
-        return _step_of_lowest(self._values, self.steps)
+        return step_of_lowest(self._values, self.steps)
+
+    @property
+    def unreadable_steps(self) -> list[int]:
+        """Steps whose record is damaged, so that they never count as best."""
+        return self._unreadable
+
+    @property
+    def last_good(self) -> str:
+        """What a failure leaves, in words: the last checkpoint, or that there is none."""
+        if self.latest_step is None:
+            return "There is no good checkpoint"
+        return f"The last good checkpoint is that of step {self.latest_step}"
 
     def save(self, step: int, tree, extra: dict[str, Any], metrics: dict[str, Any] | None) -> None:
         """Starts to save a checkpoint; the arrays may be donated as soon as this returns.
 
-        A step that has a whole checkpoint already is left alone.
+        A step that has a whole checkpoint already is left alone. What is written is read back
+        before it counts: the first time before this returns, then in the background.
 
         Args:
           step: number of the step, the name of its folder.
@@ -98,7 +125,7 @@ class Checkpoints:
             A `monitor` that is not finite never counts as best.
 
         Raises:
-          OSError: this save, or the one before it, could not be written.
+          OSError: this save, or the one before it, could not be written or read back.
           TypeError: `extra` holds what JSON cannot.
           ValueError: `monitor` is not among the metrics, or the directory is open for reading.
         """
@@ -110,20 +137,23 @@ class Checkpoints:
                 "or None where nothing was evaluated."
             )
         metrics = metrics and {name: float(value) for name, value in metrics.items()}
-        record = {"extra": extra, "metrics": metrics}
+        record = {"extra": extra, "metrics": metrics, "sealed": True}
         json.dumps(record)  # What JSON cannot hold fails here, not later in the background.
         self.wait()
         if step in self.steps:
-            damage = self._visible_damage(step)
+            damage = visible_damage(self._folder(step))
             if damage is None:
                 return
             self._set_aside({step: damage})
-        self._saving = step
+        self._saving, self._expected = step, (shapes(tree), record)
         if metrics is not None and math.isfinite(metrics[self._monitor]):
             self._values[step] = metrics[self._monitor]
         items = {"tree": ocp.args.StandardSave(tree), "record": ocp.args.JsonSave(record)}
         with self._failure_explained():
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        if not self._proven:
+            self.wait()
+            self._proven = True
 
     def restore(self, abstract_tree, step: int | None = None) -> Restored | None:
         """Reads the newest checkpoint that is whole, or the one of `step`.
@@ -153,7 +183,7 @@ class Checkpoints:
                 with together():
                     found = self._read(candidate, abstract_tree)
             except Exception as error:
-                damages[candidate] = orbax_noise.one_line(error)
+                damages[candidate] = self._reason(error)
                 continue
             if isinstance(found, str):
                 raise ValueError(found)
@@ -162,9 +192,15 @@ class Checkpoints:
         if damages and restored is None:
             # They stay where they are: the next start must not take this run for a new one.
             reasons = "; ".join(f"{step}: {reason}" for step, reason in damages.items())
+            others = " or ".join(f"--step={s}" for s in self.steps if s not in damages)
             raise ValueError(
                 f"{self.directory} has the checkpoints {self.steps}; damaged are {reasons}. "
-                "Ask for another step, or move the folder away to start from the beginning."
+                + (
+                    f"Take another one: {others}."
+                    if others
+                    else "No other one is left: move the "
+                    "folder away, or give another --workdir, to start from the beginning."
+                )
             )
         if step is None:
             self._set_aside(damages)
@@ -190,13 +226,31 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
+            self._opened.close()
+
+    def _check(self, folder: pathlib.Path) -> None:
+        """Looks at a save that is about to take its name, and seals it with checksums."""
+        require_saved(folder, *self._expected, thorough=not self._proven)
+        seal(folder)
 
     def _read(self, step: int, abstract_tree) -> Restored | str:
         """One checkpoint, or why it is of another model; raises if it is damaged."""
-        damage = self._visible_damage(step)
+        damage = visible_damage(self._folder(step))
         if damage is not None:
             raise FileNotFoundError(damage)
-        stored = ocp.StandardCheckpointHandler().metadata(self._folder(step) / "tree").tree
+        with ThreadPoolExecutor(1) as beside:
+            share = jax.process_index(), jax.process_count()
+            unchanged = beside.submit(require_unchanged, self._folder(step), *share)
+            try:
+                return self._arrays(step, abstract_tree)
+            finally:
+                # Whatever came of it: the bytes must be those that were written.
+                unchanged.result()
+
+    def _arrays(self, step: int, abstract_tree) -> Restored | str:
+        """As _read, of a folder whose bytes are looked at elsewhere."""
+        place = self._place / str(step) / "tree"
+        stored = ocp.StandardCheckpointHandler().metadata(place).tree
         differing = differences(shapes(stored), shapes(abstract_tree))
         if differing:
             return (
@@ -207,11 +261,9 @@ class Checkpoints:
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return Restored(step, restored.tree, restored.record["extra"])
 
-    def _visible_damage(self, step: int) -> str | None:
-        """What a look at the folder tells, without reading the arrays."""
-        wanted = (_COMMIT_MARKER, "tree", "record")
-        missing = [name for name in wanted if not (self._folder(step) / name).exists()]
-        return f"no {', '.join(missing)}" if missing else None
+    def _reason(self, error: Exception) -> str:
+        """An error of Orbax in one line, with the folder under its own name."""
+        return orbax_noise.one_line(error).replace(str(self._place), str(self.directory))
 
     def _set_aside(self, damages: dict[int, str]) -> None:
         """Renames what cannot be restored, so that its steps can be saved again."""
@@ -220,13 +272,18 @@ class Checkpoints:
             for folder, reason in aside.items():
                 logging.warning("Skipping the damaged checkpoint %s (%s)", folder, reason)
             return
-        for folder in self.directory.glob("[0-9]*.orbax-checkpoint-tmp*"):
-            aside[folder] = "its save never finished"
         if jax.process_index() == 0:
             for folder, reason in aside.items():
                 self._rename(folder, reason)
+            self._remove_unfinished()
         multihost_utils.sync_global_devices("mq_jax: damaged checkpoints set aside")
         self._reload()
+
+    def _remove_unfinished(self) -> None:
+        """Removes what a process left that was stopped in a save; no arrays are whole there."""
+        for folder in self.directory.glob("[0-9]*.orbax-checkpoint-tmp*"):
+            logging.warning("Removing %s: its save never finished", folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _rename(self, folder: pathlib.Path, reason: str) -> None:
         """Gives a folder a name that Orbax ignores."""
@@ -237,7 +294,7 @@ class Checkpoints:
         logging.warning(message, folder, reason, target.name)
         folder.rename(target)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _failure_explained(self) -> Iterator[None]:
         """Turns whatever Orbax raises into one line: the step, the reason, what is left."""
         try:
@@ -248,8 +305,8 @@ class Checkpoints:
             self._reload()
             raise OSError(
                 f"Saving the checkpoint of step {failed} in {self.directory} failed: "
-                f"{orbax_noise.one_line(error)}. The last good checkpoint is that of step "
-                f"{self.latest_step}. Check the free space, then resume."
+                f"{self._reason(error)}. {self.last_good}. Check the disk and its free space, "
+                "then resume."
             ) from error
 
     def _reload(self) -> None:
@@ -258,38 +315,11 @@ class Checkpoints:
         self._read_values()
 
     def _read_values(self) -> None:
-        """Reads the monitored metric of every step; a damaged record has none."""
+        """Takes the monitored metric of every step from the disk."""
+        values, self._unreadable = monitored_values(self.directory, self.steps, self._monitor)
+        # The policy of the manager holds this very dict.
         self._values.clear()
-        for step in self.steps:
-            try:
-                record = json.loads((self._folder(step) / "record" / "metadata").read_text())
-                if math.isfinite(record["metrics"][self._monitor]):
-                    self._values[step] = record["metrics"][self._monitor]
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
+        self._values.update(values)
 
     def _folder(self, step: int) -> pathlib.Path:
         return self.directory / str(step)
-
-
-@dataclasses.dataclass
-class _LatestAndBest:
-    """Orbax's preservation policy for the last two steps and the best one.
-
-    Orbax's BestN takes the metrics from Orbax, which opens no directory with a damaged one.
-    """
-
-    values: dict[int, float]
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Says for each checkpoint whether to keep it."""
-        del context
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*sorted(steps)[-_LATEST_KEPT:], _step_of_lowest(self.values, steps)}
-        return [step in kept for step in steps]
-
-
-def _step_of_lowest(values: dict[int, float], steps: Sequence[int]) -> int | None:
-    """The step with the lowest value; of equals the later."""
-    candidates = [step for step in steps if step in values]
-    return min(candidates, key=lambda step: (values[step], -step), default=None)

@@ -7,17 +7,15 @@ was stopped; another one is refused, and so is a second process at the same time
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from mq_jax.runs.files import LEFTOVER
+from mq_jax.runs.lock import held
 from mq_jax.runs.workdir import write_atomically
 
 MANIFEST = "manifest.json"
@@ -77,10 +75,7 @@ def claimed(
     """
     replaced = _require_own(folder, claim, force)
     folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder):
-        for path in folder.rglob(".*.tmp"):
-            if LEFTOVER.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+    with held(folder, "give another --output"):
         resumed = (folder / MANIFEST).is_file() and not force
         fresh = {**claim, "images": 0, "bad": [], "complete": False}
         if _of_tokens(fresh):
@@ -193,19 +188,3 @@ def _require_claim(folder, found: Mapping[str, Any], claim: Mapping[str, Any]) -
 def _short(value):
     """A fingerprint by its beginning."""
     return f"{value[:16]}..." if isinstance(value, str) and len(value) > 32 else repr(value)
-
-
-@contextlib.contextmanager
-def _held(folder):
-    """Keeps other processes out of a folder; the system lets go when this one ends, however."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"Another process writes into {folder}; wait for it, or give another --output."
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)

@@ -29,7 +29,7 @@ def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = (
       OSError: the folder cannot be made or written to.
     """
     workdir = pathlib.Path(workdir)
-    _require_writable(workdir)
+    require_writable(workdir)
     text = json.dumps(config_dict, indent=2, sort_keys=True) + "\n"
     if not (workdir / "config.json").exists():
         write_atomically(workdir / "config.json", text)
@@ -45,6 +45,28 @@ def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = (
             f"{workdir} belongs to a run with another configuration ({'; '.join(differing)}). "
             "Give another --workdir, or the same configuration to continue that run."
         )
+
+
+def require_writable(workdir: pathlib.Path) -> None:
+    """Creates the folder of a run and tries to write, as permission bits do not tell everything.
+
+    Args:
+      workdir: created with its parents if absent.
+
+    Raises:
+      OSError: it cannot be made or written to, or is a file.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise NotADirectoryError(f"The workdir {workdir} is a file; give another --workdir.")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"The workdir {workdir} cannot be written to ({error.strerror}); "
+            "give another --workdir."
+        ) from error
 
 
 def adopted(workdir) -> dict[str, Any]:
@@ -126,21 +148,6 @@ def _read(workdir) -> dict[str, Any]:
             "or give another --workdir."
         ) from error
     return config
-
-
-def _require_writable(workdir: pathlib.Path) -> None:
-    """Creates the folder and tries to write, since permission bits do not tell everything."""
-    if workdir.exists() and not workdir.is_dir():
-        raise NotADirectoryError(f"The workdir {workdir} is a file; give another --workdir.")
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"The workdir {workdir} cannot be written to ({error.strerror}); "
-            "give another --workdir."
-        ) from error
 
 
 def _is_free(name: str, free_fields: tuple[str, ...]) -> bool:

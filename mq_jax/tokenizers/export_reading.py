@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 import safetensors
 
 from mq_jax.runs import orbax_noise
+from mq_jax.runs.plain_path import plain_path
 from mq_jax.tokenizers.export import Export, from_named
 
 FOLDER = "export"
@@ -94,16 +95,17 @@ def read_orbax(path: pathlib.Path) -> Export:
     """
     orbax_noise.silence()
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        with plain_path(path) as place, checkpointer:
             handler = ocp.StandardCheckpointHandler()
-            stored = handler.metadata(path.absolute() / "weights").tree
+            stored = handler.metadata(place / "weights").tree
             here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
             target = {
                 name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
                 for name, leaf in stored.items()
             }
             items = {"weights": ocp.args.StandardRestore(target), "header": ocp.args.JsonRestore()}
-            restored = checkpointer.restore(path.absolute(), args=ocp.args.Composite(**items))
+            restored = checkpointer.restore(place, args=ocp.args.Composite(**items))
     # Orbax raises anything from KeyError to its own for damaged files.
     except Exception as error:
         reason = orbax_noise.one_line(error)

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 import safetensors.numpy
 
 from mq_jax.runs import orbax_noise
+from mq_jax.runs.plain_path import plain_path
 from mq_jax.tokenizers.export import Export, coding_of, downsampling, named
 from mq_jax.tokenizers.export_card import card_of, page_of
 from mq_jax.tokenizers.export_reading import HEADER_KEY, ORBAX, SAFETENSORS, read_export
@@ -144,8 +145,9 @@ def _write_orbax(path, export):
         "weights": ocp.args.StandardSave(arrays),
         "header": ocp.args.JsonSave(export.header),
     }
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        checkpointer.save(path.absolute(), args=ocp.args.Composite(**items))
+    checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    with plain_path(path.parent) as place, checkpointer:
+        checkpointer.save(place / path.name, args=ocp.args.Composite(**items))
     # Orbax notes in them where the checkpoint lay when it was written.
     for note in path.rglob("commit_success.txt"):
         note.write_text("Checkpoint commit was successful\n", encoding="utf-8")

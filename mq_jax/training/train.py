@@ -275,8 +275,8 @@ class _Run:
         """The report of a run that went wrong."""
         self._saved.wait()
         return FloatingPointError(
-            f"At step {step} not finite: {', '.join(terms)}. The last good checkpoint is of step "
-            f"{self._saved.latest_step} in {self._saved.directory}; nothing later was saved. The "
+            f"At step {step} not finite: {', '.join(terms)}. {self._saved.last_good} in "
+            f"{self._saved.directory}; nothing later was saved. The "
             "same command would fail again: start another --workdir with a lower "
             "config.train.learning_rate, or with config.inner.clip, config.outer.clip and "
             "config.disc.clip."

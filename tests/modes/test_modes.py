@@ -136,6 +136,53 @@ def test_export_leaves_a_tokenizer_of_the_best_checkpoint(finished):
     np.testing.assert_allclose(tokenizer.weights.codebook, snapshot.codebook, atol=1e-6)
 
 
+def test_every_mode_works_in_a_folder_of_any_legal_name(finished):
+    name = "a [1]\\n*?\udcff\n"
+    folder = (finished.parent / name / "run").absolute()
+    shutil.copytree(finished, folder)
+    for mode in (["--mode=evaluate", "--metrics="], ["--mode=export"], ["--mode=report"]):
+        outcome = runs.cli(*mode, f"--workdir={folder}")
+        assert outcome.code == 0, outcome.err
+    for export in (folder, folder / "export" / "orbax"):
+        assert load_tokenizer(export).size == 16
+    assert {path.name for path in finished.parent.iterdir()} <= {"run", name, "cache"}
+
+
+def test_where_the_best_checkpoint_is_damaged_another_one_can_be_named(finished):
+    (best,) = (finished / "checkpoints" / "12").glob("tree/d/*")
+    best.write_bytes(best.read_bytes()[:-1] + b"x")
+    given = [f"--workdir={finished}", "--metrics="]
+    for mode in ("evaluate", "export"):
+        outcome = runs.cli(f"--mode={mode}", *given)
+        assert (outcome.code, outcome.out) == (1, "") and len(outcome.err.splitlines()) == 1
+        assert re.search(r"damaged are 12: .* Take another one: --step=10\.", outcome.err)
+        outcome = runs.cli(f"--mode={mode}", "--step=10", *given)
+        assert outcome.code == 0, outcome.err
+    assert read_evaluation(finished)["run"]["step"] == 10
+    card = json.loads((finished / "export" / "card.json").read_text())
+    assert card["training"]["step"] == card["evaluation"]["run"]["step"] == 10
+    outcome = runs.cli("--mode=export", "--step=7", *given)
+    assert outcome.code == 1 and "has no checkpoint of step 7; it has [10, 12]" in outcome.err
+
+
+@pytest.mark.parametrize("mode", ["train", "report", "plan"])
+def test_a_step_is_refused_where_none_is_taken(finished, mode):
+    outcome = runs.cli(f"--mode={mode}", "--step=10", f"--workdir={finished}")
+    assert outcome.code == 1 and f"--mode=export; {mode} takes none" in outcome.err
+
+
+def test_a_damaged_record_is_told_where_it_may_hide_the_best_checkpoint(finished):
+    records = [finished / "checkpoints" / step / "record" / "metadata" for step in ("10", "12")]
+    found = json.loads(records[1].read_text())
+    del found["sealed"]
+    # As a program of before wrote it: with the numbers of an evaluation, without checksums.
+    records[0].write_text(json.dumps(found))
+    (finished / "checkpoints" / "10" / "checksums.json").unlink()
+    records[1].write_text(records[1].read_text() + " ")
+    outcome = runs.cli("--mode=export", f"--workdir={finished}")
+    assert "damaged are the records of steps [12], which may be better than 10" in outcome.err
+
+
 def test_export_without_an_evaluation_says_so(finished):
     outcome = runs.cli("--mode=export", f"--workdir={finished}")
     assert outcome.code == 0

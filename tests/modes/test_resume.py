@@ -14,6 +14,9 @@ import pytest
 import runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mq_jax.modes import training
+from mq_jax.runs import lock
+from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.writers import Writers
 from mq_jax.terminal.console import Progress
 
@@ -29,7 +32,7 @@ def test_an_interrupted_program_saves_says_how_to_go_on_and_ends_as_one_that_was
     _, whole = runs.finished()
     folder = tmp_path / "my run"
     command = [*runs.arguments(**runs.WHOLE), f"--workdir={folder}"]
-    for number, steps, reached, workers in [(signal.SIGINT, 3, 3, 1), (signal.SIGTERM, 4, 7, 0)]:
+    for number, steps, reached, workers in [(signal.SIGHUP, 3, 3, 1), (signal.SIGTERM, 4, 7, 0)]:
         command = [*command[:-1], f"--config.data.workers={workers}", command[-1]]
         outcome = runs.program(*command, at=f"step:{steps}", number=number)
         assert (outcome.code, outcome.out) == (0, ""), outcome.err
@@ -161,6 +164,55 @@ def test_a_second_signal_ends_the_program_at_once_without_a_traceback(tmp_path, 
     runs.assert_same_run(tmp_path / "w", whole)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_in_the_final_report_ends_with_the_promised_code(
+    tmp_path, whole, number, monkeypatch
+):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    monkeypatch.setattr(training, "write_report", lambda *_: os.kill(os.getpid(), number))
+    given = [*runs.arguments(), f"--workdir={folder}", "--interrupted_code=75"]
+    outcome = runs.cli(*given)
+    assert "Traceback" not in outcome.err
+    if number == signal.SIGINT:
+        assert outcome.code == 130
+    else:
+        assert outcome.code == 75
+        told, command = outcome.err.splitlines()[-2:]
+        assert told == f"{number.name}: stopped; what was saved is there. To go on:"
+        assert shlex.split(command)[1:] == ["-m", "mq_jax.main", *given]
+    assert not (folder / lock.FILE).exists()
+
+
+COMMANDS = {
+    "train": [],
+    "evaluate": ["--mode=evaluate", "--metrics="],
+    "export": ["--mode=export"],
+    "report": ["--mode=report"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_writes_where_another_one_does(tmp_path, whole, command):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    given = [*(COMMANDS[command] or runs.arguments()), f"--workdir={folder}"]
+    before = contents(folder), (folder / "train.log").read_bytes()
+    with lock.held(folder, "wait"):
+        outcome = runs.cli(*given)
+        assert (outcome.code, outcome.out) == (1, "")
+        (line,) = outcome.err.splitlines()
+        assert line.startswith(f"error: Another process ({os.getpid()} on ")
+        assert f"writes into {folder}; wait until it ends, or " in line
+        (folder / lock.FILE).unlink()
+        assert (contents(folder), (folder / "train.log").read_bytes()) == before
+
+
+def test_a_report_of_a_run_that_goes_on_is_written_elsewhere(tmp_path, whole):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    with lock.held(folder, "wait"):
+        given = ["--mode=report", f"--workdir={folder}", f"--output={tmp_path}/page.html"]
+        assert runs.cli(*given).code == 0 and (tmp_path / "page.html").exists()
+
+
 def truncate_arrays(folder):
     for path in folder.glob("tree/**/d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -201,6 +253,20 @@ def test_a_run_with_nothing_but_damage_gets_one_line_and_is_left_alone(tmp_path,
     assert outcome.err.splitlines()[-1].startswith("error: ") and "Traceback" not in outcome.err
     assert runs.checkpoint_steps(folder) == steps
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_in_a_folder_of_any_legal_name_goes_on_where_it_was(tmp_path, whole):
+    folder = tmp_path / "[a]\\n ?*" / "run"
+    with runs.signalled_after(6):
+        assert runs.train_here(runs.configure(), folder) == "SIGTERM"
+    assert runs.train_here(runs.configure(), folder) == "finished"
+    assert metrics_and_pictures(folder) == metrics_and_pictures(whole)
+    with Checkpoints(folder / "checkpoints", read_only=True) as saved:
+        assert saved.steps and not saved.unreadable_steps
+
+
+def metrics_and_pictures(folder):
+    return runs.metrics(folder), runs.pictures(folder)
 
 
 def contents(folder):

@@ -392,7 +392,7 @@ def test_a_second_process_is_refused_while_the_first_one_writes(run, images, tmp
     with claims.claimed(tmp_path / "tokens", claim, force=False):
         for flag in ([], ["--force"]):
             code, _, err = run("encode", "images", "tokens", *flag)
-            assert code == 1 and "Another process writes into" in err
+            assert code == 1 and f"({os.getpid()} on " in err and "writes into" in err
     assert run("encode", "images", "tokens")[0] == 0
 
 

@@ -14,7 +14,9 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from mq_jax.runs import checkpoint, checksums
 from mq_jax.runs.checkpoint import Checkpoints
+from mq_jax.runs.wholeness import require_saved
 
 # Of several reads that fail at once Orbax abandons all but one, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -138,6 +140,8 @@ DAMAGES = {
     "truncated JSON": truncate_json,
     "empty JSON": lambda folder: (folder / "record" / "metadata").write_text(""),
     "no array data": lambda folder: [shutil.rmtree(d) for d in folder.glob("tree/**/d")],
+    "flipped bit": lambda folder: flip_bit(next(folder.glob("tree/ocdbt.process_0/d/*")), 77),
+    "no checksums": lambda folder: (folder / checksums.FILE).unlink(),
     "no array metadata": lambda folder: (folder / "tree" / "_METADATA").unlink(),
 }
 
@@ -177,12 +181,13 @@ def test_damage_to_one_step_twice_keeps_both_folders(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"1", "damaged-2", "damaged-2-again"}
 
 
-def test_an_unfinished_save_is_set_aside_and_its_step_saved_again(tmp_path, caplog):
+def test_an_unfinished_save_is_removed_and_its_step_saved_again(tmp_path, caplog):
     save_all(tmp_path, [1, 2])
     (tmp_path / "2").rename(tmp_path / "2.orbax-checkpoint-tmp")
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(TARGET).step == 1
-        assert "2.orbax-checkpoint-tmp" in caplog.text and (tmp_path / "damaged-2").is_dir()
+        assert "2.orbax-checkpoint-tmp: its save never finished" in caplog.text
+        assert [path.name for path in tmp_path.iterdir()] == ["1"]
         checkpoints.save(2, make_state(2), {}, None)
         assert checkpoints.restore(TARGET).step == 2
 
@@ -245,6 +250,96 @@ def test_opening_for_reading_leaves_the_directory_as_it_is(tmp_path):
         with pytest.raises(ValueError, match="read_only"):
             checkpoints.save(9, make_state(9), {}, None)
     assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")) == before
+
+
+def test_an_older_checkpoint_without_checksums_restores(tmp_path):
+    save_all(tmp_path, [1])
+    record = tmp_path / "1" / "record" / "metadata"
+    (tmp_path / "1" / checksums.FILE).unlink()
+    old = {k: v for k, v in json.loads(record.read_text()).items() if k != "sealed"}
+    record.write_text(json.dumps(old))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_same(checkpoints.restore(TARGET).tree, make_state(1))
+
+
+def test_a_damaged_record_makes_no_checkpoint_the_best(tmp_path):
+    save_all(tmp_path, [1, 2], mse={1: 0.25, 2: 0.5})
+    record = tmp_path / "2" / "record" / "metadata"
+    record.write_text(record.read_text().replace("0.5", "0.1"))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.best_step == 1 and checkpoints.unreadable_steps == [2]
+
+
+def test_a_damaged_step_that_was_asked_for_names_those_that_may_be(tmp_path):
+    save_all(tmp_path, [1, 2, 3], mse={1: 0.5})
+    flip_bit(next((tmp_path / "3").glob("tree/**/d/*")), 5)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        with pytest.raises(ValueError, match=r"damaged are 3: .*one: --step=1 or --step=2\.$"):
+            checkpoints.restore(TARGET, step=3)
+
+
+@pytest.mark.parametrize("damage", ["manifest.ocdbt", "ocdbt.process_0"])
+def test_a_save_that_does_not_read_back_is_an_error_at_once(tmp_path, monkeypatch, damage):
+    def damaging(folder, *rest, **how):
+        place = folder / "tree" / damage
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        require_saved(folder, *rest, **how)
+
+    tree = {"w": jax.random.normal(jax.random.key(0), (3000,))}
+    monkeypatch.setattr(checkpoint, "require_saved", damaging)
+    with Checkpoints(tmp_path / "[c]") as checkpoints:
+        with pytest.raises(OSError, match="Saving the checkpoint of step 1 ") as error:
+            checkpoints.save(1, tree, {}, None)
+        assert "There is no good checkpoint." in str(error.value)
+        assert str(tmp_path / "[c]") in str(error.value) and "/proc" not in str(error.value)
+        assert "None" not in str(error.value) and checkpoints.steps == []
+        monkeypatch.undo()
+        checkpoints.save(1, tree, {}, None)
+        monkeypatch.setattr(checkpoint, "require_saved", damaging)
+        if damage == "manifest.ocdbt":
+            # In the background by now, where each array must still be listed.
+            checkpoints.save(2, tree, {}, None)
+            with pytest.raises(OSError, match="arrays .* do not read back.*is that of step 1"):
+                checkpoints.wait()
+        assert checkpoints.restore(abstract(tree)).step == 1
+
+
+@pytest.mark.parametrize("name", ["a[1]", "[b", "c]\\d", "**", "?", "n\nl", "%20#:$", "\udcff é"])
+def test_a_folder_of_any_legal_name_keeps_its_checkpoints(tmp_path, name):
+    directory = tmp_path / name / "checkpoints"
+    save_all(directory, [1, 2], mse={1: 0.5})
+    with Checkpoints(directory) as checkpoints:
+        assert_same(checkpoints.restore(TARGET).tree, make_state(2))
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        assert_same(checkpoints.restore(TARGET, checkpoints.best_step).tree, make_state(1))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert sorted(path.name for path in directory.iterdir()) == ["1", "2"]
+
+
+def flip_bit(path, bit):
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("flips", [1, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_flipped_bit_in_any_file_is_damage_and_the_one_before_is_used(tmp_path, flips, caplog):
+    save_all(tmp_path, [1, 2])
+    rng = np.random.default_rng(0)
+    files = [path for path in (tmp_path / "2").rglob("*") if path.is_file()]
+    sealed = json.loads((tmp_path / "2" / checksums.FILE).read_text())
+    assert len(sealed) == len(files) - 3
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        for path in files * flips:
+            before = path.read_bytes()
+            flip_bit(path, rng.integers(8 * len(before)))
+            restored = checkpoints.restore(TARGET)
+            path.write_bytes(before)
+            # Two files of Orbax's own change after all others and say nothing of the arrays.
+            harmless = path.parent == tmp_path / "2" and path.name != checksums.FILE
+            assert restored.step == 1 or harmless, path
+            assert_same(restored.tree, make_state(restored.step))
+        assert checkpoints.restore(TARGET).step == 2
 
 
 FULL_DISK = """

@@ -233,7 +233,7 @@ def test_a_run_that_loses_its_numbers_says_when_and_saves_nothing_bad(
         run_here(runs.configure(), tmp_path)
     message = str(caught.value)
     assert message.startswith(f"At step {step} not finite: ") and term in message
-    assert f"The last good checkpoint is of step 5 in {tmp_path}/checkpoints" in message
+    assert f"The last good checkpoint is that of step 5 in {tmp_path}/checkpoints" in message
     assert "\n" not in message
     assert runs.checkpoint_steps(tmp_path) == [4, 5]
     # What is left is good: from there the run ends as one that never lost anything.

@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mq_jax.terminal.spelling import suggestion
+from mq_jax.terminal.streams import standard_output
 
 
 class UsageError(Exception):
@@ -61,7 +62,7 @@ def answer_help(usage: str, own: Sequence[flags.FlagHolder]) -> None:
     known = [flags.FLAGS[flag.name] for flag in own]
     lines = [f"  --{flag.name}: {flag.help}" for flag in known]
     override = "  --config.SECTION.FIELD: Changes a field; configs/base.py explains them all."
-    print("\n".join([usage.strip(), "", *lines, override]))
+    standard_output().write("\n".join([usage.strip(), "", *lines, override, ""]))
     sys.exit(0)
 
 

@@ -13,6 +13,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from mq_jax.terminal.streams import protect_streams
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the arguments and runs one command.
@@ -23,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code, as run_command's.
     """
+    protect_streams()
     given = _parser().parse_args(argv)
     # Only now: help, and errors in the arguments, need none of JAX.
     from mq_jax.modes.tokenizing import run_command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -42,7 +43,8 @@ class Interrupt:
         self.signal_name = name
         message = f"\n{name}: finishing this step, then saving; press again to quit at once\n"
         # Not print: the signal may have come in the middle of one, which is not reentrant.
-        os.write(2, message.encode())
+        with contextlib.suppress(OSError):  # Nobody may be reading any more.
+            os.write(2, message.encode())
 
     def _hand_back(self) -> None:
         """Restores the handlers from before; None stands for one not set from Python."""

@@ -11,6 +11,7 @@ from mq_jax.modes.restored import move_to_this_machine, restore_best
 from mq_jax.runs import workdir
 from mq_jax.runs.files import size_of
 from mq_jax.terminal import console
+from mq_jax.terminal.streams import tell
 from mq_jax.tokenizers.export import make_export
 from mq_jax.tokenizers.export_card import training_facts
 from mq_jax.tokenizers.export_reading import FOLDER
@@ -42,9 +43,9 @@ def run_export(folder: pathlib.Path, *, overwrite: bool) -> None:
     written = write_export(folder / FOLDER, export, facts, overwrite=overwrite)
     rows = [[path.name, f"{size_of(path) / 2**20:.2f}"] for path in sorted(written.iterdir())]
     console.print_table(f"Step {restored.step}: {written}", ["", "MiB"], rows)
-    print(f"Fingerprint: {export.fingerprint}")
+    tell(f"Fingerprint: {export.fingerprint}")
     if facts["evaluation"] is None:
-        print("The model card has no numbers: evaluate this step first, then export again.")
+        tell("The model card has no numbers: evaluate this step first, then export again.")
 
 
 def _evaluation(folder, step):

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from mq_jax.report import write_report
+from mq_jax.terminal.streams import tell
 
 
 def run_report(folders: Sequence[str | pathlib.Path], output: str) -> None:
@@ -24,4 +25,4 @@ def run_report(folders: Sequence[str | pathlib.Path], output: str) -> None:
     default = paths[0] / "report.html" if len(paths) == 1 else pathlib.Path("comparison.html")
     path = pathlib.Path(output).expanduser() if output else default
     write_report(paths, path)
-    print(f"Report: {path}")
+    tell(f"Report: {path}")

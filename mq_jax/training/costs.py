@@ -10,6 +10,7 @@ from mq_jax.algorithm.state import TrainState
 from mq_jax.devices import sharding
 from mq_jax.runs.cost import Cost
 from mq_jax.terminal import console
+from mq_jax.terminal.escaping import Block
 
 
 def tell_cost(state: TrainState, mesh: Mesh, *, flops: float, compile_seconds: float) -> Cost:
@@ -25,7 +26,7 @@ def tell_cost(state: TrainState, mesh: Mesh, *, flops: float, compile_seconds: f
       The same as a Cost.
     """
     params = {name: part for name, part in state.params._asdict().items() if part}
-    logging.debug("%s", parameter_overview.get_parameter_overview(params))
+    logging.debug("%s", Block(parameter_overview.get_parameter_overview(params)))
     sizes = {name: int(parameter_overview.count_parameters(part)) for name, part in params.items()}
     logging.info("Parameters: %s", ", ".join(f"{n} {size:,}" for n, size in sizes.items()))
     parts = sharding.holdings(state)

@@ -50,6 +50,18 @@ def parse(argv: Sequence[str], default_config: str | None = None) -> list[str]:
         raise UsageError(f"{path} or its overrides: {' '.join(str(error).split())}") from error
 
 
+def overridden(argv: Sequence[str]) -> list[str]:
+    """The configuration fields that a command line gives.
+
+    Args:
+      argv: the program's name and its arguments.
+
+    Returns:
+      Dotted names, `train.steps` say.
+    """
+    return [flag.partition(".")[2] for flag in map(_overridden, argv[1:]) if flag]
+
+
 def answer_help(usage: str, own: Sequence[flags.FlagHolder]) -> None:
     """Prints how a program is called, and ends it, where `--help` or `-h` asks for that.
 

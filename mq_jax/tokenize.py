@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -47,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "reconstruct": "Images to PNG files of what the tokenizer makes of them.",
     }.items():
         command = commands.add_parser(name, help=purpose, description=purpose, allow_abbrev=False)
-        add = functools.partial(command.add_argument, metavar="PATH", type=_path, required=True)
+        add = functools.partial(command.add_argument, metavar="PATH", required=True)
         add("--tokenizer", help="an export, or the folder of a run that has one")
         add("--input", help="a folder, at any depth, or one file")
         add("--output", help="a folder; it is made, and the same command goes on in it")
@@ -68,10 +67,6 @@ def _parser() -> argparse.ArgumentParser:
                 "default: as the tokenizer was trained, or as they are if that was on crops alone",
             )
     return parser
-
-
-def _path(text):
-    return pathlib.Path(text).expanduser()
 
 
 def _integer(least, text):

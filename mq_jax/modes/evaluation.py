@@ -14,6 +14,7 @@ from mq_jax.data import inputs
 from mq_jax.data.images import comparison
 from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
+from mq_jax.devices.places import local_path
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation.evaluate import Evaluation, Evaluator
 from mq_jax.evaluation.protocol import (
@@ -103,7 +104,7 @@ def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
         raise ValueError(
             f"--compare got {', '.join(paths) or 'no run'}; expected two or more runs."
         )
-    cards = {path: read_evaluation(pathlib.Path(path).expanduser()) for path in paths}
+    cards = {path: read_evaluation(local_path(path, "--compare")) for path in paths}
     differing = unlike(cards)
     if differing and not unlike_too:
         raise ValueError(

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
+from mq_jax.devices.places import local_path
 from mq_jax.report import write_report
 from mq_jax.terminal.streams import tell
 
@@ -21,8 +22,8 @@ def run_report(folders: Sequence[str | pathlib.Path], output: str) -> None:
     """
     if not folders:
         raise ValueError("No run was named; expected --workdir=DIR, or folders after the flags.")
-    paths = [pathlib.Path(folder).expanduser() for folder in folders]
+    paths = [local_path(folder, "The folder of a run") for folder in folders]
     default = paths[0] / "report.html" if len(paths) == 1 else pathlib.Path("comparison.html")
-    path = pathlib.Path(output).expanduser() if output else default
+    path = local_path(output, "--output") if output else default
     write_report(paths, path)
     tell(f"Report: {path}")

@@ -48,7 +48,7 @@ def make_claim(
     return {
         "version": VERSION,
         "command": command,
-        "input": hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16],
+        "input": hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:16],
         "tokenizer": tokenizer.fingerprint,
         "codebook_size": tokenizer.size,
         "downsampling": tokenizer.downsampling,

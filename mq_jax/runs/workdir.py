@@ -10,6 +10,7 @@ from typing import Any
 
 from flax.traverse_util import empty_node, flatten_dict
 
+from mq_jax.devices.places import local_path
 from mq_jax.runs import earlier
 from mq_jax.runs.files import replacing
 
@@ -30,7 +31,7 @@ def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = (
       ValueError: the folder belongs to another configuration, or its `config.json` is damaged.
       OSError: the folder cannot be made or written to.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = local_path(workdir, "The workdir")
     _require_writable(workdir)
     text = json.dumps(config_dict, indent=2, sort_keys=True) + "\n"
     if not (workdir / "config.json").exists():

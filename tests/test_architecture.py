@@ -25,7 +25,7 @@ GRAPH = {
     "training": "evaluation metrics models algorithm quantizers data runs devices terminal",
     "planning": "training devices terminal",
     "tokenizers": "training data algorithm quantizers runs devices",
-    "report": "evaluation runs",
+    "report": "evaluation runs terminal",
     "commandline": "terminal",
     "modes": "commandline report planning tokenizers training evaluation metrics models algorithm "
     "data runs devices terminal",

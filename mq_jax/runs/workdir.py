@@ -28,7 +28,8 @@ def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = (
       free_fields: dotted names, of fields or of whole sections, that may differ.
 
     Raises:
-      ValueError: the folder belongs to another configuration, or its `config.json` is damaged.
+      ValueError: the folder belongs to another configuration, its `config.json` is damaged, or
+        its path is no UTF-8.
       OSError: the folder cannot be made or written to.
     """
     workdir = local_path(workdir, "The workdir")
@@ -105,8 +106,10 @@ def write_atomically(path, text: str) -> None:
     Raises:
       OSError: the file cannot be written; the old one is as it was.
     """
-    with replacing(pathlib.Path(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
+    # The name of a file that the text tells need not be text that UTF-8 can hold.
+    data = text.encode("utf-8", "backslashreplace")
+    with replacing(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
@@ -130,6 +133,13 @@ def _read(workdir) -> dict[str, Any]:
 
 def _require_writable(workdir: pathlib.Path) -> None:
     """Creates the folder and tries to write, since permission bits do not tell everything."""
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The workdir {workdir} has bytes that are no UTF-8, under which no checkpoint can be "
+            "written; give another --workdir."
+        ) from error
     if workdir.exists() and not workdir.is_dir():
         raise NotADirectoryError(f"The workdir {workdir} is a file; give another --workdir.")
     try:

@@ -27,10 +27,11 @@ class LineFormatter(logging.Formatter):
         safe = copy.copy(record)
         # Another handler may have kept its own form of the traceback there.
         safe.exc_text = None
-        if not is_ours(record):
-            safe.msg, safe.args = visible_block(record.getMessage(), "  "), ()
-        elif isinstance(record.args, tuple):
+        if is_ours(record):
             safe.args = tuple(_shown(argument) for argument in record.args)
+            safe.msg, safe.args = _message(safe), ()
+        else:
+            safe.msg, safe.args = visible_block(_message(record), "  "), ()
         return super().format(safe)
 
     def formatException(self, info) -> str:  # noqa: N802
@@ -113,6 +114,14 @@ def _shown(argument):
     if isinstance(argument, str | os.PathLike | BaseException):
         return visible(argument)
     return argument
+
+
+def _message(record):
+    """The message; where its arguments do not fit, which is no reason to stop, what there is."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return f"{record.msg} {record.args!r}"
 
 
 def _warning(text: str) -> logging.LogRecord:

@@ -69,6 +69,14 @@ def test_a_traceback_in_the_file_is_indented(log):
     assert all(line.startswith("  ") for line in rest)
 
 
+@pytest.mark.parametrize("place", ["/lib/x.py", OURS])
+def test_a_line_whose_arguments_do_not_fit_is_written_all_the_same(place, log):
+    logger, path = log
+    logger.handle(record("%d of %d", "two", of=place))
+    (line,) = path.read_text().splitlines()
+    assert line.endswith("WARNING %d of %d ('two',)")
+
+
 def test_a_table_of_ours_keeps_its_lines(log):
     logger, path = log
     logger.handle(record("%s\n%s", "Title", Block("a b\n1 2")))

@@ -92,10 +92,13 @@ def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:
         told = []
     rows = read_metrics(folder / "metrics.jsonl")
     rows = [row for row in rows if row.get(monitor) is not None]
-    # Of equals the later, as the checkpoints have it.
-    best = min(rows, key=lambda row: (row[monitor], -row["step"]))
-    chosen = {"start": rows[0], "end": rows[-1], "best": best}
-    named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
+    named = {}
+    # None where no evaluation found a number.
+    if rows:
+        # Of equals the later, as the checkpoints have it.
+        best = min(rows, key=lambda row: (row[monitor], -row["step"]))
+        chosen = {"start": rows[0], "end": rows[-1], "best": best}
+        named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
     console.print_table(f"Training {ended}: {folder}", *evaluation_table(named))
     # Where the disk was full, there may be none.
     pictures = sorted((folder / "reconstructions").glob("*.png"))

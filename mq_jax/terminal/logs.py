@@ -27,7 +27,7 @@ class LineFormatter(logging.Formatter):
         safe = copy.copy(record)
         # Another handler may have kept its own form of the traceback there.
         safe.exc_text = None
-        if is_ours(record):
+        if is_ours(record) and isinstance(record.args, tuple):
             safe.args = tuple(_shown(argument) for argument in record.args)
             safe.msg, safe.args = _message(safe), ()
         else:

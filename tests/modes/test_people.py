@@ -10,6 +10,7 @@ import pytest
 import runs
 
 from mq_jax.evaluation.protocol import read_evaluation
+from mq_jax.modes import training
 from mq_jax.runs.snapshot import read_snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -121,3 +122,10 @@ def test_an_evaluation_into_a_full_file_exits_as_promised(stream, finished):
     said = f"{outcome.out}{outcome.err}"
     assert "Traceback" not in said and "Exception ignored" not in said
     assert read_evaluation(finished)["run"]["step"] == read_snapshot(finished).step
+
+
+def test_a_run_without_a_single_good_evaluation_ends_with_a_summary(tmp_path, capsys, caplog):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "eval/mse": null}\n')
+    training._print_summary(tmp_path, "finished", "eval/mse")
+    assert capsys.readouterr().out.startswith(f"Training finished: {tmp_path}\n")
+    assert "The report could not be written" in caplog.text

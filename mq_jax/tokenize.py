@@ -11,7 +11,9 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
+from mq_jax.terminal.escaping import visible
 from mq_jax.terminal.streams import protect_streams
 
 
@@ -32,8 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(given)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Shows what it does not understand on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with 2."""
+        super().error(visible(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m mq_jax.tokenize",
         allow_abbrev=False,
         description=__doc__,

@@ -61,6 +61,13 @@ def test_tokenize_takes_every_name_and_shows_it_on_one_line(
         assert len(list(output.rglob("*.png"))) == 4
 
 
+def test_arguments_that_are_not_understood_are_shown_on_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        tokenize.main(["encode", "--tokenizer=t", "--input=i", "--output=o", HOSTILE])
+    assert ended.value.code == 2
+    assert f"unrecognized arguments: {SHOWN}" in safe(capsys.readouterr().err)[-1]
+
+
 @pytest.mark.parametrize("mode", ["train", "evaluate", "export", "report"])
 def test_an_error_about_a_hostile_place_is_one_line(mode, tmp_path):
     place = tmp_path / HOSTILE

@@ -59,7 +59,7 @@ class FileHandler(logging.Handler):
 
     def __init__(self, path: pathlib.Path):
         super().__init__()
-        self._path, self._lost, self._torn = path, 0, False
+        self._path, self._lost, self._told, self._torn = path, 0, False, False
         # No buffer: what fails is this record, and not some later one.
         self._file = open(path, "ab", buffering=0)
 
@@ -70,7 +70,7 @@ class FileHandler(logging.Handler):
             try:
                 self._write(self.format(each))
             except OSError as error:
-                self._lose(error)
+                self._lose(error, each.levelno)
 
     def close(self) -> None:
         """Writes what has not been told yet, and closes the file."""
@@ -91,12 +91,13 @@ class FileHandler(logging.Handler):
             written = self._file.write(data)
             data = data[written:]
             self._torn = bool(data)
-        self._lost = 0
+        self._lost, self._told = 0, False
 
-    def _lose(self, error):
-        """Counts a record that is lost; of several in a row, tells the first."""
+    def _lose(self, error, level):
+        """Counts a record that is lost; of several in a row, tells the first, but no detail."""
         self._lost += 1
-        if self._lost == 1:
+        if not self._told and level > logging.DEBUG:
+            self._told = True
             reason = error.strerror or error
             message = f"The log file {self._path} cannot be written to ({reason}); going on"
             tqdm.tqdm.write(visible(message), file=standard_error())

@@ -131,6 +131,18 @@ def test_a_full_disk_gets_one_line_and_the_log_says_later_what_it_lacks(space, l
     assert len(lines) == 3 + bool(space)
 
 
+def test_a_traceback_that_a_full_disk_does_not_take_is_no_further_line(log, monkeypatch):
+    """The error that it belongs to has told already that the disk is full."""
+    logger, _ = log
+    monkeypatch.setattr(logger.handlers[0], "_file", FullDisk(0))
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error):
+        logger.handle(logging.LogRecord("absl", logging.DEBUG, OURS, 1, "traceback", (), None))
+        assert error.getvalue() == ""
+        logger.handle(record("error: no space"))
+    assert len(error.getvalue().splitlines()) == 1
+
+
 def test_a_log_file_that_cannot_be_opened_is_left_out_with_a_warning(tmp_path, caplog):
     console.log_to_file(tmp_path / "nowhere" / "train.log")
     assert "going on without it" in caplog.text

@@ -183,7 +183,7 @@ def test_names_are_text_and_never_markup(tmp_path):
 
 def test_names_that_are_no_text_make_a_page_and_show_what_they_hold(tmp_path):
     name = os.fsdecode(b"a\nb\x1b[31m\xff")
-    folder = make_run(tmp_path / name, changes={"data.dir": f"/x/{name}"})
+    folder = make_run(tmp_path / "a", changes={"data.dir": f"/x/{name}"}).rename(tmp_path / name)
     (folder / "evaluation.json").unlink()
     page = page_of(folder, make_run(tmp_path / "b"))
     assert r"a\nb\x1b[31m\udcff" in page.words and r"/x/a\nb\x1b[31m\udcff" in page.words

@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mq_jax.terminal.spelling import suggestion
+from mq_jax.terminal.streams import standard_output
 
 
 class UsageError(Exception):
@@ -49,6 +50,18 @@ def parse(argv: Sequence[str], default_config: str | None = None) -> list[str]:
         raise UsageError(f"{path} or its overrides: {' '.join(str(error).split())}") from error
 
 
+def overridden(argv: Sequence[str]) -> list[str]:
+    """The configuration fields that a command line gives.
+
+    Args:
+      argv: the program's name and its arguments.
+
+    Returns:
+      Dotted names, `train.steps` say.
+    """
+    return [flag.partition(".")[2] for flag in map(_overridden, argv[1:]) if flag]
+
+
 def answer_help(usage: str, own: Sequence[flags.FlagHolder]) -> None:
     """Prints how a program is called, and ends it, where `--help` or `-h` asks for that.
 
@@ -61,7 +74,7 @@ def answer_help(usage: str, own: Sequence[flags.FlagHolder]) -> None:
     known = [flags.FLAGS[flag.name] for flag in own]
     lines = [f"  --{flag.name}: {flag.help}" for flag in known]
     override = "  --config.SECTION.FIELD: Changes a field; configs/base.py explains them all."
-    print("\n".join([usage.strip(), "", *lines, override]))
+    standard_output().write("\n".join([usage.strip(), "", *lines, override, ""]))
     sys.exit(0)
 
 

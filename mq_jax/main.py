@@ -21,6 +21,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mq_jax import commandline
+from mq_jax.terminal.streams import protect_streams
 
 MODES = ("train", "evaluate", "export", "report", "plan")
 
@@ -76,6 +77,7 @@ _FLAGS = (
 
 def run() -> None:
     """Answers --help, or runs the mode that the command line asks for."""
+    protect_streams()
     commandline.answer_help(__doc__, _FLAGS)
     # Only now: help needs none of JAX.
     from mq_jax.modes.dispatch import run_program

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import pathlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from mq_jax.devices.interrupt import end_quietly
+from mq_jax.terminal.escaping import visible
+from mq_jax.terminal.streams import protect_streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code, as run_command's.
     """
+    protect_streams()
     given = _parser().parse_args(argv)
     # Only now: help, and errors in the arguments, need none of JAX.
     from mq_jax.modes.tokenizing import run_command
@@ -32,8 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(given)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Shows what it does not understand on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with 2."""
+        super().error(visible(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m mq_jax.tokenize",
         allow_abbrev=False,
         description=__doc__,
@@ -46,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "reconstruct": "Images to PNG files of what the tokenizer makes of them.",
     }.items():
         command = commands.add_parser(name, help=purpose, description=purpose, allow_abbrev=False)
-        add = functools.partial(command.add_argument, metavar="PATH", type=_path, required=True)
+        add = functools.partial(command.add_argument, metavar="PATH", required=True)
         add("--tokenizer", help="an export, or the folder of a run that has one")
         add("--input", help="a folder, at any depth, or one file")
         add("--output", help="a folder; it is made, and the same command goes on in it")
@@ -67,10 +78,6 @@ def _parser() -> argparse.ArgumentParser:
                 "default: as the tokenizer was trained, or as they are if that was on crops alone",
             )
     return parser
-
-
-def _path(text):
-    return pathlib.Path(text).expanduser()
 
 
 def _integer(least, text):

@@ -24,8 +24,8 @@ GRAPH = {
     "evaluation": "metrics data algorithm quantizers runs devices",
     "training": "evaluation metrics models algorithm quantizers data runs devices terminal",
     "planning": "training devices terminal",
-    "tokenizers": "training data algorithm quantizers runs",
-    "report": "evaluation runs",
+    "tokenizers": "training data algorithm quantizers runs devices",
+    "report": "evaluation runs terminal",
     "commandline": "terminal",
     "modes": "commandline report planning tokenizers training evaluation metrics models algorithm "
     "data runs devices terminal",
@@ -33,8 +33,8 @@ GRAPH = {
 }
 # What a program's file imports only once its arguments are known.
 PROGRAMS = {
-    "main": "commandline modes devices",
-    "tokenize": "modes devices",
+    "main": "commandline modes devices terminal",
+    "tokenize": "modes devices terminal",
     "__init__": "tokenizers",
 }
 PACKAGES = sorted(set(GRAPH) - {"commandline"})
@@ -142,6 +142,19 @@ def test_a_package_says_what_belongs_there_and_names_its_api(package):
         # Python sets a module that is imported as an attribute of its package: one would hide.
         assert public not in modules
         assert getattr(module, public) is getattr(importlib.import_module(source), name)
+
+
+def test_people_are_told_through_the_terminal_package_alone():
+    """What prints by itself can fail the work, or show a name that breaks a line."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            printed = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+            stream = isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr")
+            if printed or (stream and getattr(node.value, "id", "") == "sys"):
+                found.add(path.relative_to(PACKAGE).as_posix())
+    # `abandon` flushes them before it ends the process.
+    assert found == {"terminal/streams.py", "devices/distributed.py"}
 
 
 QUANTIZERS = ", ".join(public for _, _, public in public_names("quantizers"))

@@ -18,6 +18,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from mq_jax import commandline
+from mq_jax.terminal.escaping import visible
+from mq_jax.terminal.streams import protect_streams
 
 DEFAULT_CONFIG = "configs/cifar10_mqvae.py"
 PARTS = ("step", "pieces", "lookup", "input", "startup", "tokenizer")
@@ -38,6 +40,7 @@ _CORES = flags.DEFINE_integer("cores", 1, "CPU cores to run on.", lower_bound=1)
 
 def run() -> None:
     """Parses the command line and runs one part."""
+    protect_streams()
     commandline.answer_help(__doc__, (_PART, _CONFIG, _ROUNDS, _STRAIGHT_THROUGH, _CORES))
     # Only now: help needs none of JAX.
     from mq_jax.bench.parts import run_part
@@ -49,7 +52,7 @@ def run() -> None:
             raise commandline.UsageError(f"{rest[0]!r} is no flag; all arguments are flags.")
         validate(_CONFIG.value)
     except (commandline.UsageError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {visible(error)}")
     run_part(
         _PART.value,
         _CONFIG.value,

@@ -10,6 +10,7 @@ from mq_jax.bench.pieces import bench_pieces
 from mq_jax.bench.startup import bench_startup
 from mq_jax.bench.step import bench_step
 from mq_jax.bench.tokenizer import bench_tokenizer
+from mq_jax.devices.platforms import require_platform
 
 
 def run_part(
@@ -27,6 +28,7 @@ def run_part(
     # Before the backend starts: it takes as many threads as it is allowed cores.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    require_platform()
     parts = {
         "step": lambda: bench_step(config, rounds, straight_through),
         "pieces": lambda: bench_pieces(config, rounds),

@@ -1,9 +1,10 @@
 """Opening prepared TensorFlow Datasets (TFDS) without TensorFlow, and saying what is missing."""
 
 import difflib
-import os
 import pathlib
 from typing import Any
+
+from mq_jax.devices.places import local_path
 
 
 def open_prepared(name: str, split: str, directory: str) -> tuple[Any, tuple[str, ...], bool]:
@@ -26,7 +27,11 @@ def open_prepared(name: str, split: str, directory: str) -> tuple[Any, tuple[str
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
 
-    root = os.path.expanduser(directory) or tfds.core.constants.get_default_data_dir()
+    if directory:
+        root = str(local_path(directory, "data.dir"))
+    else:
+        default = tfds.core.constants.get_default_data_dir()
+        root = str(local_path(default, "data.dir is empty and TFDS's default"))
     try:
         builder = read_only_builder.builder_from_files(name, data_dir=root)
     except tfds.core.DatasetNotFoundError as error:

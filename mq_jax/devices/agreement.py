@@ -36,6 +36,8 @@ def together() -> Iterator[None]:
             raise error
         return
     mine = "" if error is None else str(error) or type(error).__name__
+    # A path in it need not be text that UTF-8 can hold.
+    mine = mine.encode(errors="backslashreplace").decode()
     gathered = gather(np.frombuffer(mine.encode(), np.uint8))
     texts = [text.tobytes().decode() for text in gathered]
     if error is not None and texts.index(mine) == jax.process_index():

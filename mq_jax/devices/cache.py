@@ -4,14 +4,44 @@ import os
 import pathlib
 
 import jax
+from absl import logging
+
+from mq_jax.devices.places import local_path
 
 
-def cache_directory() -> pathlib.Path:
-    """`mq_jax` in $XDG_CACHE_HOME, by default ~/.cache; it need not exist."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mq_jax"
+def cache_directory() -> pathlib.Path | None:
+    """The folder of what this program keeps, which need not exist.
+
+    Returns:
+      `mq_jax` in $XDG_CACHE_HOME, by default in ~/.cache; None for a user without a home folder.
+    """
+    place = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return local_path(place, "XDG_CACHE_HOME") / "mq_jax"
+    except ValueError:
+        return None
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, unless the environment says where or not to."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
+    """Keeps compiled programs between runs, unless the environment says where or not to.
+
+    A line of the log says where that cannot be.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    directory = cache_directory()
+    if directory is not None and _can_be_written(directory):
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+        return
+    place = "there is no home folder" if directory is None else f"{directory} cannot be written to"
+    message = "Compiled programs are not kept: %s. JAX_COMPILATION_CACHE_DIR may name a folder"
+    logging.info(message, place)
+
+
+def _can_be_written(directory: pathlib.Path) -> bool:
+    """Whether the folder, or the one that it would be made in, takes files."""
+    try:
+        there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    except OSError:
+        return False
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)

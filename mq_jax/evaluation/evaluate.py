@@ -122,7 +122,8 @@ class Evaluator:
         self._codewords = jax.jit(objective.codewords, out_shardings=everywhere)
         self._moments = None
         if measures.features is not None:
-            references = cache_directory() / "references"
+            cache = cache_directory()
+            references = None if cache is None else cache / "references"
             self._moments = FeatureMoments(
                 measures, self._weights, mesh, config, source, references
             )

@@ -10,6 +10,7 @@ import pathlib
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -31,7 +32,7 @@ class FeatureMoments:
       mesh: from sharding.make_mesh.
       config: validated.
       source: from inputs.open_evaluation.
-      directory: of the references on disk.
+      directory: of the references on disk; None: they are kept in memory alone.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class FeatureMoments:
         mesh: Mesh,
         config: ConfigDict,
         source: Source,
-        directory: pathlib.Path,
+        directory: pathlib.Path | None,
     ):
         self._weights, self._mesh, self._config, self._source = weights, mesh, config, source
         self._name, dim, function = measures.features
@@ -51,7 +52,7 @@ class FeatureMoments:
             out_shardings=sharding.split(mesh),
         )
         key = json.dumps([_protocol(config, len(source)), measures.card[self._name]])
-        self._stem = directory / hashlib.sha256(key.encode()).hexdigest()[:32]
+        self._directory, self._key = directory, hashlib.sha256(key.encode()).hexdigest()[:32]
         self._reference, self._pixels = None, ""
 
     def begin(self) -> None:
@@ -106,7 +107,7 @@ class FeatureMoments:
         """Takes the moments from the disk, where the first process finds some."""
         pixels = ""
         if jax.process_index() == 0:
-            for path in sorted(self._stem.parent.glob(f"{self._stem.name}-*.npz")):
+            for path in self._kept():
                 pixels = path.stem.rpartition("-")[2]
         # All processes compute the features of the originals, or none does.
         pixels = gather(np.frombuffer(pixels.encode(), np.uint8))[0].tobytes().decode()
@@ -122,14 +123,24 @@ class FeatureMoments:
     def _keep(self, reference, pixels):
         """Takes moments as the reference, in memory and on disk."""
         self._reference, self._pixels = reference, pixels
-        if jax.process_index() == 0:
-            self._stem.parent.mkdir(parents=True, exist_ok=True)
-            for old in self._stem.parent.glob(f"{self._stem.name}-*.npz"):
+        if jax.process_index() or self._directory is None:
+            return
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            for old in self._kept():
                 old.unlink(missing_ok=True)
             save_reference(self._path(pixels), reference, pixels)
+        except OSError as error:
+            # A convenience: the next evaluation computes them again.
+            message = "The reference statistics cannot be kept in %s (%s); going on without"
+            logging.warning(message, self._directory, error.strerror or error)
+
+    def _kept(self):
+        """The files of references for this protocol, one at most unless somebody copied some."""
+        return [] if self._directory is None else sorted(self._directory.glob(f"{self._key}-*.npz"))
 
     def _path(self, pixels):
-        return self._stem.with_name(f"{self._stem.name}-{pixels}.npz")
+        return self._directory / f"{self._key}-{pixels}.npz"
 
 
 def gathered_moments(moments: Moments) -> Moments:

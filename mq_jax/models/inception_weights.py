@@ -17,6 +17,7 @@ import numpy as np
 import tqdm
 
 from mq_jax.devices.cache import cache_directory
+from mq_jax.devices.places import local_path
 from mq_jax.models.inception import weight_shapes
 from mq_jax.models.restricted import RestrictedUnpickler
 from mq_jax.runs.files import replacing
@@ -50,6 +51,11 @@ def find(directory: str = "") -> pathlib.Path:
       FileNotFoundError: it is not there; says how to get it.
     """
     path = _path(directory)
+    if path is None:
+        raise FileNotFoundError(
+            f"FID's Inception weights have no place, as there is no home folder: put {URL} into "
+            "a folder, and name it by --weights_dir."
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f"FID's Inception weights {path} do not exist. Fetch them with --download_weights, or "
@@ -92,9 +98,12 @@ def download(directory: str = "", *, url: str = URL, sha256: str = SHA256) -> pa
 
     Raises:
       OSError: it cannot be fetched or written; nothing is left behind.
-      ValueError: what came is not the published file; nothing is left behind.
+      ValueError: what came is not the published file, and nothing is left behind; or there is no
+        folder for it.
     """
     path = _path(directory)
+    if path is None:
+        raise ValueError("--download_weights has no home folder to write to; give --weights_dir.")
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -255,5 +264,8 @@ def _check_hash(data, sha256, origin):
 
 
 def _path(directory):
-    folder = pathlib.Path(directory).expanduser() if directory else cache_directory() / "weights"
-    return folder / FILE
+    """Where the file should be; None where there is no folder for it."""
+    if directory:
+        return local_path(directory, "--weights_dir") / FILE
+    cache = cache_directory()
+    return None if cache is None else cache / "weights" / FILE

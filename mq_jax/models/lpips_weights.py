@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mq_jax.devices.places import local_path
 from mq_jax.models.lpips import architecture
 from mq_jax.models.restricted import RestrictedUnpickler
 
@@ -109,7 +110,7 @@ def _verified_bytes(file, directory):
 def _path(file, directory):
     """Where the file should be."""
     if directory:
-        return pathlib.Path(directory) / file.name
+        return local_path(directory, "perceptual.dir") / file.name
     package = REQUIREMENT.partition("==")[0]
     # Found, not imported.
     spec = importlib.util.find_spec(package)

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shlex
 import signal
 import sys
 import traceback
@@ -17,6 +16,8 @@ from mq_jax.devices import distributed
 from mq_jax.devices.agreement import FailedElsewhere, together
 from mq_jax.devices.cache import use_compilation_cache
 from mq_jax.devices.interrupt import Stopped, stopping
+from mq_jax.devices.places import local_path
+from mq_jax.devices.platforms import require_platform
 from mq_jax.models import inception_weights
 from mq_jax.modes.evaluation import compare_evaluations, run_evaluation
 from mq_jax.modes.exporting import run_export
@@ -24,6 +25,8 @@ from mq_jax.modes.planning import plan
 from mq_jax.modes.reporting import run_report
 from mq_jax.modes.training import run_training
 from mq_jax.terminal import console
+from mq_jax.terminal.escaping import shell_word
+from mq_jax.training.unused import unused_fields
 
 # Those of mq_jax.main.
 FLAGS = flags.FLAGS
@@ -123,7 +126,9 @@ def _dispatch(folders: Sequence[str]) -> int:
     elif mode == "evaluate" and FLAGS.compare:
         compare_evaluations(folders, unlike_too=FLAGS.unlike)
     elif mode == "export":
-        run_export(_workdir(), overwrite=FLAGS.overwrite, step=FLAGS.step)
+        folder = _workdir()
+        require_platform()
+        run_export(folder, overwrite=FLAGS.overwrite, step=FLAGS.step)
     else:
         return _compute(mode)
     return 0
@@ -132,6 +137,8 @@ def _dispatch(folders: Sequence[str]) -> int:
 def _compute(mode: str) -> int:
     """Trains or evaluates, on all processes of the run."""
     folder, weights_dir = _workdir(), FLAGS.weights_dir
+    local_path(weights_dir, "--weights_dir")
+    require_platform()
     with together():
         if FLAGS.download_weights and jax.process_index() == 0:
             inception_weights.download(weights_dir)
@@ -150,19 +157,21 @@ def _workdir() -> pathlib.Path:
     """The folder of the run."""
     if not FLAGS.workdir:
         raise commandline.UsageError("--workdir is missing; give the folder of the run.")
-    return pathlib.Path(FLAGS.workdir).expanduser()
+    return local_path(FLAGS.workdir, "--workdir")
 
 
 def _given_config() -> ConfigDict:
     """The experiment with its overrides."""
     if FLAGS.config is None:
         raise commandline.UsageError("--config is missing; give an experiment, configs/X.py.")
+    for sentence in unused_fields(FLAGS.config, commandline.overridden(sys.argv)):
+        logging.info("%s", sentence)
     return FLAGS.config
 
 
 def _command() -> str:
     """The command that was given, to be given again."""
-    return shlex.join([sys.executable, "-m", "mq_jax.main", *sys.argv[1:]])
+    return " ".join(map(shell_word, [sys.executable, "-m", "mq_jax.main", *sys.argv[1:]]))
 
 
 def _join() -> None:
@@ -171,6 +180,7 @@ def _join() -> None:
     if cluster:
         console.log_to_terminal(cluster.index)
         distributed.initialize(cluster)
+        require_platform()
 
 
 def _report_failure_elsewhere(error: FailedElsewhere) -> None:

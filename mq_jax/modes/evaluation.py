@@ -14,6 +14,7 @@ from mq_jax.data import inputs
 from mq_jax.data.images import comparison
 from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
+from mq_jax.devices.places import local_path
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation.evaluate import Evaluation, Evaluator
 from mq_jax.evaluation.protocol import (
@@ -27,9 +28,11 @@ from mq_jax.metrics.measures import Measures, check_names, every_measure, load_m
 from mq_jax.modes.restored import Restored, move_to_this_machine, restore
 from mq_jax.modes.table import evaluation_table
 from mq_jax.runs import workdir
-from mq_jax.runs.lock import held_together
+from mq_jax.runs.files import replacing
+from mq_jax.runs.joint_lock import held_together
 from mq_jax.runs.snapshot import write_snapshot
 from mq_jax.terminal import console
+from mq_jax.terminal.streams import tell
 from mq_jax.training.validate import validate
 
 # An evaluation needs the model of the run; it may look at other images.
@@ -115,7 +118,7 @@ def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
         raise ValueError(
             f"--compare got {', '.join(paths) or 'no run'}; expected two or more runs."
         )
-    cards = {path: read_evaluation(pathlib.Path(path).expanduser()) for path in paths}
+    cards = {path: read_evaluation(local_path(path, "--compare")) for path in paths}
     differing = unlike(cards)
     if differing and not unlike_too:
         raise ValueError(
@@ -130,10 +133,10 @@ def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
     }
     console.print_table("Evaluations", *evaluation_table(rows, prefix=""))
     for difference in differing:
-        print(f"Unlike: {difference}")
+        tell(f"Unlike: {difference}")
     versions = {json.dumps(card["run"]["packages"], sort_keys=True) for card in cards.values()}
     if len(versions) > 1:
-        print("Measured with different versions of packages; the files tell.")
+        tell("Measured with different versions of packages; the files tell.")
 
 
 def _measures(config: ConfigDict, metrics: str, weights_dir: str) -> Measures:
@@ -149,18 +152,27 @@ def _measures(config: ConfigDict, metrics: str, weights_dir: str) -> Measures:
 
 
 def _leave(folder, config, evaluation: Evaluation, measures: Measures, card):
-    """Writes the files, prints the table."""
+    """Writes the files; then, or if one cannot be written, prints the table."""
+    try:
+        protocol = write_evaluation(folder, card)
+        write_snapshot(folder, evaluation.snapshot(card["run"]["step"]))
+        path = folder / "evaluation.png"
+        shown = Image.fromarray(comparison(evaluation.originals, evaluation.reconstructions))
+        with replacing(path) as temporary:
+            shown.save(temporary, format="png")
+    finally:
+        _print_evaluation(config, evaluation, measures, card)
+    tell(f"Protocol and numbers: {protocol}", f"Originals over reconstructions: {path}")
+
+
+def _print_evaluation(config, evaluation, measures, card):
+    """The table, and what to know of its numbers."""
     step = card["run"]["step"]
     data = f"{config.data.source} {config.data.eval_split}, {evaluation.images} images"
     title = f"step {step}, {data}"
     console.print_table(title, *evaluation_table({f"step {step}": evaluation.scalars}))
     if measures.features is not None and evaluation.images <= measures.features.dim:
-        print(
+        tell(
             f"The Fréchet distance is of {evaluation.images} images in {measures.features.dim} "
             "dimensions: biased upwards by their small number; compare it at equal numbers alone."
         )
-    write_snapshot(folder, evaluation.snapshot(step))
-    path = folder / "evaluation.png"
-    Image.fromarray(comparison(evaluation.originals, evaluation.reconstructions)).save(path)
-    print(f"Protocol and numbers: {write_evaluation(folder, card)}")
-    print(f"Originals over reconstructions: {path}")

@@ -10,8 +10,9 @@ from mq_jax.evaluation.protocol import FILE, read_evaluation
 from mq_jax.modes.restored import move_to_this_machine, restore
 from mq_jax.runs import workdir
 from mq_jax.runs.files import size_of
-from mq_jax.runs.lock import held_together
+from mq_jax.runs.joint_lock import held_together
 from mq_jax.terminal import console
+from mq_jax.terminal.streams import tell
 from mq_jax.tokenizers.export import make_export
 from mq_jax.tokenizers.export_card import training_facts
 from mq_jax.tokenizers.export_reading import FOLDER
@@ -50,9 +51,9 @@ def _write(folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int 
     written = write_export(folder / FOLDER, export, facts, overwrite=overwrite)
     rows = [[path.name, f"{size_of(path) / 2**20:.2f}"] for path in sorted(written.iterdir())]
     console.print_table(f"Step {restored.step}: {written}", ["", "MiB"], rows)
-    print(f"Fingerprint: {export.fingerprint}")
+    tell(f"Fingerprint: {export.fingerprint}")
     if facts["evaluation"] is None:
-        print("The model card has no numbers: evaluate this step first, then export again.")
+        tell("The model card has no numbers: evaluate this step first, then export again.")
 
 
 def _evaluation(folder, step):

@@ -4,8 +4,10 @@ import contextlib
 import pathlib
 from collections.abc import Sequence
 
+from mq_jax.devices.places import local_path
 from mq_jax.report import write_report
 from mq_jax.runs.lock import held
+from mq_jax.terminal.streams import tell
 
 
 def run_report(folders: Sequence[str | pathlib.Path], output: str) -> None:
@@ -22,12 +24,12 @@ def run_report(folders: Sequence[str | pathlib.Path], output: str) -> None:
     """
     if not folders:
         raise ValueError("No run was named; expected --workdir=DIR, or folders after the flags.")
-    paths = [pathlib.Path(folder).expanduser() for folder in folders]
+    paths = [local_path(folder, "The folder of a run") for folder in folders]
     default = paths[0] / "report.html" if len(paths) == 1 else pathlib.Path("comparison.html")
-    path = pathlib.Path(output).expanduser() if output else default
+    path = local_path(output, "--output") if output else default
     with _own(path.parent):
         write_report(paths, path)
-    print(f"Report: {path}")
+    tell(f"Report: {path}")
 
 
 def _own(folder: pathlib.Path) -> contextlib.AbstractContextManager:

@@ -10,6 +10,8 @@ from absl import logging
 from mq_jax.data.transforms import make_eval_transform
 from mq_jax.devices.cache import use_compilation_cache
 from mq_jax.devices.interrupt import stopping
+from mq_jax.devices.places import local_path
+from mq_jax.devices.platforms import require_platform
 from mq_jax.runs.claims import claimed, make_claim, write_manifest
 from mq_jax.terminal import console
 from mq_jax.terminal.tally import Tally
@@ -41,6 +43,9 @@ def run_command(given: argparse.Namespace) -> int:
     console.log_to_terminal()
     use_compilation_cache()
     try:
+        for name in ("tokenizer", "input", "output"):
+            setattr(given, name, local_path(getattr(given, name), f"--{name}"))
+        require_platform()
         return _COMMANDS[given.command](given)
     except KeyboardInterrupt:
         without = " without --force" if given.force else ""

@@ -16,9 +16,11 @@ from mq_jax.metrics.measures import load_measures
 from mq_jax.modes.table import evaluation_table
 from mq_jax.report import write_report
 from mq_jax.runs import workdir
-from mq_jax.runs.lock import held_together
+from mq_jax.runs.joint_lock import held_together
 from mq_jax.runs.writers import read_metrics
 from mq_jax.terminal import console
+from mq_jax.terminal.escaping import shell_word
+from mq_jax.terminal.streams import tell
 from mq_jax.training.build import total_steps
 from mq_jax.training.frozen import load_frozen
 from mq_jax.training.train import monitored, train
@@ -85,19 +87,27 @@ def _take_over(config: ConfigDict, folder: pathlib.Path) -> None:
 
 
 def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:
-    """The table at the end of a training run, and where to look."""
-    rows = [row for row in read_metrics(folder / "metrics.jsonl") if monitor in row]
-    # Of equals the later, as the checkpoints have it.
-    best = min(rows, key=lambda row: (row[monitor], -row["step"]))
-    chosen = {"start": rows[0], "end": rows[-1], "best": best}
-    named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
-    console.print_table(f"Training {ended}: {folder}", *evaluation_table(named))
-    pictures = sorted((folder / "reconstructions").glob("*.png"))
-    print(f"Originals over reconstructions: {pictures[-1]}")
+    """The report, then the table at the end of a training run and where to look."""
+    report = folder / "report.html"
     try:
-        write_report([folder], folder / "report.html")
-        print(f"Report: {folder / 'report.html'}")
+        write_report([folder], report)
+        told = [f"Report: {report}"]
     except (OSError, ValueError) as error:
         # The training is done and saved all the same.
         logging.warning("The report could not be written: %s", error)
-    print(f"Curves: {sys.executable} -m tensorboard.main --logdir {folder / 'tensorboard'}")
+        told = []
+    rows = read_metrics(folder / "metrics.jsonl")
+    rows = [row for row in rows if row.get(monitor) is not None]
+    named = {}
+    # None where no evaluation found a number.
+    if rows:
+        # Of equals the later, as the checkpoints have it.
+        best = min(rows, key=lambda row: (row[monitor], -row["step"]))
+        chosen = {"start": rows[0], "end": rows[-1], "best": best}
+        named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
+    console.print_table(f"Training {ended}: {folder}", *evaluation_table(named))
+    # Where the disk was full, there may be none.
+    pictures = sorted((folder / "reconstructions").glob("*.png"))
+    told = [f"Originals over reconstructions: {path}" for path in pictures[-1:]] + told
+    curves = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder / "tensorboard")]
+    tell(*told, f"Curves: {' '.join(map(shell_word, curves))}")

@@ -4,6 +4,7 @@ from mq_jax.devices import sharding
 from mq_jax.planning import flops
 from mq_jax.planning.plan import Plan
 from mq_jax.terminal.console import print_table
+from mq_jax.terminal.streams import tell_block
 
 # TFLOP/s of dense convolutions and products, from NVIDIA's data sheets of the A100 (2021) and of
 # the H100 SXM (2023; half of what it prints for sparse ones). Float32 counts as TF32, in which
@@ -35,7 +36,7 @@ def _print_model(plan):
     side, train = config.data.image_size, config.train
     codes = " x ".join(map(str, plan.codes))
     level = "" if train.hypergradient == "joint" else " for each level"
-    print(
+    tell_block(
         f"{side} x {side} pixels to {codes} codes, K = {config.codebook.size:,}, "
         f"D = {config.codebook.dim}; {config.model.dtype}"
         f"{', rematerialised' if config.model.remat else ''}\n"
@@ -64,7 +65,7 @@ def _print_flops(plan):
     rows.append(_flops_row("one device", each, 1 / plan.mesh.size, ""))
     columns = ("part", "GFLOP", "share", "forward passes", "elementwise GFLOP")
     print_table(f"A step of all devices{_average(plan)}", columns, rows)
-    print(_method(plan))
+    tell_block(_method(plan))
 
 
 def _flops_row(name, found, share, passes):
@@ -109,12 +110,12 @@ def _print_memory(plan):
             rows.append([name, "", "", "", f"{size / 2**20:,.2f}", ""])
     print_table("Memory", sharding.HOLDING_COLUMNS, rows)
     if compiled:
-        print(
+        tell_block(
             "Temporary: activations and gradients, as XLA's CPU backend lays them out; an\n"
             "estimate: a GPU's buffers differ, and a CPU may widen bfloat16 to float32.\n"
         )
     else:
-        print("Temporary memory and collectives are known once compiled (--compile).\n")
+        tell_block("Temporary memory and collectives are known once compiled (--compile).\n")
 
 
 def _print_traffic(plan):
@@ -135,7 +136,7 @@ def _print_traffic(plan):
         rows,
     )
     seconds = " and ".join(f"{found.seconds:.0f} s" for _, found in compiled)
-    print(
+    tell_block(
         "MiB: of its arrays, results of all-gather and operands of the others. A GPU's compiler\n"
         "may combine or split them otherwise.\n"
         f"Compiled here in {seconds}.\n"
@@ -165,7 +166,7 @@ def _print_hours(plan, steps, peak):
             )
     columns = ("device", "efficiency", "s a step", "hours", "device hours", "images/s to read")
     print_table(f"Hours of {steps:,} steps on {plan.mesh.size} device(s)", columns, rows)
-    print(
+    tell_block(
         f"Rates: dense {kind} of NVIDIA's data sheets. Efficiency: the share of it that the\n"
         "convolutions and products of the whole step reach; not measured."
     )

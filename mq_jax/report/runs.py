@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from mq_jax.runs.cost import Cost, read_cost
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
 from mq_jax.runs.workdir import flat, read_config
 from mq_jax.runs.writers import read_metrics
+from mq_jax.terminal.escaping import shell_word, visible
 
 _NEEDED = (
     *("model.kind", "codebook.size", "codebook.dim", "data.source", "data.image_size"),
@@ -89,7 +89,7 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
             f"{folder / 'config.json'} has no {', '.join(lacking)}; expected the configuration "
             "that training writes."
         )
-    place = shlex.quote(str(folder))
+    place = shell_word(str(folder))
     training = f"python -m mq_jax.main --config=CONFIG --workdir={place}"
     evaluating = f"python -m mq_jax.main --mode=evaluate --workdir={place}"
     notices = []
@@ -172,5 +172,5 @@ def _distinguishing_names(paths: Sequence[pathlib.Path]) -> list[str]:
             tail = path.parts[-count:]
             if sum(other.parts[-count:] == tail for other in paths) == 1:
                 break
-        names.append("/".join(tail))
+        names.append(visible("/".join(tail)))
     return names

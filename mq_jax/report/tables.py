@@ -12,6 +12,7 @@ from mq_jax.report.names import METRICS, number
 from mq_jax.report.runs import Run
 from mq_jax.runs.cost import Cost
 from mq_jax.runs.workdir import flat
+from mq_jax.terminal.escaping import visible
 
 
 class Cell(NamedTuple):
@@ -220,7 +221,9 @@ def _of_row(row):
 
 
 def _shown(value):
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value:
+        return visible(value)
+    return visible(json.dumps(value, ensure_ascii=False))
 
 
 def _defaults() -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -46,7 +47,7 @@ def make_claim(
     return {
         "version": VERSION,
         "command": command,
-        "input": hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16],
+        "input": hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:16],
         "tokenizer": tokenizer.fingerprint,
         "codebook_size": tokenizer.size,
         "downsampling": tokenizer.downsampling,

@@ -14,10 +14,8 @@ import socket
 import sys
 from collections.abc import Iterator
 
-import jax
 from absl import logging
 
-from mq_jax.devices.agreement import together
 from mq_jax.runs.files import remove_leftovers
 
 FILE = ".lock"
@@ -50,26 +48,6 @@ def held(folder: pathlib.Path, remedy: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             path.unlink()
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def held_together(folder: pathlib.Path, remedy: str) -> Iterator[None]:
-    """As held, for all processes of a run, whose first one takes the folder.
-
-    Args:
-      folder: exists.
-      remedy: as held's.
-
-    Raises:
-      ValueError: as held.
-      OSError: as held.
-      FailedElsewhere: the first process could not take it.
-    """
-    with contextlib.ExitStack() as holding:
-        with together():
-            if jax.process_index() == 0:
-                holding.enter_context(held(folder, remedy))
-        yield
 
 
 def _locked(path: pathlib.Path, remedy: str) -> int:

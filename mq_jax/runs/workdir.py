@@ -8,6 +8,7 @@ import pathlib
 import tempfile
 from typing import Any
 
+from mq_jax.devices.places import local_path
 from mq_jax.runs import earlier
 from mq_jax.runs.files import replacing
 
@@ -25,10 +26,11 @@ def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = (
       free_fields: dotted names, of fields or of whole sections, that may differ.
 
     Raises:
-      ValueError: the folder belongs to another configuration, or its `config.json` is damaged.
+      ValueError: the folder belongs to another configuration, its `config.json` is damaged, or
+        its path is no UTF-8.
       OSError: the folder cannot be made or written to.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = local_path(workdir, "The workdir")
     require_writable(workdir)
     text = json.dumps(config_dict, indent=2, sort_keys=True) + "\n"
     if not (workdir / "config.json").exists():
@@ -55,7 +57,15 @@ def require_writable(workdir: pathlib.Path) -> None:
 
     Raises:
       OSError: it cannot be made or written to, or is a file.
+      ValueError: its path is no UTF-8.
     """
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The workdir {workdir} has bytes that are no UTF-8, under which no checkpoint can be "
+            "written; give another --workdir."
+        ) from error
     if workdir.exists() and not workdir.is_dir():
         raise NotADirectoryError(f"The workdir {workdir} is a file; give another --workdir.")
     try:
@@ -127,8 +137,10 @@ def write_atomically(path, text: str) -> None:
     Raises:
       OSError: the file cannot be written; the old one is as it was.
     """
-    with replacing(pathlib.Path(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
+    # The name of a file that the text tells need not be text that UTF-8 can hold.
+    data = text.encode("utf-8", "backslashreplace")
+    with replacing(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
 

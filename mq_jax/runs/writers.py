@@ -6,6 +6,7 @@ TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -21,7 +22,22 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
+from mq_jax.runs.files import replacing
 from mq_jax.runs.workdir import write_atomically
+
+
+@contextlib.contextmanager
+def for_people(what: str) -> Iterator[None]:
+    """A block that writes what only people look at: the work goes on where that fails.
+
+    Args:
+      what: as the warning names it.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        logging.warning("%s cannot be written (%s); going on without it", what, reason)
 
 
 class MetricsFile:
@@ -56,6 +72,7 @@ class MetricsFile:
 
         Raises:
           ValueError: the step has a line already.
+          OSError: it cannot be written; the file is closed.
         """
         if step <= self._last_step:
             raise ValueError(
@@ -63,8 +80,14 @@ class MetricsFile:
                 "expected all scalars of a step in one call, in increasing order of steps."
             )
         row = {"step": int(step)} | {name: _json_number(v) for name, v in scalars.items()}
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(row, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            # The system names no file.
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self._last_step = step
 
     def sync(self) -> None:
@@ -140,6 +163,8 @@ class EventWriter:
 class Writers:
     """All outputs of a run: `metrics.jsonl`, `tensorboard/` and `<name>/<step>.png`.
 
+    The first is needed to go on with a run; without the others, which are for people, it goes on.
+
     Args:
       workdir: the folder of the run.
       resume_step: step of the checkpoint that the run goes on from; None at the beginning.
@@ -148,7 +173,9 @@ class Writers:
     def __init__(self, workdir, resume_step: int | None = None):
         self._workdir = pathlib.Path(workdir)
         self._metrics = MetricsFile(self._workdir / "metrics.jsonl", resume_step)
-        self._events = EventWriter(self._workdir / "tensorboard", resume_step)
+        self._events: EventWriter | None = None
+        self._told = False
+        self._write_events(0 if resume_step is None else resume_step + 1, lambda events: None)
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Writes all scalars of a step, once, to the metrics file and the event file.
@@ -159,9 +186,10 @@ class Writers:
 
         Raises:
           ValueError: the step has been written already.
+          OSError: the metrics file cannot be written.
         """
         self._metrics.write(step, scalars)
-        self._events.write_scalars(step, scalars)
+        self._write_events(step, lambda events: events.write_scalars(step, scalars))
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Writes images to the event file and, each, to a PNG file of its own.
@@ -170,21 +198,46 @@ class Writers:
           step: that the images belong to.
           images: u8[H, W, 3] by name, such as "reconstructions".
         """
-        self._events.write_images(step, images)
+        self._write_events(step, lambda events: events.write_images(step, images))
         for name, image in images.items():
             path = self._workdir / name / f"{step:08d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.asarray(image)).save(path)
+            with for_people(f"The picture {path}"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(path) as temporary:
+                    Image.fromarray(np.asarray(image)).save(temporary, format="png")
 
     def flush(self) -> None:
         """Puts the metrics on the disk itself; due before each checkpoint."""
         self._metrics.sync()
-        self._events.flush()
 
     def close(self) -> None:
         """Writes what is left and closes the files."""
+        self._close_events()
         self._metrics.close()
-        self._events.close()
+
+    def _write_events(self, step, write):
+        """Writes to the event file; one that failed is given up, and the next call opens a new."""
+        try:
+            if self._events is None:
+                self._events = EventWriter(
+                    self._workdir / "tensorboard", step - 1 if step else None
+                )
+            write(self._events)
+            self._told = False
+        except OSError as error:
+            self._close_events()
+            if not self._told:
+                reason = error.strerror or error
+                message = "TensorBoard's events cannot be written (%s); going on without them"
+                logging.warning(message, reason)
+            self._told = True
+
+    def _close_events(self):
+        """Closes the event file; what its buffer holds may be lost with a full disk."""
+        events, self._events = self._events, None
+        if events is not None:
+            with contextlib.suppress(OSError):
+                events.close()
 
 
 class NullWriters:

@@ -13,5 +13,7 @@ with _epy.lazy_api_imports(globals()):
         log_to_terminal,
         print_table,
     )
+    from mq_jax.terminal.escaping import Block, shell_word, visible
     from mq_jax.terminal.spelling import suggestion
+    from mq_jax.terminal.streams import protect_streams, tell
     from mq_jax.terminal.tally import Tally

@@ -3,7 +3,6 @@
 import io
 import logging
 import pathlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -12,16 +11,14 @@ from absl import logging as absl_logging
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from mq_jax.terminal import logs
+from mq_jax.terminal.escaping import Block, visible
+from mq_jax.terminal.streams import standard_error, standard_output, tell, tell_losses
 
 # Between two lines of progress where there is no terminal.
 _LINE_SECONDS = 30
-
-
-class _AboveProgress(logging.Handler):
-    """Prints a record above the live progress line instead of through it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.tqdm.write(self.format(record), file=sys.stderr)
 
 
 def log_to_terminal(process: int = 0) -> None:
@@ -30,26 +27,28 @@ def log_to_terminal(process: int = 0) -> None:
     Args:
       process: index of this process; others than the first say warnings and errors only.
     """
-    handler = _AboveProgress(logging.WARNING if process else logging.INFO)
-    handler.addFilter(_is_ours_or_a_warning)
+    handler = logs.TerminalHandler(logging.WARNING if process else logging.INFO)
+    handler.addFilter(lambda record: logs.is_ours(record) or record.levelno >= logging.WARNING)
     prefix = f"process {process}: " if process else ""
-    handler.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
+    handler.setFormatter(logs.LineFormatter(f"{prefix}%(message)s"))
     # absl's own handler prefixes each line with a file name and a thread number.
     logging.getLogger().handlers = [handler]
     absl_logging.set_verbosity(absl_logging.DEBUG)
 
 
 def log_to_file(path: pathlib.Path) -> None:
-    """Appends the same lines, with the time, to a file, and those too long for a terminal."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    """Appends the same lines, with the time, to a file, and those too long for a terminal.
+
+    Args:
+      path: of the file; where it cannot be opened, a warning says so.
+    """
+    try:
+        handler = logs.FileHandler(path)
+    except OSError as error:
+        absl_logging.warning("No log file %s (%s); going on without it", path, error.strerror)
+        return
+    handler.setFormatter(logs.LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
-
-
-def _is_ours_or_a_warning(record: logging.LogRecord) -> bool:
-    """TFDS and others log their doings through absl, as this package does."""
-    ours = pathlib.Path(record.pathname).is_relative_to(pathlib.Path(__file__).parents[1])
-    return ours or record.levelno >= logging.WARNING
 
 
 class Progress:
@@ -124,12 +123,13 @@ class ImageBar:
 
 def _bar(total, initial, unit, live):
     """A live line, on a terminal alone."""
+    error = standard_error()
     return tqdm.tqdm(
         total=total,
         initial=initial,
         unit=unit,
-        file=sys.stderr,
-        disable=not (live and sys.stderr.isatty()),
+        file=error,
+        disable=not (live and error.isatty()),
         dynamic_ncols=True,
     )
 
@@ -143,9 +143,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
       rows: cells.
     """
     # Not as the table's own title, which is broken to the width of the table.
-    print(title)
+    tell(title)
+    output = standard_output()
     # A file has no width; 80 columns, the fallback, would cut the wider tables.
-    Console(width=None if sys.stdout.isatty() else 120).print(_table(columns, rows))
+    Console(file=output, width=None if output.isatty() else 120).print(_table(columns, rows))
+    output.flush()
+    tell_losses()
 
 
 def log_table(
@@ -162,7 +165,7 @@ def log_table(
     text = io.StringIO()
     Console(file=text, width=120).print(_table(columns, rows))
     log = absl_logging.info if terminal else absl_logging.debug
-    log("%s\n%s", title, text.getvalue())
+    log("%s\n%s", title, Block(text.getvalue()))
 
 
 def _table(columns, rows):
@@ -171,5 +174,6 @@ def _table(columns, rows):
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        # As Text, since a name may hold what Rich takes for markup.
+        table.add_row(*[Text(visible(cell)) for cell in row])
     return table

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from absl import logging
 
 from mq_jax.terminal.console import ImageBar
+from mq_jax.terminal.streams import tell
 
 
 class Tally:
@@ -60,5 +61,5 @@ class Tally:
             parts.append(f"{self._kept} were there already")
         if self.bad:
             parts.append(f"{len(self.bad)} of {self._total} cannot be read")
-        print("; ".join(parts))
+        tell("; ".join(parts))
         return int(len(self.bad) == self._total or (strict and bool(self.bad)))

@@ -9,6 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import safetensors
 
+from mq_jax.devices.places import local_path
 from mq_jax.runs import orbax_noise
 from mq_jax.runs.plain_path import plain_path
 from mq_jax.tokenizers.export import Export, from_named
@@ -37,7 +38,7 @@ def read_export(path: str | os.PathLike) -> Export:
       FileNotFoundError: there is no export; says how to make one.
       ValueError: it is damaged, truncated or of an unknown version.
     """
-    path = pathlib.Path(path).expanduser()
+    path = local_path(path, "The tokenizer")
     for folder in (path, path / FOLDER):
         if (folder / SAFETENSORS).is_file():
             return read_safetensors(folder / SAFETENSORS)

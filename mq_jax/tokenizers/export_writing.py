@@ -56,7 +56,9 @@ def write_export(
             (temporary / name).write_bytes(exported.serialize())
         card = card_of(export, facts, _inventory(temporary))
         (temporary / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        (temporary / "README.md").write_text(page_of(card), encoding="utf-8")
+        (temporary / "README.md").write_text(
+            page_of(card), encoding="utf-8", errors="backslashreplace"
+        )
         _give_name(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -10,6 +10,7 @@ from mq_jax.algorithm.state import TrainState
 from mq_jax.devices import sharding
 from mq_jax.runs.cost import Cost
 from mq_jax.terminal import console
+from mq_jax.terminal.escaping import Block
 
 
 def log_sizes(state: TrainState, mesh: Mesh) -> None:
@@ -20,7 +21,7 @@ def log_sizes(state: TrainState, mesh: Mesh) -> None:
       mesh: over which it lies.
     """
     params = {name: part for name, part in state.params._asdict().items() if part}
-    logging.debug("%s", parameter_overview.get_parameter_overview(params))
+    logging.debug("%s", Block(parameter_overview.get_parameter_overview(params)))
     sizes = _parameters(state)
     logging.info("Parameters: %s", ", ".join(f"{n} {size:,}" for n, size in sizes.items()))
     parts = sharding.holdings(state)

@@ -23,7 +23,7 @@ from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.cost import write_cost
 from mq_jax.runs.snapshot import write_snapshot
 from mq_jax.runs.trees import all_finite
-from mq_jax.runs.writers import NullWriters, Writers
+from mq_jax.runs.writers import NullWriters, Writers, for_people
 from mq_jax.terminal import console
 from mq_jax.training import health
 from mq_jax.training.account import cost_of, log_sizes
@@ -155,7 +155,8 @@ class _Run:
         if jax.process_index() == 0:
             flops, seconds = self._program.flops, self._compile_seconds
             cost = cost_of(self._state, self._mesh, flops=flops, compile_seconds=seconds)
-            write_cost(self._workdir, cost)
+            with for_people("cost.json"):
+                write_cost(self._workdir, cost)
 
     def loop(self, writers: Writers | NullWriters, interrupt: Interrupt) -> str:
         """Runs the remaining steps.
@@ -244,7 +245,8 @@ class _Run:
         if improved:
             standing.best = value
             if jax.process_index() == 0:
-                write_snapshot(self._workdir, evaluation.snapshot(self._step))
+                with for_people("snapshot.npz"):
+                    write_snapshot(self._workdir, evaluation.snapshot(self._step))
         # While the adversarial term sets in, nothing has saturated.
         waits = improved or self._step < self._settled
         standing.stale = 0 if waits else standing.stale + 1

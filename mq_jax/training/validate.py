@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from mq_jax.algorithm import mq, optim
 from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
 from mq_jax.data.transforms import FILTERS
+from mq_jax.devices.places import local_path
 from mq_jax.metrics import measures
 from mq_jax.models import discriminator, lpips
 from mq_jax.quantizers import codebook
@@ -38,6 +39,8 @@ def validate(config: ConfigDict) -> None:
     for name, (expected, accepts) in RULES.items():
         if not accepts(values[name]):
             raise ValueError(f"config.{name} is {values[name]!r}; expected {expected}.")
+    for name in ("data.dir", "perceptual.dir"):
+        local_path(values[name], f"config.{name}")
     validate_together(config)
 
 

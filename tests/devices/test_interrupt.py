@@ -129,3 +129,13 @@ def test_a_loop_stops_after_the_step_and_ends_by_itself():
         output, errors = loop.communicate(timeout=60)
     assert (loop.returncode, output) == (0, "saved SIGTERM\n")
     assert errors.startswith("\nSIGTERM: finishing this step")
+
+
+def test_a_signal_is_noted_where_nobody_reads_what_is_said_of_it(monkeypatch):
+    def gone(descriptor, data):
+        raise BrokenPipeError("Broken pipe")
+
+    monkeypatch.setattr(os, "write", gone)
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.signal_name == "SIGTERM"

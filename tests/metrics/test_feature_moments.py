@@ -105,11 +105,11 @@ def test_another_protocol_has_another_reference(directory, tmp_path, field):
     passes = Passes(directory, tmp_path)
     value = {"data__eval_split": "train", "data__image_size": 16, "data__resize": True}[field]
     other = runs.configure(**{"data__source": "folder", "data__dir": directory, field: value})
-    stems = [
+    keys = [
         FeatureMoments(
             Measures((), Features("fid", DIM, features), MATRIX, {"fid": {}}),
             *(MATRIX, passes.mesh, config, passes.source, tmp_path),
-        )._stem
+        )._key
         for config in (passes.config, other)
     ]
-    assert stems[0] != stems[1]
+    assert keys[0] != keys[1]

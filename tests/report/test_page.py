@@ -5,6 +5,7 @@ import html.parser
 import importlib
 import io
 import json
+import os
 import re
 
 import numpy as np
@@ -16,6 +17,7 @@ from mq_jax.report import codes, tables, write_report
 from mq_jax.report.curves import Curve, curve, spans_decades, thinned
 from mq_jax.report.pictures import pictures
 from mq_jax.report.runs import read_runs
+from mq_jax.terminal.escaping import shell_word
 
 
 class _Page(html.parser.HTMLParser):
@@ -177,6 +179,17 @@ def test_names_are_text_and_never_markup(tmp_path):
     assert "&lt;img src=x onerror=alert(1)&gt;&amp;'\"" in names
     raw = re.findall(r'data-plot="[^"]+">(.*?)</script>', page.source, re.DOTALL)
     assert raw and not any("<" in text for text in raw)
+
+
+def test_names_that_are_no_text_make_a_page_and_show_what_they_hold(tmp_path):
+    name = os.fsdecode(b"a\nb\x1b[31m\xff")
+    folder = make_run(tmp_path / "a", changes={"data.dir": f"/x/{name}"}).rename(tmp_path / name)
+    (folder / "evaluation.json").unlink()
+    page = page_of(folder, make_run(tmp_path / "b"))
+    assert r"a\nb\x1b[31m\udcff" in page.words and r"/x/a\nb\x1b[31m\udcff" in page.words
+    assert f"--workdir={shell_word(str(folder))}" in page.words
+    names = {trace.get("name") for plot in page.plots.values() for trace in plot["data"]}
+    assert r"a\nb\x1b[31m\udcff" in names
 
 
 def test_runs_of_one_folder_name_are_told_apart(tmp_path):

@@ -12,7 +12,8 @@ import threading
 import pytest
 
 from mq_jax.runs import lock
-from mq_jax.runs.lock import FILE, held, held_together
+from mq_jax.runs.joint_lock import held_together
+from mq_jax.runs.lock import FILE, held
 
 HOLDER = """
 import pathlib, sys, time

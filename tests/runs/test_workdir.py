@@ -1,5 +1,6 @@
 """A workdir belongs to one configuration."""
 
+import errno
 import pathlib
 
 import pytest
@@ -85,9 +86,19 @@ def test_a_workdir_that_cannot_be_written_is_refused_in_one_line():
     assert "\n" not in str(error.value)
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     write_atomically(tmp_path / "f", "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(tmp_path / "f", "new \udcff")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "f", "new")
     assert (tmp_path / "f").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_name_that_utf8_cannot_hold_is_written_as_it_is_shown(tmp_path):
+    write_atomically(tmp_path / "f", "a \udcff é")
+    assert (tmp_path / "f").read_text(encoding="utf-8") == r"a \udcff é"

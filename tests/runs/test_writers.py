@@ -1,5 +1,6 @@
 """Metric outputs: read back by TensorBoard's own reader, and exact across a resume."""
 
+import errno
 import json
 from contextlib import closing
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboardX.record_writer import RecordWriter
 
 from mq_jax.runs.writers import EventWriter, MetricsFile, NullWriters, Writers, read_metrics
 
@@ -130,3 +132,53 @@ def test_null_writers_take_every_call_of_writers():
     writers.close()
     public = {name for name in vars(Writers) if not name.startswith("_")}
     assert public == {name for name in vars(NullWriters) if not name.startswith("_")}
+
+
+# A full disk: the metrics are needed to go on, the rest is for people.
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_events_and_pictures_that_cannot_be_written_are_left_out_with_one_line_each(
+    tmp_path, monkeypatch, caplog
+):
+    with closing(Writers(tmp_path)) as writers:
+        with monkeypatch.context() as disk:
+            disk.setattr(RecordWriter, "flush", full)
+            disk.setattr(RecordWriter, "__init__", full)
+            disk.setattr(Image.Image, "save", full)
+            for step in (1, 2):
+                writers.write_scalars(step, {"loss": 1.0})
+            writers.write_images(2, {"pictures": image(2)})
+        assert [record.message.split(" cannot")[0] for record in caplog.records] == [
+            "TensorBoard's events",
+            f"The picture {tmp_path}/pictures/00000002.png",
+        ]
+        writers.write_scalars(3, {"loss": 3.0})
+        writers.write_images(4, {"pictures": image(4)})
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    # No part of a picture is left, and what came after is there.
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["00000004.png"]
+    events = events_of(tmp_path / "tensorboard")
+    assert [event.step for event in events.Scalars("loss")][-1] == 3
+    assert [event.step for event in events.Images("pictures")] == [4]
+
+
+def test_event_files_that_cannot_be_made_do_not_end_a_run_before_it_begins(tmp_path, caplog):
+    (tmp_path / "tensorboard").write_text("a file in its place")
+    with closing(Writers(tmp_path)) as writers:
+        writers.write_scalars(1, {"loss": 1.0})
+    assert len(caplog.records) == 1
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_metrics_that_cannot_be_written_are_an_error_that_names_the_file(tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics._file.close()
+    metrics._file = open("/dev/full", "a", encoding="utf-8")
+    with pytest.raises(OSError, match="No space left on device.*metrics.jsonl"):
+        metrics.write(1, {"loss": 1.0})
+    metrics.close()

@@ -1,0 +1,52 @@
+"""Fields that change nothing are told, and only those."""
+
+import pytest
+import runs
+
+from mq_jax import commandline
+from mq_jax.training.unused import unused_fields
+
+# What the others are, a field that is given, and what the sentence names.
+CASES = {
+    "epochs where steps win": ({}, "train.epochs", "config.train.steps is 12 and wins; 0 counts"),
+    "epochs that count": ({"train__steps": 0}, "train.epochs", None),
+    "steps": ({}, "train.steps", None),
+    "a weight of no perceptual term": ({}, "perceptual.weight", "config.perceptual.net is 'none'"),
+    "a weight of one": ({"perceptual__net": "vgg"}, "perceptual.weight", None),
+    "a discriminator that is not there": ({}, "discriminator.r1", "discriminator.weight is 0.0"),
+    "its optimizer": ({}, "disc.b1", "discriminator.weight is 0.0"),
+    "its weight": ({}, "discriminator.weight", None),
+    "one that is there": ({"discriminator__weight": 0.1}, "disc.b1", None),
+    "a field of the other model": ({}, "model.groups", "config.model.kind is 'vqvae'"),
+    "a field of this model": ({"model__kind": "vqgan"}, "model.groups", None),
+    "a layer that is not there": ({"codebook__kind": "linear"}, "codebook.hidden", "'linear'"),
+    "an embedding of its own width": ({"codebook__kind": "basis"}, "codebook.embedding_dim", "'b"),
+    "a layer that is there": ({}, "codebook.hidden", None),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_field_that_another_one_rules_out_is_told_in_one_line(case):
+    changes, given, part = CASES[case]
+    found = unused_fields(runs.configure(**changes), [given])
+    assert len(found) == (part is not None)
+    for line in found:
+        assert line.startswith(f"config.{given} changes nothing: ") and part in line
+        assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "argument", ["--config.train.epochs=5", "--config.train.epochs 5", "-config.train.epochs=5"]
+)
+def test_the_fields_of_a_command_line_are_found(argument):
+    argv = ["mq_jax.main", "--config=configs/photos_mqvae.py", *argument.split(), "--workdir=w"]
+    assert commandline.overridden(argv) == ["train.epochs"]
+    assert commandline.overridden(["mq_jax.main", "--noconfig.data.resize"]) == ["data.resize"]
+
+
+def test_the_program_says_it_before_anything_else():
+    given = ["--mode=plan", "--devices=1", "--nocompile", "--config.train.epochs=3"]
+    outcome = runs.cli(*runs.arguments(), *given, "--config.model.dtype=float16")
+    assert outcome.err.splitlines()[0] == (
+        "config.train.epochs changes nothing: config.train.steps is 12 and wins; 0 counts epochs."
+    )

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -23,13 +23,16 @@ VERSION = 1
 _SECTIONS = ("protocol", "metrics", "run")
 
 
-def protocol_card(config: ConfigDict, evaluation: Evaluation, measures: Measures) -> dict[str, Any]:
+def protocol_card(
+    config: ConfigDict, evaluation: Evaluation, measures: Measures, changes: Sequence[str] = ()
+) -> dict[str, Any]:
     """The protocol of an evaluation: equal cards mean that the numbers compare.
 
     Args:
       config: validated.
       evaluation: of these images.
       measures: that were measured.
+      changes: of the run's data since it began, after which it may have seen these images.
 
     Returns:
       Nested, fit for JSON; without any path of a machine.
@@ -46,6 +49,8 @@ def protocol_card(config: ConfigDict, evaluation: Evaluation, measures: Measures
             "crop": data.crop,
             "resize": data.filter if data.resize else "none",
             "crop_position": "centre",
+            # Absent where there are none, as in cards of before.
+            **({"changes": list(changes)} if changes else {}),
         },
         "measures": {
             "mse": "mean over images, on [-1, 1], reconstructions not clipped",

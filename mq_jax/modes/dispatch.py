@@ -117,7 +117,8 @@ def _compute(mode: str) -> int:
         metrics = FLAGS.metrics
         run_evaluation(folder, FLAGS.config, metrics=metrics, weights_dir=weights_dir)
         return 0
-    ended = run_training(_given_config(), folder, weights_dir)
+    accept = FLAGS.accept_changed_data
+    ended = run_training(_given_config(), folder, weights_dir, accept_changed_data=accept)
     if ended.startswith("SIG"):
         logging.info("%s: saved. To go on:\n  %s", ended, _command())
         return FLAGS.interrupted_code

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from mq_jax.data import inputs
 from mq_jax.evaluation.evaluate import Evaluation
 from mq_jax.metrics.measures import Measures
+from mq_jax.runs.files import read_json
 from mq_jax.runs.workdir import write_atomically
 
 FILE = "evaluation.json"
@@ -106,7 +107,7 @@ def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
             f"--workdir={path if path.is_dir() else path.parent}"
         )
     try:
-        card = json.loads(file.read_text(encoding="utf-8"))
+        card = read_json(file)
         missing = [name for name in _SECTIONS if not isinstance(card[name], dict)]
     except (ValueError, KeyError, TypeError) as error:
         missing = [f"{type(error).__name__}: {error}"]

@@ -15,6 +15,7 @@ from mq_jax import commandline
 from mq_jax.devices import distributed
 from mq_jax.devices.agreement import FailedElsewhere, together
 from mq_jax.devices.cache import use_compilation_cache
+from mq_jax.devices.reading import end_within
 from mq_jax.models import inception_weights
 from mq_jax.modes.evaluation import compare_evaluations, run_evaluation
 from mq_jax.modes.exporting import run_export
@@ -22,6 +23,9 @@ from mq_jax.modes.planning import plan
 from mq_jax.modes.reporting import run_report
 from mq_jax.modes.training import run_training
 from mq_jax.terminal import console
+
+# After a second signal; a thread that hangs in a read would make Python wait for ever.
+_ORDERLY_SECONDS = 5
 
 # Those of mq_jax.main.
 FLAGS = flags.FLAGS
@@ -69,6 +73,7 @@ def _run_mode(folders: Sequence[str]) -> int:
         return _dispatch(folders)
     except KeyboardInterrupt:
         logging.error("Stopped at once; the same command goes on from the last checkpoint.")
+        end_within(_ORDERLY_SECONDS, 130)
         return 130
     except (commandline.UsageError, ValueError, OSError, FloatingPointError) as error:
         # What is not finite is so in all processes; the first one says it for all.

@@ -10,6 +10,7 @@ from absl import logging
 
 from mq_jax.data.transforms import make_eval_transform
 from mq_jax.devices.cache import use_compilation_cache
+from mq_jax.devices.reading import end_within
 from mq_jax.runs.claims import claimed, make_claim, write_manifest
 from mq_jax.terminal import console
 from mq_jax.terminal.tally import Tally
@@ -45,6 +46,8 @@ def run_command(given: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         without = " without --force" if given.force else ""
         logging.error("Interrupted; the same command%s goes on where it was.", without)
+        # A thread that hangs in a read would make Python wait for ever.
+        end_within(5, 130)
         return 130
     except (ValueError, OSError) as error:
         # Of a full disk, say, the system tells no path.

@@ -5,6 +5,7 @@ import math
 import pathlib
 from typing import Any, NamedTuple
 
+from mq_jax.runs.files import read_json
 from mq_jax.runs.workdir import write_atomically
 
 FILE = "cost.json"
@@ -55,7 +56,7 @@ def read_cost(folder: pathlib.Path) -> Cost:
     """
     path = folder / FILE
     try:
-        cost = Cost(**json.loads(path.read_text(encoding="utf-8")))
+        cost = Cost(**read_json(path))
         numbers = [
             *cost.parameters.values(),
             *cost[2:],

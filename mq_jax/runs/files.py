@@ -1,10 +1,14 @@
-"""Files that appear whole or not at all, and their sizes."""
+"""Files that appear whole or not at all, how they are read back, and their sizes."""
 
 import contextlib
+import json
 import os
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import Any
+
+from mq_jax.devices.reading import read_regular
 
 # What a killed process leaves of a file that `replacing` was writing.
 LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
@@ -30,6 +34,25 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads a JSON file.
+
+    Args:
+      path: of a regular file.
+
+    Returns:
+      What it holds.
+
+    Raises:
+      OSError: there is no such file, or it is none.
+      ValueError: it is no JSON, or nested too deeply for any of ours.
+    """
+    try:
+        return json.loads(read_regular(path).decode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def size_of(path: pathlib.Path) -> int:

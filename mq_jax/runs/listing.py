@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mq_jax.devices.reading import read_regular
-from mq_jax.runs.files import replacing
+from mq_jax.runs.files import read_json, replacing
 from mq_jax.runs.workdir import write_atomically
 
 FILE = "data.json"
@@ -66,7 +66,7 @@ def read_recorded(folder: pathlib.Path) -> Recorded | None:
     """
     path = folder / FILE
     try:
-        stored = json.loads(read_regular(path))
+        stored = read_json(path)
         splits, changes = stored["splits"], stored["changes"]
         whole = all(_is_split(split) for split in splits.values()) and all(
             isinstance(change["difference"], str) for change in changes
@@ -75,7 +75,7 @@ def read_recorded(folder: pathlib.Path) -> Recorded | None:
             raise ValueError(f"version {stored['version']!r}, splits {sorted(splits)}")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} cannot be read ({type(error).__name__}: {error}). Put it back, or remove it "
             "to record the data as it is now."

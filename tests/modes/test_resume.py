@@ -75,6 +75,43 @@ def test_a_program_killed_three_times_ends_as_one_that_was_not(tmp_path):
         assert [event.step for event in events.Scalars(name)] == rows
 
 
+_HANGING = """
+import os, signal, threading, time
+from mq_jax import main
+from mq_jax.data import sources
+hanging = threading.Event()
+
+def read(path):
+    if len(reads) >= 60:
+        hanging.set()
+        threading.Event().wait()
+    reads.append(path)
+    return read_regular(path)
+
+def press_twice():
+    hanging.wait()
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+reads, read_regular, sources.read_regular = [], sources.read_regular, read
+threading.Thread(target=press_twice, daemon=True).start()
+main.run()
+"""
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_a_program_whose_reads_hang(tmp_path):
+    images = runs.write_images(tmp_path / "images")
+    given = runs.arguments(data__source="folder", data__dir=images, data__threads=2)
+    command = ["-c", _HANGING, *given, f"--workdir={tmp_path / 'run'}"]
+    launched = runs.start(command)
+    outcome = runs.outcome(launched)
+    assert outcome.code == 130, outcome.err
+    assert "SIGINT: finishing this step" in outcome.err
+    assert "Stopped at once; the same command goes on" in outcome.err
+
+
 # In this process.
 
 

@@ -12,7 +12,7 @@ from mq_jax.devices.reading import apart
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 
-# What was an image while every tenth was held out: more endings would move them all.
+# What was an image while every tenth was held out: any more or less would move the others.
 _EARLIER_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 _IRREGULAR = "no regular file"
 
@@ -59,10 +59,12 @@ def list_folder(directory: str, name: str, holdout: str = HOLDOUTS[0]) -> Listin
             f"directory is {directory!r}, which is no directory (looked at {root.absolute()}); "
             "expected the root of a tree of images."
         )
-    extensions = _EARLIER_EXTENSIONS if holdout == "every-tenth" else EXTENSIONS
+    earlier = holdout == "every-tenth"
+    extensions = _EARLIER_EXTENSIONS if earlier else EXTENSIONS
     images, others = [], []
     for path, regular in sorted(apart(lambda: list(_files(root)))):
-        image = regular and path.lower().endswith(extensions)
+        # A link to nothing counted, as an image that cannot be read.
+        image = (regular or earlier) and path.lower().endswith(extensions)
         (images if image else others).append((path, regular))
     images = [path for path, _ in images]
     if not images:

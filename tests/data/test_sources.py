@@ -203,6 +203,14 @@ def test_what_becomes_no_file_after_the_listing_cannot_hang_a_read(tree, kind):
         source[0]
 
 
+def test_runs_of_before_list_what_they_listed(tree):
+    directory = tree(*(f"{i:02}.png" for i in range(12)))
+    os.symlink("nowhere", os.path.join(directory, "03.jpg"))
+    (pathlib.Path(directory) / "04.bmp").touch()
+    source = open_source("folder", directory=directory, split="validation", holdout="every-tenth")
+    assert _names(source, directory) == ["00.png", "09.png"]
+
+
 def test_of_two_links_to_a_folder_the_first_name_counts(tree):
     directory = tree("z/1.png")
     for name in ("y", "x"):

@@ -1,10 +1,16 @@
 """Data that changed while a run lay still: refused in one line, or accepted and remembered."""
 
+import json
+
 import numpy as np
 import pytest
+import runs
 
+from mq_jax.data import inputs
 from mq_jax.data.contents import Contents
 from mq_jax.modes import unchanged
+from mq_jax.modes.evaluation import run_evaluation
+from mq_jax.modes.training import run_training
 from mq_jax.modes.unchanged import accepted_changes, changes_since, keep_to_data, require_alike
 
 FLAG = "--accept_changed_data"
@@ -78,3 +84,20 @@ def test_processes_that_see_other_data_than_the_first_are_refused(monkeypatch):
     monkeypatch.setattr(unchanged, "gather", lambda rows: [other, rows])
     with pytest.raises(ValueError, match="sees 1 images for train, not those that process 0 sees"):
         require_alike(contents("a"))
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_a_run_of_before_holds_out_what_it_held_out(tmp_path, monkeypatch, mode):
+    config = runs.configure().to_dict()
+    del config["data"]["holdout"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    def opened(config):
+        raise ValueError(f"holds out {config.data.holdout}")
+
+    monkeypatch.setattr(inputs, "open_split", opened)
+    monkeypatch.setattr(inputs, "open_evaluation", opened)
+    with pytest.raises(ValueError, match="holds out every-tenth"):
+        if mode == "evaluate":
+            run_evaluation(tmp_path, runs.configure(), metrics="", weights_dir="")
+        run_training(runs.configure(), tmp_path, "", accept_changed_data=False)

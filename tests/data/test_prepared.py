@@ -154,6 +154,17 @@ def test_a_set_that_names_code_is_refused_and_the_code_is_not_run(
     assert (tmp_path / "pwned.py").exists()
 
 
+def test_the_module_that_a_set_says_it_is_from_is_not_imported(data_dir, tmp_path, monkeypatch):
+    folder = _copied(data_dir, tmp_path)
+    info = json.loads((folder / "dataset_info.json").read_text()) | {"moduleName": "pwned"}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    (tmp_path / "pwned.py").write_text("import pathlib; pathlib.Path(__file__).unlink()")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = open_source("tfds:shapes", directory=str(tmp_path / "data"), split="train")
+    assert pickle.loads(pickle.dumps(source))[3].label == 1
+    assert (tmp_path / "pwned.py").exists()
+
+
 def test_a_shard_that_is_no_file_is_refused(data_dir, tmp_path):
     (shard,) = _copied(data_dir, tmp_path).glob("*train*")
     shard.unlink()

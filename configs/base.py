@@ -98,6 +98,9 @@ def get_config() -> ConfigDict:
     config.data.dir = ""  # of the folder, or TFDS's data_dir ("": TFDS's default); free to move
     config.data.train_split = "train"  # may end in a slice, train[:90%]
     config.data.eval_split = "validation"  # likewise
+    config.data.holdout = "hash"  # what validates in a folder without sub-folders of splits: hash
+    #                               (a tenth, by each path, however the folder grows) | every-tenth
+    #                               (of the sorted paths, as the first runs did)
     config.data.image_size = 32  # side of a training image, pixels
     config.data.eval_image_size = 0  # side of an evaluation image, pixels; 0: image_size
     config.data.crop = 0  # side of a square crop before resizing, pixels; 0: none

@@ -7,8 +7,8 @@ x16 down to 16 x 16 codes, K = 16,384. At 128 x 128 with as many codes, for a th
 --config.data.image_size=128 --config.model.multipliers=1,2,2,4. `--mode=plan` instead of a
 workdir tells what it takes on your images; the batch of 32 is over all devices.
 
-Sub-folders `train` and `validation` are the splits where they exist; otherwise every tenth
-image, in the order of the paths, is held out. Augmentation: the smaller side to the image size,
+Sub-folders `train` and `validation` are the splits where they exist; otherwise a tenth of
+the images, by a hash of each path, is held out. Augmentation: the smaller side to the image size,
 a random crop, a flip.
 Cost and result: not measured; they are your images.
 """

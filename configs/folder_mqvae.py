@@ -3,8 +3,8 @@
   python -m mq_jax.main --config=configs/folder_mqvae.py --workdir=runs/mine \
       --config.data.dir=IMAGES
 
-Sub-folders `train` and `validation` are the splits where they exist; otherwise every tenth
-image, in the order of the paths, is held out. Augmentation as the paper has it for ImageNet:
+Sub-folders `train` and `validation` are the splits where they exist; otherwise a tenth of
+the images, by a hash of each path, is held out. Augmentation as the paper has it for ImageNet:
 the smaller side to 128, a random crop, a flip.
 Cost and result: not measured; they are your images.
 """

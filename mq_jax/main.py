@@ -57,6 +57,9 @@ _INTERRUPTED_CODE = flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=127,
 )
+_ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
+    "accept_changed_data", False, "train: goes on with other images than the run began with."
+)
 _DEVICES = flags.DEFINE_integer(
     "devices", 0, "plan: devices; 0: as many as config.mesh says, or 8.", lower_bound=0
 )
@@ -71,7 +74,8 @@ _COMPILE = flags.DEFINE_bool(
 )
 _FLAGS = (
     *(_CONFIG, _WORKDIR, _MODE, _METRICS, _WEIGHTS_DIR, _DOWNLOAD_WEIGHTS, _COMPARE, _UNLIKE),
-    *(_STEP, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _DEVICES, _IMAGES, _PEAK, _COMPILE),
+    *(_STEP, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
+    *(_DEVICES, _IMAGES, _PEAK, _COMPILE),
 )
 
 

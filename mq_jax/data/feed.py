@@ -19,6 +19,9 @@ class Feed:
       config: validated.
       sources: from inputs.open_training.
       mesh: from sharding.make_mesh.
+
+    Attributes:
+      listing: digest of the contents that the record numbers belong to.
     """
 
     def __init__(self, config: ConfigDict, sources: Parts, mesh: Mesh):
@@ -29,14 +32,23 @@ class Feed:
         outer = inner if shared else BadImages(sources.codebook, config.data.max_bad_share)
         self._ledgers = (inner, outer)
         self._skipped = ([], [])  # by level, since the ledgers were last told
+        # Record numbers mean something in this listing alone.
+        self.listing = sources.autoencoder.contents().digest
 
     @property
     def bad_images(self) -> tuple[list[int], list[int]]:
         """Record numbers of the unreadable images so far, by level; fit for JSON."""
         return tuple(ledger.indices for ledger in self._ledgers)
 
-    def restore(self, bad_images: Sequence[Sequence[int]]) -> None:
-        """Takes the account over from a checkpoint."""
+    def restore(self, bad_images: Sequence[Sequence[int]], listing: str) -> None:
+        """Takes the account over from a checkpoint, unless the data has changed since.
+
+        Args:
+          bad_images: as the attribute.
+          listing: of the data then; "": not known.
+        """
+        if listing not in ("", self.listing):
+            return
         for ledger, indices in zip(self._ledgers, bad_images, strict=True):
             ledger.restore(indices)
 

@@ -1,35 +1,49 @@
 """Finding images in a directory tree: which belong to a split, and their classes."""
 
+import collections
+import errno
 import os
 import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-SPLIT_FOLDERS = ("train", "validation", "val", "valid", "test")
+from mq_jax.data.splits import HOLDOUTS, class_of, select_split, some
+from mq_jax.devices.reading import apart
 
-_VALIDATION_FOLDERS = ("validation", "val", "valid", "test")
-_HOLD_OUT_EVERY = 10
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+
+# What was an image while every tenth was held out: any more or less would move the others.
+_EARLIER_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+_IRREGULAR = "no regular file"
 
 
 class Listing(NamedTuple):
-    """The images of a split: relative posix paths, sorted, and their labels (-1: none)."""
+    """The images of a split.
+
+    Attributes:
+      paths: relative posix paths, sorted.
+      labels: their classes, -1 without one.
+      class_names: of the labels.
+      rule: what put them into the split.
+      aside: how many files of the tree are no images, by ending.
+    """
 
     paths: list[str]
     labels: list[int]
     class_names: tuple[str, ...]
+    rule: str
+    aside: dict[str, int]
 
 
-def list_folder(directory: str, name: str) -> Listing:
-    """Lists the images of a split of a directory tree.
+def list_folder(directory: str, name: str, holdout: str = HOLDOUTS[0]) -> Listing:
+    """Lists the images of a split of a directory tree, as `select_split` divides it.
 
-    `all` is the whole tree; any other name is the sub-folder of that name, `validation` also
-    `val`, `valid` or `test`. In a tree without any such sub-folder, `validation` is every tenth
-    image in sorted order and `train` the rest. Hidden files and folders are ignored.
+    Hidden files and folders are ignored, and so is all that is no regular file or a link to one.
 
     Args:
       directory: root of the tree.
-      name: `all`, `train`, `validation` or the name of a sub-folder.
+      name: `all`, `train`, `validation`, `test` or the name of a sub-folder.
+      holdout: one of splits.HOLDOUTS, for a tree without folders of splits.
 
     Returns:
       The listing; the classes are the first-level sub-folders (below the split's folder, where
@@ -40,82 +54,78 @@ def list_folder(directory: str, name: str) -> Listing:
       ValueError: it holds no image, or the split is unknown or empty.
     """
     root = pathlib.Path(directory).expanduser()
-    if not directory or not root.is_dir():
+    if not directory or not apart(root.is_dir):
         raise FileNotFoundError(
             f"directory is {directory!r}, which is no directory (looked at {root.absolute()}); "
             "expected the root of a tree of images."
         )
-    everything = sorted(_files(root))
-    images = [path for path in everything if path.lower().endswith(EXTENSIONS)]
+    earlier = holdout == "every-tenth"
+    extensions = _EARLIER_EXTENSIONS if earlier else EXTENSIONS
+    images, others = [], []
+    for path, regular in sorted(apart(lambda: list(_files(root)))):
+        # A link to nothing counted, as an image that cannot be read.
+        image = (regular or earlier) and path.lower().endswith(extensions)
+        (images if image else others).append((path, regular))
+    images = [path for path, _ in images]
     if not images:
-        raise ValueError(f"no image in {directory!r}: {_inventory(everything)}")
-    paths, prefixes = _select(images, name, directory)
-    if not paths:
+        raise ValueError(f"no image in {directory!r}: {_inventory(others, extensions)}")
+    try:
+        split = select_split(images, name, holdout)
+    except ValueError as error:
+        raise ValueError(f"split {name!r} is not in {directory!r}: {error}") from error
+    if not split.paths:
         raise ValueError(f"split {name!r} of {directory!r} is empty ({len(images)} images in all).")
-    known = images if prefixes is SPLIT_FOLDERS else paths
-    class_names = tuple(sorted({_class(path, prefixes) for path in known} - {None}))
+    class_names = tuple(sorted({class_of(path, split.folders) for path in split.known} - {None}))
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
-    return Listing(paths, [label_of.get(_class(path, prefixes), -1) for path in paths], class_names)
+    labels = [label_of.get(class_of(path, split.folders), -1) for path in split.paths]
+    aside = dict(collections.Counter(_ending(*other) for other in others).most_common())
+    return Listing(split.paths, labels, class_names, split.rule, aside)
 
 
-def _files(root: pathlib.Path) -> Iterator[str]:
-    """Relative posix paths of all files that are not hidden; links to folders are followed."""
-    seen = set()
-    for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
+def _files(root: pathlib.Path) -> Iterator[tuple[str, bool]]:
+    """Relative posix paths of all that is no folder and not hidden, and whether it is a file.
+
+    Links are followed. A folder that cannot be read raises: no part is missing in silence.
+    """
+    seen, waiting = set(), [("", os.fspath(root))]
+    while waiting:
+        prefix, folder = waiting.pop()
         # A link back up the tree would never end.
         identity = os.path.realpath(folder)
-        subfolders[:] = [] if identity in seen else [s for s in subfolders if s[0] != "."]
         if identity in seen:
             continue
         seen.add(identity)
-        relative = pathlib.PurePath(os.path.relpath(folder, root))
-        yield from ((relative / file).as_posix() for file in files if file[0] != ".")
+        with os.scandir(folder) as found:
+            entries = sorted((e for e in found if e.name[0] != "."), key=lambda e: e.name)
+        inner = []
+        for entry in entries:
+            if _is(entry.is_dir):
+                inner.append((f"{prefix}{entry.name}/", entry.path))
+            else:
+                yield prefix + entry.name, _is(entry.is_file)
+        # The first in order comes next, so that of two links to a folder always the same counts.
+        waiting.extend(reversed(inner))
 
 
-def _refuse(error: OSError) -> None:
-    """Raises what `os.walk` would pass over: a part of the tree missing in silence."""
-    raise error
+def _is(question) -> bool:
+    """The answer of a directory entry; a link to itself is nothing."""
+    try:
+        return question()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
-def _select(images: list[str], name: str, directory: str) -> tuple[list[str], tuple[str, ...]]:
-    """The images of a split, and the leading folders that name a split, not a class."""
-    folders = {path.split("/")[0] for path in images if "/" in path}
-    if name == "all":
-        return images, SPLIT_FOLDERS
-    candidates = _VALIDATION_FOLDERS if name == "validation" else (name,)
-    for folder in candidates:
-        if folder in folders:
-            prefixes = SPLIT_FOLDERS if folder in SPLIT_FOLDERS else (folder,)
-            return [path for path in images if path.startswith(f"{folder}/")], prefixes
-    if name in ("train", "validation") and not folders & set(SPLIT_FOLDERS):
-        held_out = images[::_HOLD_OUT_EVERY]
-        if name == "validation":
-            return held_out, SPLIT_FOLDERS
-        return [path for i, path in enumerate(images) if i % _HOLD_OUT_EVERY], SPLIT_FOLDERS
-    raise ValueError(
-        f"split {name!r} is not in {directory!r}, whose sub-folders are {_some(sorted(folders))}; "
-        "expected one of them, or 'all' (or 'train' and 'validation' in a tree without "
-        f"sub-folders named {', '.join(SPLIT_FOLDERS)})."
-    )
+def _ending(path: str, regular: bool) -> str:
+    """What a file is counted under that is left aside."""
+    return (os.path.splitext(path)[1].lower() or "without ending") if regular else _IRREGULAR
 
 
-def _class(path: str, prefixes: tuple[str, ...]) -> str | None:
-    """The first folder of a path below the split's folder, None where there is none."""
-    folders = path.split("/")[:-1]
-    if folders and folders[0] in prefixes:
-        folders = folders[1:]
-    return folders[0] if folders else None
-
-
-def _inventory(files: list[str]) -> str:
+def _inventory(others: list[tuple[str, bool]], extensions: tuple[str, ...]) -> str:
     """What was looked for and what lies there instead."""
-    looked_for = f"looked for {', '.join(EXTENSIONS)} (upper or lower case)"
-    if not files:
+    looked_for = f"looked for {', '.join(extensions)} (upper or lower case)"
+    if not others:
         return f"{looked_for}, found no file that is not hidden."
-    endings = sorted({os.path.splitext(file)[1] or "no extension" for file in files})
-    return f"{looked_for}, found {len(files)} other files ({_some(endings)}), such as {files[0]!r}."
-
-
-def _some(names: list[str]) -> str:
-    """The first ten names."""
-    return (", ".join(names[:10]) + (", ..." if len(names) > 10 else "")) or "none"
+    endings = some(sorted({_ending(*other) for other in others}))
+    return f"{looked_for}, found {len(others)} other files ({endings}), such as {others[0][0]!r}."

@@ -25,7 +25,38 @@ def open_training(config: ConfigDict) -> Parts:
       ValueError: the data is not there, or too little for one batch.
       FileNotFoundError: the folder is not there.
     """
-    source = _open(config, config.data.train_split)
+    return levels(config, open_split(config))
+
+
+def open_split(config: ConfigDict) -> Source:
+    """Opens the split that both levels are trained on.
+
+    Args:
+      config: validated.
+
+    Returns:
+      The source.
+
+    Raises:
+      ValueError: the data is not there.
+      FileNotFoundError: the folder is not there.
+    """
+    return _open(config, config.data.train_split)
+
+
+def levels(config: ConfigDict, source: Source) -> Parts:
+    """Shares a training split out to the two levels.
+
+    Args:
+      config: validated.
+      source: from open_split.
+
+    Returns:
+      As open_training.
+
+    Raises:
+      ValueError: there is too little for two levels.
+    """
     return Parts(*halves(source)) if config.data.disjoint else Parts(source, source)
 
 
@@ -128,7 +159,8 @@ def evaluation_pass(config: ConfigDict, source: Source) -> Iterable[dict]:
 
 
 def _open(config, split):
-    return open_source(config.data.source, directory=config.data.dir, split=split)
+    data = config.data
+    return open_source(data.source, directory=data.dir, split=split, holdout=data.holdout)
 
 
 def _geometry(config):

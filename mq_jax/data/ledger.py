@@ -8,6 +8,7 @@ from absl import logging
 
 from mq_jax.data.sources import Source
 from mq_jax.devices.agreement import gather, together
+from mq_jax.devices.reading import apart
 
 _NAMED_IN_ERROR = 5
 
@@ -88,7 +89,7 @@ class BadImages:
     def _reason(self, index: int) -> str:
         """Why a record cannot be read, found by reading it once more."""
         try:
-            self._source[index]
+            apart(lambda: self._source[index])
         except ValueError as error:
             return str(error)
         return "it can be read now; the failure did not last."

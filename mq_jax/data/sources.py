@@ -11,9 +11,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mq_jax.data import photos
+from mq_jax.data.contents import Contents
 from mq_jax.data.decode import decode_image
 from mq_jax.data.folder import Listing, list_folder
 from mq_jax.data.prepared import open_prepared
+from mq_jax.data.splits import HOLDOUTS
+from mq_jax.devices.reading import apart, read_regular
 
 SPECS = ("tfds:NAME", "folder", "photos")
 
@@ -43,8 +46,12 @@ class Source(Protocol):
         """What a person calls a record: its path, or its set, split and number."""
         ...
 
+    def contents(self) -> Contents:
+        """What it holds, told the same wherever it lies."""
+        ...
 
-def open_source(spec: str, *, directory: str, split: str) -> Source:
+
+def open_source(spec: str, *, directory: str, split: str, holdout: str = HOLDOUTS[0]) -> Source:
     """Opens a source.
 
     Args:
@@ -53,6 +60,7 @@ def open_source(spec: str, *, directory: str, split: str) -> Source:
       directory: TFDS's data_dir ("" is TFDS's default), or the root of the tree; unused by photos.
       split: a split of the set; `all`, `train`, `validation` or a sub-folder of the tree; `train`
         or `validation` of the photos. An optional slice follows: `train[:2000]`, `all[50%:]`.
+      holdout: which images of a tree without folders of splits validate, of splits.HOLDOUTS.
 
     Returns:
       The source, never empty.
@@ -70,7 +78,7 @@ def open_source(spec: str, *, directory: str, split: str) -> Source:
     if not match:
         raise ValueError(f"split is {split!r}; expected NAME or NAME[a:b], such as 'train[:90%]'.")
     if spec == "folder":
-        source = FolderSource(directory, list_folder(directory, match["name"]))
+        source = FolderSource(directory, list_folder(directory, match["name"], holdout))
     else:
         source = PhotoSource(match["name"])
     start = _bound(match["start"], 0, len(source), split)
@@ -84,7 +92,8 @@ class TfdsSource:
     """A split of a prepared TFDS set; images are decoded by `decode_image`."""
 
     def __init__(self, name: str, split: str, directory: str):
-        self._records, self.class_names, self._labelled = open_prepared(name, split, directory)
+        prepared = apart(lambda: open_prepared(name, split, directory))
+        self._records, self.class_names, self._labelled, self._contents = prepared
         self._title = f"{name} {split}"
 
     def __len__(self) -> int:
@@ -96,6 +105,9 @@ class TfdsSource:
 
     def name(self, index: int) -> str:
         return f"{self._title} #{index}"
+
+    def contents(self) -> Contents:
+        return self._contents
 
 
 class FolderSource:
@@ -111,13 +123,17 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Record:
         try:
-            data = (self._root / self._listing.paths[index]).read_bytes()
+            data = read_regular(self._root / self._listing.paths[index])
         except OSError as error:
             raise ValueError(f"cannot read the file ({error}).") from error
         return Record(decode_image(data), self._listing.labels[index])
 
     def name(self, index: int) -> str:
         return str(self._root / self._listing.paths[index])
+
+    def contents(self) -> Contents:
+        paths, _, _, rule, aside = self._listing
+        return Contents("folder", rule, len(paths), paths, per_image=True, aside=aside)
 
 
 class PhotoSource:
@@ -126,6 +142,7 @@ class PhotoSource:
     def __init__(self, split: str):
         self.class_names = tuple(photos.PHOTOS)
         self._crops = photos.photo_crops(split)
+        self._split = split
 
     def __len__(self) -> int:
         return len(self._crops)
@@ -137,6 +154,9 @@ class PhotoSource:
     def name(self, index: int) -> str:
         photo, box = self._crops[index]
         return f"photos {photo} {box.width}x{box.height}+{box.x}+{box.y}"
+
+    def contents(self) -> Contents:
+        return Contents("photos", f"photos {self._split}", len(self._crops))
 
 
 class Subset:
@@ -155,6 +175,9 @@ class Subset:
 
     def name(self, index: int) -> str:
         return self._source.name(self._indices[index])
+
+    def contents(self) -> Contents:
+        return self._source.contents().of(self._indices)
 
 
 def subset(source: Source, indices: Sequence[int]) -> Source:

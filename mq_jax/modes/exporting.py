@@ -8,6 +8,7 @@ from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation.protocol import FILE, read_evaluation
 from mq_jax.modes.restored import move_to_this_machine, restore
+from mq_jax.modes.unchanged import accepted_changes
 from mq_jax.runs import workdir
 from mq_jax.runs.files import size_of
 from mq_jax.runs.joint_lock import held_together
@@ -44,7 +45,10 @@ def _write(folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int 
     restored = restore(folder, config, make_mesh(config.mesh.data, config.mesh.fsdp), step)
     export = make_export(config, restored.built.objective, restored.state)
     facts = {
-        "training": training_facts(config, restored.step),
+        "training": {
+            **training_facts(config, restored.step),
+            "data_changes": accepted_changes(folder),
+        },
         "evaluation": _evaluation(folder, restored.step),
         "environment": environment(),
     }

@@ -12,6 +12,7 @@ from mq_jax.devices.cache import use_compilation_cache
 from mq_jax.devices.interrupt import stopping
 from mq_jax.devices.places import local_path
 from mq_jax.devices.platforms import require_platform
+from mq_jax.devices.reading import end_within
 from mq_jax.runs.claims import claimed, make_claim, write_manifest
 from mq_jax.terminal import console
 from mq_jax.terminal.tally import Tally
@@ -50,6 +51,8 @@ def run_command(given: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         without = " without --force" if given.force else ""
         logging.error("Interrupted; the same command%s goes on where it was.", without)
+        # A thread that hangs in a read would make Python wait for ever.
+        end_within(5, 130)
         return 130
     except (ValueError, OSError) as error:
         # Of a full disk, say, the system tells no path.

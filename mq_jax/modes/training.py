@@ -14,6 +14,7 @@ from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.measures import load_measures
 from mq_jax.modes.table import evaluation_table
+from mq_jax.modes.unchanged import keep_to_data, require_alike, tell_data
 from mq_jax.report import write_report
 from mq_jax.runs import workdir
 from mq_jax.runs.joint_lock import held_together
@@ -33,13 +34,16 @@ FREE_FIELDS = (
 )
 
 
-def run_training(config: ConfigDict, folder: pathlib.Path, weights_dir: str) -> str:
+def run_training(
+    config: ConfigDict, folder: pathlib.Path, weights_dir: str, *, accept_changed_data: bool
+) -> str:
     """Trains, or goes on with a run; ends with its table and its report.
 
     Args:
       config: the experiment.
       folder: of the run.
       weights_dir: of the Inception weights; "": the cache of this program.
+      accept_changed_data: whether a run may go on with other images than it began with.
 
     Returns:
       "finished", "stopped early" or the name of a signal.
@@ -55,12 +59,15 @@ def run_training(config: ConfigDict, folder: pathlib.Path, weights_dir: str) -> 
         validate(config)
         make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
         inputs.require_divisible(config)
-        sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)
+        split, eval_source = inputs.open_split(config), inputs.open_evaluation(config)
+        sources = inputs.levels(config, split)
         steps = total_steps(config, len(sources.autoencoder))
         frozen = load_frozen(config)
         measures = load_measures(
             config.eval.metrics, lpips_dir=config.perceptual.dir, weights_dir=weights_dir
         )
+    contents = {"train": split.contents(), "evaluation": eval_source.contents()}
+    require_alike(contents)
     with together():
         if jax.process_index() == 0:
             workdir.require_writable(folder)
@@ -68,9 +75,13 @@ def run_training(config: ConfigDict, folder: pathlib.Path, weights_dir: str) -> 
         with together():
             if jax.process_index() == 0:
                 workdir.claim(folder, config.to_dict(), FREE_FIELDS)
+                told = keep_to_data(folder, contents, accept=accept_changed_data)
                 text = json.dumps(environment(), indent=2) + "\n"
                 workdir.write_atomically(folder / "environment.json", text)
                 console.log_to_file(folder / "train.log")
+                if told:
+                    logging.warning("%s", told)
+        tell_data(contents)
         ended = train(config, steps, sources, eval_source, frozen, measures, folder)
         if not ended.startswith("SIG") and jax.process_index() == 0:
             _print_summary(folder, ended, monitored(config))

@@ -1,6 +1,5 @@
 """The files of runs, as the report needs them; a piece that is missing is named, not missed."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from absl import logging
 
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.runs.cost import Cost, read_cost
+from mq_jax.runs.files import read_json
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
 from mq_jax.runs.workdir import flat, read_config
 from mq_jax.runs.writers import read_metrics
@@ -152,7 +152,7 @@ def _read_whole_snapshot(folder):
 
 
 def _read_environment(folder):
-    found = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    found = read_json(folder / "environment.json")
     if not isinstance(found, dict):
         raise ValueError(f"{folder / 'environment.json'} holds no JSON object; remove it.")
     return found

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mq_jax.runs.files import read_json
 from mq_jax.runs.lock import held
 from mq_jax.runs.workdir import write_atomically
 
@@ -107,7 +108,7 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
             f"{path} does not exist; expected a folder that `python -m mq_jax.tokenize` wrote."
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         if manifest["version"] == VERSION:
             fields = _FIELDS + (("shards", "shape", "dtype") if _of_tokens(manifest) else ())
             missing = [name for name in fields if name not in manifest]

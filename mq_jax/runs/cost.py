@@ -5,6 +5,7 @@ import math
 import pathlib
 from typing import Any, NamedTuple
 
+from mq_jax.runs.files import read_json
 from mq_jax.runs.workdir import write_atomically
 
 FILE = "cost.json"
@@ -55,7 +56,7 @@ def read_cost(folder: pathlib.Path) -> Cost:
     """
     path = folder / FILE
     try:
-        cost = Cost(**json.loads(path.read_text(encoding="utf-8")))
+        cost = Cost(**read_json(path))
         numbers = [*cost.parameters.values(), cost.flops or 0.0, *cost[2:]]
         if not all(_is_count(number) for number in numbers):
             raise ValueError("not all numbers are counts")

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 # Fields that configurations gained after the first runs, in the order in which they came.
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {
+    "data.holdout": "every-tenth",
+}
 
 
 def lacking(config: Mapping[str, Any]) -> dict[str, Any]:

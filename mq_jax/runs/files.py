@@ -1,11 +1,15 @@
-"""Files that appear whole or not at all, and their sizes."""
+"""Files that appear whole or not at all, how they are read back, and their sizes."""
 
 import contextlib
+import json
 import os
 import pathlib
 import re
 import shutil
 from collections.abc import Iterator
+from typing import Any
+
+from mq_jax.devices.reading import read_regular
 
 # What a killed process leaves of a file that `replacing` was writing.
 _LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
@@ -59,6 +63,25 @@ def _remove(path: pathlib.Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads a JSON file.
+
+    Args:
+      path: of a regular file.
+
+    Returns:
+      What it holds.
+
+    Raises:
+      OSError: there is no such file, or it is none.
+      ValueError: it is no JSON, or nested too deeply for any of ours.
+    """
+    try:
+        return json.loads(read_regular(path).decode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def size_of(path: pathlib.Path) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mq_jax.devices.places import local_path
 from mq_jax.runs import earlier
-from mq_jax.runs.files import replacing
+from mq_jax.runs.files import read_json, replacing
 
 _ABSENT = object()
 
@@ -151,7 +151,7 @@ def _read(workdir) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected the --workdir of a training run.")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
         if not isinstance(config, dict):
             raise ValueError(f"it holds a {type(config).__name__}, not an object")
     except ValueError as error:

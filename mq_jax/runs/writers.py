@@ -22,6 +22,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
+from mq_jax.devices.reading import read_regular
 from mq_jax.runs.files import replacing
 from mq_jax.runs.workdir import write_atomically
 
@@ -258,7 +259,7 @@ class NullWriters:
 
 def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     """The lines that are whole."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = read_regular(path).splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)

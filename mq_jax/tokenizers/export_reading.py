@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 import safetensors
 
 from mq_jax.devices.places import local_path
+from mq_jax.devices.reading import open_regular, require_regular
 from mq_jax.runs import orbax_noise
 from mq_jax.runs.plain_path import plain_path
 from mq_jax.tokenizers.export import Export, from_named
@@ -68,6 +69,8 @@ def read_safetensors(path: pathlib.Path) -> Export:
       ValueError: it is damaged, of another format or of an unknown version.
     """
     try:
+        # What follows maps the file: of a FIFO it would wait for a writer.
+        open_regular(path).close()
         with safetensors.safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})[HEADER_KEY])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -96,6 +99,7 @@ def read_orbax(path: pathlib.Path) -> Export:
     """
     orbax_noise.silence()
     try:
+        require_regular(path)
         checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
         with plain_path(path) as place, checkpointer:
             handler = ocp.StandardCheckpointHandler()

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from mq_jax.devices.reading import open_regular, read_regular
 from mq_jax.runs.claims import read_manifest, write_manifest
 from mq_jax.runs.files import replacing
 
@@ -203,7 +204,7 @@ def _write_shard(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> str:
 def _read_shard(path: pathlib.Path, sha256: str = "") -> tuple[Tokens, str]:
     """A shard, and the tokenizer's fingerprint."""
     with _damage_named(path):
-        data = path.read_bytes()
+        data = read_regular(path)
         if sha256 and hashlib.sha256(data).hexdigest() != sha256:
             raise ValueError("its sha256 is not the manifest's")
         with _archive(io.BytesIO(data)) as stored:
@@ -216,7 +217,7 @@ def _read_shard(path: pathlib.Path, sha256: str = "") -> tuple[Tokens, str]:
 
 def _read_names(path: pathlib.Path) -> list[str]:
     """The names of a shard, a member of the archive that is read without the codes."""
-    with _damage_named(path), open(path, "rb") as file, _archive(file) as stored:
+    with _damage_named(path), open_regular(path) as file, _archive(file) as stored:
         return [str(name) for name in stored["names"]]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mq_jax.data.decode import decode_image
 from mq_jax.data.folder import list_folder
+from mq_jax.devices.reading import read_regular
 from mq_jax.runs.files import replacing
 from mq_jax.tokenizers.tokenizer import Tokenizer
 from mq_jax.tokenizers.tokens import Tokens
@@ -56,6 +57,8 @@ def list_images(path: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
     """
     if path.is_file():
         return path.parent, [path.name]
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"The input {path} is no regular file; expected a folder or a file.")
     if not path.is_dir():
         raise FileNotFoundError(f"The input {path} does not exist; expected a folder or a file.")
     return path, list(list_folder(str(path), "all").paths)
@@ -77,14 +80,18 @@ def read_images(
 
     def read(name):
         try:
-            image = decode_image((root / name).read_bytes())
+            image = decode_image(read_regular(root / name))
             return Item(name, image if transform is None else transform(image), "")
         # OpenCV refuses what a thin image becomes at its new size.
         except (OSError, ValueError, cv2.error) as error:
             return Item(name, None, " ".join(str(error).split()))
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
         yield from _ahead(pool, read, names, 16)
+    finally:
+        # Whoever is interrupted does not wait for a read that hangs.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def encode_images(

@@ -40,12 +40,14 @@ class Standing:
       stale: evaluations since then; none while an adversarial term is yet to set in.
       stopped_early: whether patience has run out.
       bad_images: record numbers of unreadable images, by level.
+      listing: of the data that they belong to, as Feed has it; "": not known.
     """
 
     best: float | None = None
     stale: int = 0
     stopped_early: bool = False
     bad_images: tuple[list[int], list[int]] = ([], [])
+    listing: str = ""
 
 
 def monitored(config: ConfigDict) -> str:
@@ -144,7 +146,7 @@ class _Run:
             return None
         self._state, self._window = restored.tree["state"], restored.tree["window"]
         self._step, self._standing = restored.step, Standing(**restored.extra)
-        self._feed.restore(self._standing.bad_images)
+        self._feed.restore(self._standing.bad_images, self._standing.listing)
         self._tell()
         logging.info("Going on from the checkpoint of step %d", restored.step)
         return restored.step
@@ -263,6 +265,7 @@ class _Run:
         if not all_finite((self._state.params, self._state.batch_stats)):
             raise self._nonfinite(self._step, ["parameters"])
         self._standing.bad_images = self._feed.bad_images
+        self._standing.listing = self._feed.listing
         # The lines of the log up to this step must be there whenever the checkpoint is.
         writers.flush()
         tree = {"state": self._state, "window": self._window}

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from mq_jax.algorithm import mq, optim
 from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
+from mq_jax.data.splits import HOLDOUTS
 from mq_jax.data.transforms import FILTERS
 from mq_jax.devices.places import local_path
 from mq_jax.metrics import measures
@@ -162,6 +163,7 @@ RULES: dict[str, Rule] = {
     "data.dir": _TEXT,
     "data.train_split": _SPLIT,
     "data.eval_split": _SPLIT,
+    "data.holdout": _choice(*HOLDOUTS),
     "data.image_size": _integer(1),
     "data.eval_image_size": _integer(0),
     "data.crop": _integer(0),

@@ -130,7 +130,7 @@ def test_the_outer_batches_wait_for_their_updates(monkeypatch, tmp_path, images)
     assert [seen[k][2] for k, _ in due] == [outer[n] for _, n in due]
 
 
-@pytest.mark.parametrize("split, count", [("train", 36), ("validation", 4), ("all[:50%]", 20)])
+@pytest.mark.parametrize("split, count", [("train", 37), ("validation", 3), ("all[:50%]", 20)])
 def test_the_evaluation_sees_its_split_once_in_order(images, split, count):
     config = configure(images, data__eval_split=split)
     source = inputs.open_evaluation(config)

@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 
@@ -127,6 +129,61 @@ def test_a_tfrecord_set_is_refused_with_advice(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fileFormat": "tfrecord"}))
     with pytest.raises(ValueError, match="prepared as tfrecord; expected array_record"):
         open_source("tfds:old", directory=str(tmp_path), split="train")
+
+
+def _copied(data_dir, tmp_path):
+    """The folder of a copy of `shapes`."""
+    shutil.copytree(f"{data_dir}/shapes", tmp_path / "data" / "shapes")
+    return tmp_path / "data" / "shapes" / "1.0.0"
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+def test_a_set_that_names_code_is_refused_and_the_code_is_not_run(
+    data_dir, tmp_path, monkeypatch, name
+):
+    folder = _copied(data_dir, tmp_path)
+    declared = json.loads((folder / "features.json").read_text())
+    declared["featuresDict"]["features"]["image"]["pythonClassName"] = "pwned.Image"
+    if name == "dataset_info.json":
+        declared = json.loads((folder / name).read_text()) | {"features": declared}
+    (folder / name).write_text(json.dumps(declared))
+    (tmp_path / "pwned.py").write_text("import pathlib; pathlib.Path(__file__).unlink()")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=f"{name} names 'pwned.Image', which reading the set"):
+        open_source("tfds:shapes", directory=str(tmp_path / "data"), split="train")
+    assert (tmp_path / "pwned.py").exists()
+
+
+def test_the_module_that_a_set_says_it_is_from_is_not_imported(data_dir, tmp_path, monkeypatch):
+    folder = _copied(data_dir, tmp_path)
+    info = json.loads((folder / "dataset_info.json").read_text()) | {"moduleName": "pwned"}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    (tmp_path / "pwned.py").write_text("import pathlib; pathlib.Path(__file__).unlink()")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = open_source("tfds:shapes", directory=str(tmp_path / "data"), split="train")
+    assert pickle.loads(pickle.dumps(source))[3].label == 1
+    assert (tmp_path / "pwned.py").exists()
+
+
+def test_a_shard_that_is_no_file_is_refused(data_dir, tmp_path):
+    (shard,) = _copied(data_dir, tmp_path).glob("*train*")
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(ValueError, match="a FIFO; expected a regular file"):
+        open_source("tfds:shapes", directory=str(tmp_path / "data"), split="train")
+
+
+def test_the_contents_are_the_set_its_shards_and_which_of_their_records(data_dir):
+    def contents(split):
+        return open_source("tfds:shapes", directory=data_dir, split=split).contents()
+
+    part = contents("train[4:6]+test[:1]")
+    assert (part.origin, part.images) == ("shapes/1.0.0", 3)
+    shapes = [r"shapes-train\S+ of \d+ bytes, records 4 to 6", r"shapes-test.*, records 0 to 1"]
+    for name, shape in zip(part.names, shapes, strict=True):
+        assert re.fullmatch(shape, name)
+    digests = [contents(split).digest for split in ("train", "train", "train[1:]", "test")]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
 def test_reading_does_not_import_tensorflow(data_dir):

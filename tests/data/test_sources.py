@@ -1,14 +1,21 @@
 """Folders, embedded photos, subsets: what each split holds."""
 
+import contextlib
 import os
+import pathlib
 import pickle
+import shutil
+import socket
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mq_jax.data import photos
+from mq_jax.data.contents import sentence
 from mq_jax.data.sources import halves, open_source, subset
+
+SPLITS = ("train", "validation")
 
 
 @pytest.fixture
@@ -73,12 +80,22 @@ def test_any_folder_is_a_split(tree):
     assert len(source) == 2 and source.class_names == ("a", "b")
 
 
-def test_every_tenth_image_validates_where_no_folder_says(tree):
+def test_every_tenth_image_validates_where_a_run_of_before_says_so(tree):
     directory = tree(*(f"{i:02}.png" for i in range(25)))
-    train, validation = _folder(directory, "train"), _folder(directory, "validation")
+    train, validation = (
+        open_source("folder", directory=directory, split=split, holdout="every-tenth")
+        for split in ("train", "validation")
+    )
     assert _names(validation, directory) == ["00.png", "10.png", "20.png"]
     both = _names(train, directory) + _names(validation, directory)
     assert sorted(both) == [f"{i:02}.png" for i in range(25)]
+
+
+def test_train_and_what_is_held_out_are_disjoint_and_complete(tree):
+    directory = tree(*(f"{i:02}.png" for i in range(25)))
+    train, validation = (_names(_folder(directory, split), directory) for split in SPLITS)
+    assert 0 < len(validation) < 10 and not set(train) & set(validation)
+    assert sorted(train + validation) == [f"{i:02}.png" for i in range(25)]
 
 
 @pytest.mark.parametrize(
@@ -122,9 +139,10 @@ def test_a_split_that_cannot_be_is_refused(tree, split, message):
         _folder(tree("train/1.png"), split)
 
 
-def test_a_training_split_of_one_image_is_refused_as_empty(tree):
-    with pytest.raises(ValueError, match="split 'train' of .* is empty"):
-        _folder(tree("1.png"), "train")
+@pytest.mark.parametrize("split, holdout", [("validation", "hash"), ("train", "every-tenth")])
+def test_one_image_makes_one_split_and_the_other_is_refused_as_empty(tree, split, holdout):
+    with pytest.raises(ValueError, match=f"split '{split}' of .* is empty"):
+        open_source("folder", directory=tree("1.png"), split=split, holdout=holdout)
 
 
 def test_a_missing_folder_is_refused(tmp_path):
@@ -143,6 +161,87 @@ def test_a_link_up_the_tree_ends(tree):
     directory = tree("a/1.png")
     os.symlink(directory, os.path.join(directory, "a", "up"))
     assert len(_folder(directory, "all")) == 1
+
+
+def _make_irregular(path, kind):
+    """Something that is no file, under a name of an image."""
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(path.parent):
+            made.bind(path.name)
+    else:
+        path.symlink_to({"device": "/dev/zero", "dangling": "nowhere", "loop": path.name}[kind])
+
+
+IRREGULAR = {
+    "FIFO": "expected a regular file",
+    "socket": "expected a regular file",
+    "device": "a device; expected a regular file",
+    "dangling": "No such file",
+    "loop": "Too many levels of symbolic links",
+}
+
+
+@pytest.mark.parametrize("kind", IRREGULAR)
+def test_what_is_no_file_is_left_aside_and_counted(tree, kind):
+    directory = tree("a.png", "b/c.png")
+    _make_irregular(pathlib.Path(directory) / "b" / "d.png", kind)
+    os.symlink("a.png", os.path.join(directory, "link.png"))
+    source = _folder(directory, "all")
+    assert _names(source, directory) == ["a.png", "b/c.png", "link.png"]
+    assert sentence({"all": source.contents()}).endswith("left aside: 1 no regular file")
+
+
+@pytest.mark.parametrize("kind", IRREGULAR)
+def test_what_becomes_no_file_after_the_listing_cannot_hang_a_read(tree, kind):
+    directory = tree("a.png", "b.png")
+    source = _folder(directory, "all")
+    os.remove(source.name(0))
+    _make_irregular(pathlib.Path(source.name(0)), kind)
+    with pytest.raises(ValueError, match=f"cannot read the file .*{IRREGULAR[kind]}"):
+        source[0]
+
+
+def test_runs_of_before_list_what_they_listed(tree):
+    directory = tree(*(f"{i:02}.png" for i in range(12)))
+    os.symlink("nowhere", os.path.join(directory, "03.jpg"))
+    (pathlib.Path(directory) / "04.bmp").touch()
+    source = open_source("folder", directory=directory, split="validation", holdout="every-tenth")
+    assert _names(source, directory) == ["00.png", "09.png"]
+
+
+def test_of_two_links_to_a_folder_the_first_name_counts(tree):
+    directory = tree("z/1.png")
+    for name in ("y", "x"):
+        os.symlink("z", os.path.join(directory, name))
+    assert _names(_folder(directory, "all"), directory) == ["x/1.png"]
+
+
+def test_one_line_says_what_each_split_holds_by_which_rule_and_what_was_left_aside(tree):
+    directory = tree("Train/cat/1.png", "Train/dog/2.png", "VAL/dog/3.png")
+    for name in ("a.TXT", "Train/b.txt", "VAL/c", "VAL/d.mp4"):
+        (pathlib.Path(directory) / name).touch()
+    told = sentence({split: _folder(directory, split).contents() for split in SPLITS})
+    assert told == (
+        "Images: train 2 (folder 'Train'), validation 1 (folder 'VAL'); "
+        "left aside: 2 .txt, 1 without ending, 1 .mp4"
+    )
+
+
+def test_contents_are_the_same_wherever_the_data_lies_and_follow_every_slice(tree, tmp_path):
+    directory = tree(*(f"{i}.png" for i in range(6)))
+    copy = shutil.copytree(directory, tmp_path / ".copy")
+    digests = {
+        split: [_folder(place, split).contents().digest for place in (directory, str(copy))]
+        for split in ("all", "all[1:]", "all[:5]")
+    }
+    assert all(here == there for here, there in digests.values())
+    assert len({here for here, _ in digests.values()}) == 3
+    half = halves(_folder(directory, "all[2:]"))[1].contents()
+    assert (half.images, half.names) == (2, ["3.png", "5.png"])
+    photos_of = open_source("photos", directory="", split="train[:5]").contents()
+    assert (photos_of.images, photos_of.names) == (5, ())
 
 
 def test_an_unreadable_file_raises_value_error(tree):

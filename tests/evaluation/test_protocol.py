@@ -51,6 +51,15 @@ def test_a_card_says_what_was_measured_on_and_how():
     assert "not clipped" in protocol["measures"]["mse"]
 
 
+def test_a_card_says_how_the_data_changed_and_is_unlike_one_where_it_did_not():
+    cards = {"a": card(), "b": card()}
+    assert unlike(cards) == [] and "changes" not in cards["a"]["protocol"]["data"]
+    config, measures = runs.configure(), Measures((), None, {}, LPIPS)
+    changed = protocol_card(config, evaluation(), measures, ["after step 4: train: 1 added"])
+    cards["b"]["protocol"] = json.loads(json.dumps(changed))
+    assert unlike(cards) == ["data.changes is None in a, ['after step 4: train: 1 added'] in b"]
+
+
 def test_a_card_has_no_path():
     protocol = card(data__source="folder", data__dir="/home/someone/images")["protocol"]
     assert "someone" not in json.dumps(protocol)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import re
 import shlex
@@ -75,6 +76,43 @@ def test_a_program_killed_three_times_ends_as_one_that_was_not(tmp_path):
     for name in ("inner/loss", "outer/loss", "eval/mse"):
         rows = [row["step"] for row in runs.metrics(folder) if name in row]
         assert [event.step for event in events.Scalars(name)] == rows
+
+
+_HANGING = """
+import os, signal, threading, time
+from mq_jax import main
+from mq_jax.data import sources
+hanging = threading.Event()
+
+def read(path):
+    if len(reads) >= 60:
+        hanging.set()
+        threading.Event().wait()
+    reads.append(path)
+    return read_regular(path)
+
+def press_twice():
+    hanging.wait()
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+reads, read_regular, sources.read_regular = [], sources.read_regular, read
+threading.Thread(target=press_twice, daemon=True).start()
+main.run()
+"""
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_a_program_whose_reads_hang(tmp_path):
+    images = runs.write_images(tmp_path / "images")
+    given = runs.arguments(data__source="folder", data__dir=images, data__threads=2)
+    command = ["-c", _HANGING, *given, f"--workdir={tmp_path / 'run'}"]
+    launched = runs.start(command)
+    outcome = runs.outcome(launched)
+    assert outcome.code == 130, outcome.err
+    assert "SIGINT: finishing this step" in outcome.err
+    assert "Stopped at once; the same command goes on" in outcome.err
 
 
 # In this process.
@@ -310,3 +348,30 @@ def test_where_the_data_lies_and_how_it_is_read_may_differ(tmp_path, whole):
     other = {"data__dir": "/elsewhere", "data__threads": 3}
     assert runs.cli(*runs.arguments(**other), f"--workdir={tmp_path}").code == 0
     runs.assert_same_run(tmp_path, whole)
+
+
+def test_a_run_whose_folder_of_images_grew_goes_on_only_when_told_to(tmp_path):
+    images, folder = tmp_path / "images", tmp_path / "run"
+    runs.write_images(images)
+    data = {"data__source": "folder", "data__dir": images}
+    given = [*runs.arguments(**data), f"--workdir={folder}"]
+    with runs.signalled_after(6):
+        assert runs.cli(*given).code == 0
+    assert len(runs.checkpoint(folder)[1]["extra"]["listing"]) == 64
+    # A hash of each path: what is new moves no image across.
+    shutil.copy(images / "a" / "000.png", images / "a" / "new.png")
+    before = (folder / "train.log").read_bytes()
+    outcome = runs.cli(*given)
+    assert (outcome.code, outcome.out) == (1, "")
+    (line,) = outcome.err.splitlines()
+    assert "train: 37 images then, 38 now, 1 added ('a/new.png') and 0 removed." in line
+    assert "evaluation" not in line and (folder / "train.log").read_bytes() == before
+    outcome = runs.cli(*given, "--accept_changed_data")
+    assert outcome.code == 0, outcome.err
+    assert "Going on from the checkpoint of step 6" in outcome.err
+    log = (folder / "train.log").read_text()
+    assert "Going on with data that changed after step 6: train: 37 images then" in log
+    assert "Images: train 38 (all but a tenth, by a hash of the path), evaluation 3 (" in log
+    assert runs.cli("--mode=evaluate", f"--workdir={folder}", "--metrics=").code == 0
+    (change,) = json.loads((folder / "evaluation.json").read_text())["protocol"]["data"]["changes"]
+    assert change.startswith("after step 6: train: 37 images then, 38 now")

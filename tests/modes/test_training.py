@@ -40,7 +40,10 @@ def files(folder):
 def test_a_run_ends_well_and_says_nothing_on_stderr_but_its_progress():
     outcome, _ = runs.finished()
     assert outcome.code == 0, outcome.err
-    lines = outcome.err.splitlines()
+    told, *lines = outcome.err.splitlines()
+    assert re.fullmatch(
+        r"Images: train \d+ \(photos train\), evaluation 10 \(photos valid\w+\)", told
+    )
     assert re.match(r"Compiled in [\d.]+ s: [\d.]+ GFLOP a step, 12 steps, 1 device", lines[0])
     assert re.match(r"Parameters: autoencoder [\d,]+, codebook [\d,]+$", lines[1])
     held = r"State: [\d.]+ MiB, [\d.]+ on each of 1 device\(s\) \(data 1, fsdp 1\); 0 of \d+ split$"
@@ -120,6 +123,8 @@ def test_nothing_else_is_left():
     kinds = {name.split("/")[0] for name in files(folder)}
     expected = {
         "config.json",
+        "data.json",
+        "data-names.json.gz",
         "environment.json",
         "cost.json",
         "metrics.jsonl",

@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from mq_jax.runs import earlier
 from mq_jax.runs.workdir import claim, read_config, write_atomically
 
 CONFIG = {
@@ -12,6 +13,11 @@ CONFIG = {
     "data": {"dir": "/a", "resize": {}},
     "seed": 0,
 }
+
+
+@pytest.fixture(autouse=True)
+def no_field_is_new(monkeypatch):
+    monkeypatch.setattr(earlier, "ADDED", {})
 
 
 def changed(**train):

@@ -1,5 +1,6 @@
 """Exports: every format gives back the same model, and says so where it is damaged."""
 
+import copy
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ from mq_jax import load_tokenizer
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh, shardings
 from mq_jax.tokenizers.export import fingerprint, make_export, named
-from mq_jax.tokenizers.export_card import training_facts
+from mq_jax.tokenizers.export_card import card_of, page_of, training_facts
 from mq_jax.tokenizers.export_reading import read_export
 from mq_jax.tokenizers.export_writing import write_export
 
@@ -122,6 +123,19 @@ def test_stablehlo_runs_where_the_package_is_not_importable(written, kind, tmp_p
             difference = found[f"{name} decoded"].astype(int) - tok.decode(indices)
             # Weights inside may be folded: the last bit may differ.
             assert np.abs(difference).max() <= 1
+
+
+def test_the_card_tells_how_the_data_of_the_run_changed():
+    change = "after step 4: train: 1 added ('a|b.png')"
+    evaluated = copy.deepcopy(FACTS["evaluation"])
+    evaluated["protocol"]["data"]["changes"] = ["since the training: evaluation: 1 added"]
+    changed = {"training": {**FACTS["training"], "data_changes": [change]}}
+    for facts in (FACTS, {**FACTS, **changed, "evaluation": evaluated}):
+        page = page_of(card_of(exports.export("vqvae"), facts, {}))
+        told = "| its data changed | after step 4: train: 1 added ('a\\|b.png') |\n| step | 7 |"
+        assert (told in page) == (facts is not FACTS)
+        told = "The data of the run changed since the training: evaluation: 1 added."
+        assert (told in page) == (facts is not FACTS) and "changes" not in page
 
 
 def test_the_card_tells_what_is_known_and_no_path(written):

@@ -269,6 +269,7 @@ def damaged_images(tmp_path):
 def folder_of(directory, **changes):
     # The two levels see all 36 images in twelve steps many times over.
     given = {"data__dir": directory, "data__max_bad_share": 0.1, "data__threads": 1}
+    given["data__holdout"] = "every-tenth"
     return runs.arguments("folder_mqvae", **{**given, **changes})
 
 
@@ -314,7 +315,8 @@ def test_bad_images_are_counted_by_level_where_the_levels_share_none(tmp_path, d
     given = folder_of(directory, data__disjoint=True, data__max_bad_share=0.2)
     assert runs.cli(*given, f"--workdir={tmp_path / 'w'}").code == 0
     inner, outer = runs.checkpoint(tmp_path / "w")[1]["extra"]["bad_images"]
-    config = runs.configure("folder_mqvae", data__dir=directory, data__disjoint=True)
+    data = {"data__dir": directory, "data__disjoint": True, "data__holdout": "every-tenth"}
+    config = runs.configure("folder_mqvae", **data)
     sources = inputs.open_training(config)
     found = [sources.autoencoder.name(i) for i in inner] + [sources.codebook.name(i) for i in outer]
     assert sorted(found) == [str(path) for path in bad]

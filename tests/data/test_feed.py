@@ -1,0 +1,26 @@
+"""The account of unreadable images across checkpoints."""
+
+import runs
+
+from mq_jax.data import inputs
+from mq_jax.data.feed import Feed
+
+
+def feed(images, **changes):
+    config = runs.configure(data__source="folder", data__dir=images, **changes)
+    return Feed(config, inputs.open_training(config), None)
+
+
+def test_record_numbers_are_taken_over_only_into_the_listing_they_belong_to(tmp_path):
+    images = runs.write_images(tmp_path / "images", 12)
+    before = feed(images)
+    for listing, expected in [(before.listing, [3]), ("", [3]), ("0" * 64, [])]:
+        other = feed(images)
+        other.restore([[3], [3]], listing)
+        assert other.bad_images == (expected, expected)
+
+
+def test_halves_of_a_listing_have_one_of_their_own(tmp_path):
+    images = runs.write_images(tmp_path / "images", 12)
+    assert feed(images).listing == feed(images).listing
+    assert feed(images).listing != feed(images, data__disjoint=True).listing

@@ -1,13 +1,23 @@
 """What a run's step takes, as the last start of training found it: for the report."""
 
 import json
-import math
+import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from mq_jax.runs.schema import AMOUNT, Each, Maybe, read_json, whole
 from mq_jax.runs.workdir import write_atomically
 
 FILE = "cost.json"
+
+_SCHEMA = {
+    "parameters": Each(whole(0)),
+    "flops": Maybe(AMOUNT),
+    "compile_seconds": AMOUNT,
+    "state_bytes": whole(0),
+    "state_bytes_per_device": whole(0),
+    "devices": whole(1),
+}
 
 
 class Cost(NamedTuple):
@@ -40,7 +50,7 @@ def write_cost(folder: pathlib.Path, cost: Cost) -> None:
     write_atomically(folder / FILE, json.dumps(cost._asdict(), indent=2) + "\n")
 
 
-def read_cost(folder: pathlib.Path) -> Cost:
+def read_cost(folder: str | os.PathLike) -> Cost:
     """Reads `cost.json`.
 
     Args:
@@ -53,22 +63,8 @@ def read_cost(folder: pathlib.Path) -> Cost:
       FileNotFoundError: there is none.
       ValueError: the file is damaged.
     """
-    path = folder / FILE
+    path = pathlib.Path(folder) / FILE
     try:
-        cost = Cost(**json.loads(path.read_text(encoding="utf-8")))
-        numbers = [
-            *cost.parameters.values(),
-            *cost[2:],
-            *([] if cost.flops is None else [cost.flops]),
-        ]
-    except (ValueError, TypeError, AttributeError) as error:
+        return Cost(**read_json(path, _SCHEMA))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); start the training again.") from error
-    if not all(_is_count(number) for number in numbers):
-        raise ValueError(
-            f"{path} is damaged (not all numbers are counts); start the training again."
-        )
-    return cost
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0

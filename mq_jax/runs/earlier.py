@@ -27,6 +27,9 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
       A nested configuration.
+
+    Raises:
+      TypeError: what should be a section holds a value.
     """
     whole = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()
@@ -36,6 +39,8 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         inner = whole
         for section in sections:
             inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise TypeError(f"{section} is no section of fields")
         inner[field] = value
     return whole
 

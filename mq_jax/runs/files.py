@@ -1,9 +1,11 @@
-"""Files that appear whole or not at all, and their sizes."""
+"""Files that appear whole or not at all, their sizes, and reading them within a limit."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import re
+import stat
 from collections.abc import Iterator
 
 # What a killed process leaves of a file that `replacing` was writing.
@@ -23,8 +25,10 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       OSError: the file cannot take its name.
     """
-    # The process id keeps several processes from sharing a temporary file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Short, since a name may have all the bytes that a file system allows; the process id keeps
+    # several processes from sharing a temporary file.
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    temporary = path.with_name(f".{digest}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -43,3 +47,57 @@ def size_of(path: pathlib.Path) -> int:
     """
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def read_bytes(path: str | os.PathLike, most: int) -> bytes:
+    """The content of a file of unknown origin.
+
+    Args:
+      path: of the file.
+      most: bytes that it may have.
+
+    Returns:
+      The bytes.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is too large, or no regular file, whose reading may never end.
+    """
+    require_bounded(path, most)
+    with open(path, "rb") as file:
+        # One more than it may have, should it have grown meanwhile.
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(_too_large(len(data), most))
+    return data
+
+
+def require_bounded(path: str | os.PathLike, most: int) -> None:
+    """Raises unless a file is a regular one of bounded size.
+
+    Args:
+      path: of the file.
+      most: bytes that it may have.
+
+    Raises:
+      OSError: it cannot be looked at.
+      ValueError: it is too large, or a pipe, a socket, a device or a folder.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"it is {_SPECIAL.get(stat.S_IFMT(found.st_mode), 'a special file')}")
+    if found.st_size > most:
+        raise ValueError(_too_large(found.st_size, most))
+
+
+_SPECIAL = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def _too_large(size, most):
+    return f"it has {size:,} bytes; expected at most {most:,}"

@@ -130,3 +130,24 @@ def test_null_writers_take_every_call_of_writers():
     writers.close()
     public = {name for name in vars(Writers) if not name.startswith("_")}
     assert public == {name for name in vars(NullWriters) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 2, "eval/mse": "low"}',
+        '{"step": 2, "eval/mse": [1]}',
+        '{"step": 2, "eval/mse": NaN}',
+        '{"step": true}',
+        '{"step": -1}',
+        '{"eval/mse": 1}',
+        "[" * 100_000,
+        "\xff",
+    ],
+)
+def test_a_line_of_anything_but_numbers_is_left_out(tmp_path, line, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3, "eval/mse": null}}\n', "latin-1")
+    with caplog.at_level("WARNING"):
+        assert read_metrics(str(path)) == [{"step": 1}, {"step": 3, "eval/mse": None}]
+    assert "Line 2 of" in caplog.text

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from mq_jax.data import inputs
 from mq_jax.evaluation.evaluate import Evaluation
 from mq_jax.metrics.measures import Measures
-from mq_jax.runs.schema import ANY, NUMBER, TEXT, Each, Maybe, read_json, whole
+from mq_jax.runs.schema import ANY, NUMBER, TEXT, Each, Nullable, read_json, whole
 from mq_jax.runs.workdir import write_atomically
 
 FILE = "evaluation.json"
@@ -34,7 +34,7 @@ _SCHEMA = {
         },
         "measures": Each(ANY),
     },
-    "metrics": Each(Maybe(NUMBER)),
+    "metrics": Each(Nullable(NUMBER)),
     "run": {"step": whole(0)},
 }
 

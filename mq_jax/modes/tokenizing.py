@@ -59,8 +59,9 @@ def _encode(given) -> int:
     tokenizer = load_tokenizer(given.tokenizer)
     preparation, transform = _preparation(given, tokenizer)
     claim = make_claim("encode", given.input, tokenizer, preparation)
-    with claimed(given.output, claim, force=given.force) as (manifest, replaced):
-        tokens.remove_shards(given.output, replaced)
+    with claimed(given.output, claim, force=given.force) as manifest:
+        if given.force:
+            tokens.remove_shards(given.output)
         writer = tokens.ShardWriter(given.output, manifest)
         tally = Tally(names, tokens.written_names(given.output), "encoded")
         manifest["bad"] = tally.bad
@@ -95,7 +96,7 @@ def _decode(given) -> int:
     names = tokens.read_names(given.input)
 
     def decoded(tally):
-        shards = tokens.read_tokens(given.input)
+        shards = tokens.read_tokens(given.input, tokenizer.downsampling)
         return decode_tokens(tokenizer, shards, set(tally.left), given.batch_size)
 
     return _write(given, names, make_claim("decode", given.input, tokenizer, None), decoded)
@@ -118,7 +119,7 @@ def _reconstruct(given) -> int:
 def _write(given, names, claim, images) -> int:
     """Writes PNGs into a claimed folder; those that are there are kept."""
     paths = png_paths(names)
-    with claimed(given.output, claim, force=given.force) as (manifest, _):
+    with claimed(given.output, claim, force=given.force) as manifest:
         if given.force:
             # Before the first is written: a call that goes on must not keep one of these.
             for path in paths.values():

@@ -60,6 +60,8 @@ def read_arrays(
             return {name: _array(archive, members[name], expected[name]) for name in expected}
     except FileNotFoundError:
         raise
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"it is no whole .npz file: {error}") from error
     # Archive, compression and header each raise their own, from KeyError to zlib.error.
     except Exception as error:
         text = str(error) if isinstance(error, ValueError | OSError) else repr(error)

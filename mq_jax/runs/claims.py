@@ -12,12 +12,25 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from mq_jax.runs.files import LEFTOVER
+from mq_jax.runs.schema import (
+    ANY,
+    FLAG,
+    TEXT,
+    Each,
+    Nullable,
+    check,
+    choice,
+    read_json,
+    shown,
+    whole,
+)
 from mq_jax.runs.workdir import write_atomically
 
 MANIFEST = "manifest.json"
@@ -28,7 +41,34 @@ _CLAIM = (
     *("version", "command", "input", "tokenizer", "codebook_size", "downsampling"),
     "preparation",
 )
-_FIELDS = (*_CLAIM, "images", "bad", "complete")
+# A data set of ten million images, a tenth of them bad.
+_MOST_BYTES = 2**28
+
+SHARD = re.compile(r"tokens-\d{5,9}\.npz")
+_SHA256 = ("64 hexadecimal digits", lambda value: re.fullmatch("[0-9a-f]{64}", value) is not None)
+_SCHEMA = {
+    "version": ANY,
+    "command": choice("encode", "decode", "reconstruct"),
+    "input": TEXT,
+    "tokenizer": TEXT,
+    "codebook_size": whole(1, 2**32),
+    "downsampling": whole(1, 2**16),
+    "preparation": Nullable(Each(ANY)),
+    "images": whole(0),
+    "bad": [{"name": TEXT, "reason": TEXT}],
+    "complete": FLAG,
+}
+_TOKENS_SCHEMA = {
+    "shards": [
+        {
+            "file": ("tokens-NNNNN.npz", lambda value: SHARD.fullmatch(value) is not None),
+            "images": whole(0),
+            "sha256": _SHA256,
+        }
+    ],
+    "shape": Nullable([whole(1)]),
+    "dtype": choice("uint8", "uint16", "uint32", "uint64"),
+}
 
 
 def make_claim(
@@ -59,7 +99,7 @@ def make_claim(
 @contextlib.contextmanager
 def claimed(
     folder: pathlib.Path, claim: Mapping[str, Any], *, force: bool
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+) -> Iterator[dict[str, Any]]:
     """A folder that is a command's own, and no other process's, while the block runs.
 
     Args:
@@ -68,14 +108,13 @@ def claimed(
       force: whether to start anew, whatever is there.
 
     Yields:
-      (manifest, replaced): that of the calls before or a new one, and the manifest that a forced
-      start replaces, empty without.
+      The manifest: that of the calls before, or a new one.
 
     Raises:
       ValueError: the folder holds files of something else, or another process writes into it.
       OSError: it cannot be read or written.
     """
-    replaced = _require_own(folder, claim, force)
+    _require_own(folder, claim, force)
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder):
         for path in folder.rglob(".*.tmp"):
@@ -89,10 +128,10 @@ def claimed(
         manifest = read_manifest(folder) if resumed else fresh
         manifest["complete"] = False
         write_manifest(folder, manifest)
-        yield manifest, replaced
+        yield manifest
 
 
-def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     """Reads the manifest of a folder.
 
     Args:
@@ -105,26 +144,25 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
       FileNotFoundError: the folder has none.
       ValueError: it is damaged, or of an unknown version.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
+    path = pathlib.Path(folder) / MANIFEST
+    if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; expected a folder that `python -m mq_jax.tokenize` wrote."
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path, {"version": ANY}, most=_MOST_BYTES)
         if manifest["version"] == VERSION:
-            fields = _FIELDS + (("shards", "shape", "dtype") if _of_tokens(manifest) else ())
-            missing = [name for name in fields if name not in manifest]
-            if missing:
-                raise ValueError(f"it lacks {', '.join(missing)}")
-    except (ValueError, TypeError, KeyError) as error:
+            check(manifest, _SCHEMA)
+            if _of_tokens(manifest):
+                check(manifest, _TOKENS_SCHEMA)
+    except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}). Start anew with --force, or in another folder."
         ) from error
     if manifest["version"] != VERSION:
         raise ValueError(
-            f"{path} is of version {manifest['version']}; expected {VERSION}: read it with the "
-            "mq_jax that wrote it, or make it again."
+            f"{path} is of version {shown(manifest['version'])}; expected {VERSION}: read it with "
+            "the mq_jax that wrote it, or make it again."
         )
     return manifest
 
@@ -156,22 +194,18 @@ def _of_tokens(manifest):
     return manifest["command"] == "encode"
 
 
-def _require_own(folder, claim, force) -> dict[str, Any]:
-    """Raises unless the folder may be written to; returns the manifest that is replaced."""
+def _require_own(folder, claim, force) -> None:
+    """Raises unless the folder may be written to."""
     if not folder.exists():
-        return {}
+        return
     if (folder / MANIFEST).is_file():
-        if force:
-            with contextlib.suppress(ValueError):
-                return read_manifest(folder)
-            return {}
-        _require_claim(folder, read_manifest(folder), claim)
+        if not force:
+            _require_claim(folder, read_manifest(folder), claim)
     elif any(path.name[0] != "." for path in folder.iterdir()) and not force:
         raise ValueError(
             f"The output {folder} is not empty and has no {MANIFEST}; expected a new folder. "
             "--force writes into it; what has other names stays."
         )
-    return {}
 
 
 def _require_claim(folder, found: Mapping[str, Any], claim: Mapping[str, Any]) -> None:

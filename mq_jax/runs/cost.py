@@ -5,14 +5,14 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from mq_jax.runs.schema import AMOUNT, Each, Maybe, read_json, whole
+from mq_jax.runs.schema import AMOUNT, Each, Nullable, read_json, whole
 from mq_jax.runs.workdir import write_atomically
 
 FILE = "cost.json"
 
 _SCHEMA = {
     "parameters": Each(whole(0)),
-    "flops": Maybe(AMOUNT),
+    "flops": Nullable(AMOUNT),
     "compile_seconds": AMOUNT,
     "state_bytes": whole(0),
     "state_bytes_per_device": whole(0),
@@ -66,5 +66,6 @@ def read_cost(folder: str | os.PathLike) -> Cost:
     path = pathlib.Path(folder) / FILE
     try:
         return Cost(**read_json(path, _SCHEMA))
+    # An unknown field is a TypeError.
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); start the training again.") from error

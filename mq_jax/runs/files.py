@@ -57,27 +57,26 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
       most: bytes that it may have.
 
     Returns:
-      The bytes.
+      The bytes; not those that are written to it meanwhile.
 
     Raises:
       OSError: it cannot be read.
       ValueError: it is too large, or no regular file, whose reading may never end.
     """
-    require_bounded(path, most)
+    size = require_bounded(path, most)
     with open(path, "rb") as file:
-        # One more than it may have, should it have grown meanwhile.
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(_too_large(len(data), most))
-    return data
+        return file.read(size)
 
 
-def require_bounded(path: str | os.PathLike, most: int) -> None:
-    """Raises unless a file is a regular one of bounded size.
+def require_bounded(path: str | os.PathLike, most: int) -> int:
+    """The size of a regular file, which is bounded.
 
     Args:
       path: of the file.
       most: bytes that it may have.
+
+    Returns:
+      Its bytes.
 
     Raises:
       OSError: it cannot be looked at.
@@ -87,7 +86,8 @@ def require_bounded(path: str | os.PathLike, most: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"it is {_SPECIAL.get(stat.S_IFMT(found.st_mode), 'a special file')}")
     if found.st_size > most:
-        raise ValueError(_too_large(found.st_size, most))
+        raise ValueError(f"it has {found.st_size:,} bytes; expected at most {most:,}")
+    return found.st_size
 
 
 _SPECIAL = {
@@ -97,7 +97,3 @@ _SPECIAL = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-
-
-def _too_large(size, most):
-    return f"it has {size:,} bytes; expected at most {most:,}"

@@ -1,7 +1,7 @@
 """JSON that anyone may have written: read within a limit and checked at once against a schema.
 
 A schema is a rule; a dict of schemas by field, which may not lack, beside others; a list of one
-schema, for a list of any length; or Each or Maybe of a schema.
+schema, for a list of any length; or Each or Nullable of a schema.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Each(NamedTuple):
     of: Any
 
 
-class Maybe(NamedTuple):
-    """A value that may be null, or a field that may lack."""
+class Nullable(NamedTuple):
+    """A value that may be null."""
 
     of: Any
 
@@ -105,7 +105,7 @@ def check(value: Any, schema: Any, place: str = "") -> None:
     Raises:
       ValueError: one line: what was got, what was expected.
     """
-    if isinstance(schema, Maybe):
+    if isinstance(schema, Nullable):
         if value is not None:
             check(value, schema.of, place)
     elif isinstance(schema, Each):
@@ -115,9 +115,9 @@ def check(value: Any, schema: Any, place: str = "") -> None:
     elif isinstance(schema, dict):
         _require(value, dict, "an object", place)
         for name, own in schema.items():
-            if name not in value and not isinstance(own, Maybe):
+            if name not in value:
                 raise ValueError(f"{place or 'it'} lacks {name}")
-            check(value.get(name), own, f"{place}.{name}" if place else name)
+            check(value[name], own, f"{place}.{name}" if place else name)
     elif isinstance(schema, list):
         _require(value, list, "a list", place)
         for i, own in enumerate(value):

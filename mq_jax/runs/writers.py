@@ -22,12 +22,12 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
 from mq_jax.runs.files import read_bytes
-from mq_jax.runs.schema import NUMBER, Each, Maybe, check, parse, whole
+from mq_jax.runs.schema import NUMBER, Each, Nullable, check, parse, whole
 from mq_jax.runs.workdir import write_atomically
 
 # Of metrics.jsonl: a million lines.
 _MOST_BYTES = 2**30
-_ROW, _STEP = Each(Maybe(NUMBER)), {"step": whole(0)}
+_ROW, _STEP = Each(Nullable(NUMBER)), {"step": whole(0)}
 
 
 class MetricsFile:

@@ -15,8 +15,8 @@ import numpy as np
 from mq_jax.data.decode import decode_image
 from mq_jax.data.folder import list_folder
 from mq_jax.runs.files import replacing
+from mq_jax.tokenizers.shards import Tokens
 from mq_jax.tokenizers.tokenizer import Tokenizer
-from mq_jax.tokenizers.tokens import Tokens
 
 # Decoding and compressing release the interpreter; the model has the other cores.
 _THREADS = 2

@@ -281,11 +281,11 @@ def test_decode_reads_each_shard_once_and_goes_on_past_a_mended_one(
 ):
     monkeypatch.setattr(tokens, "SHARD_IMAGES", 4)
     run("encode", "images", "tokens", "--batch_size=2")
-    reading = mock.Mock(wraps=tokens._read_shard)
-    monkeypatch.setattr(tokens, "_read_shard", reading)
+    reading = mock.Mock(wraps=tokens.read_shard)
+    monkeypatch.setattr(tokens, "read_shard", reading)
     assert run("decode", "tokens", "whole")[0] == 0
     shards = sorted((tmp_path / "tokens").glob("*.npz"))
-    assert [call.args[0] for call in reading.call_args_list] == shards and len(shards) == 3
+    assert [call.args[0].path for call in reading.call_args_list] == shards and len(shards) == 3
     good = shards[1].read_bytes()
     # Codes alone: the names are read without them, and are right.
     with np.load(shards[1]) as stored:
@@ -404,7 +404,10 @@ def test_force_removes_no_file_but_shards(run, images, tmp_path):
         (tmp_path / "tokens" / name).write_text("kept")
         manifest["shards"].append({"file": name, "images": 1, "sha256": ""})
     path.write_text(json.dumps(manifest))
-    assert "names 'mine.txt', which is no shard" in run("decode", "tokens", "out")[2]
+    assert (
+        "shards[1].file is 'mine.txt'; expected tokens-NNNNN.npz"
+        in run("decode", "tokens", "out")[2]
+    )
     assert run("encode", "images", "tokens", "--force")[0] == 0
     assert (tmp_path / "tokens" / "mine.txt").exists() and (tmp_path / "mine.txt").exists()
 
@@ -419,7 +422,7 @@ def test_a_bad_file_may_have_any_name(run, images, tmp_path):
 def test_many_shapes_are_on_the_disk_before_one_of_them_fills_a_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(tokens, "SHARD_IMAGES", 4)
     claim = claims.make_claim("encode", tmp_path, TOKENIZER, None)
-    with claims.claimed(tmp_path / "out", claim, force=False) as (manifest, _):
+    with claims.claimed(tmp_path / "out", claim, force=False) as manifest:
         writer = tokens.ShardWriter(tmp_path / "out", manifest)
         for side in (1, 2, 3, 4, 5):
             part = np.zeros((1, side, side), np.int32)
@@ -447,10 +450,18 @@ def test_batches_are_small_where_images_are_large(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"indices": np.zeros((10, 8, 8), np.float32)}, "indices are float32"),
+        ({"indices": np.zeros((10, 8, 8), np.float32)}, "indices is float32"),
         ({"indices": np.full((10, 8, 8), 16, np.uint8)}, "codes below 16"),
         ({"indices": np.zeros((9, 8, 8), np.uint8)}, "9 rows of codes"),
-        ({"sizes": np.zeros(10, np.int32)}, r"sizes \(10,\)"),
+        ({"sizes": np.zeros(10, np.int32)}, r"sizes is int32\[10\]"),
+        ({"sizes": np.zeros((10, 2), np.float32)}, "sizes is float32"),
+        ({"sizes": np.zeros((10, 2), np.int32)}, "a size is 0; expected at least 1 pixel"),
+        ({"sizes": np.full((10, 2), -4)}, "a size is -4"),
+        ({"names": np.array(["a"] * 10)}, "it names 'a' twice"),
+        ({"names": np.array([["a"] * 5] * 2)}, r"names is <U1\[2, 5\]"),
+        ({"indices": np.zeros((10, 8, 0), np.uint8)}, r"indices are uint8\(10, 8, 0\)"),
+        ({"tokenizer": np.array(3)}, "tokenizer is int64"),
+        ({"codebook_size": np.array("many")}, "codebook_size is <U4"),
     ],
 )
 def test_a_shard_whose_arrays_do_not_fit_is_named(run, images, tmp_path, change, message):
@@ -462,7 +473,7 @@ def test_a_shard_whose_arrays_do_not_fit_is_named(run, images, tmp_path, change,
     with pytest.raises(ValueError, match=f"tokens-00000.npz is damaged.*{message}"):
         list(tokens.read_tokens(path))
     np.save(tmp_path / "x.npy", np.zeros(3))
-    with pytest.raises(ValueError, match="it is no .npz file"):
+    with pytest.raises(ValueError, match="it is no whole .npz file"):
         list(tokens.read_tokens(tmp_path / "x.npy"))
 
 

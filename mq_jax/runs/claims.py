@@ -22,6 +22,7 @@ from mq_jax.runs.files import LEFTOVER
 from mq_jax.runs.schema import (
     ANY,
     FLAG,
+    SHA256,
     TEXT,
     Each,
     Nullable,
@@ -45,7 +46,6 @@ _CLAIM = (
 _MOST_BYTES = 2**28
 
 SHARD = re.compile(r"tokens-\d{5,9}\.npz")
-_SHA256 = ("64 hexadecimal digits", lambda value: re.fullmatch("[0-9a-f]{64}", value) is not None)
 _SCHEMA = {
     "version": ANY,
     "command": choice("encode", "decode", "reconstruct"),
@@ -63,7 +63,7 @@ _TOKENS_SCHEMA = {
         {
             "file": ("tokens-NNNNN.npz", lambda value: SHARD.fullmatch(value) is not None),
             "images": whole(0),
-            "sha256": _SHA256,
+            "sha256": SHA256,
         }
     ],
     "shape": Nullable([whole(1)]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -43,6 +44,10 @@ FLAG: Rule = ("true or false", lambda value: isinstance(value, bool))
 NUMBER: Rule = (
     "a finite number",
     lambda value: type(value) is int or (type(value) is float and math.isfinite(value)),
+)
+SHA256: Rule = (
+    "64 hexadecimal digits",
+    lambda value: re.fullmatch("[0-9a-f]{64}", value) is not None,
 )
 AMOUNT: Rule = (
     "a finite number of at least 0",

@@ -19,6 +19,7 @@ from mq_jax.runs import orbax_noise
 from mq_jax.tokenizers.export import Export, coding_of, downsampling, named
 from mq_jax.tokenizers.export_card import card_of, page_of
 from mq_jax.tokenizers.export_reading import HEADER_KEY, ORBAX, SAFETENSORS, read_export
+from mq_jax.tokenizers.programs import sign
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -52,7 +53,8 @@ def write_export(
         _write_safetensors(temporary / SAFETENSORS, export)
         _write_orbax(temporary / ORBAX, export)
         for name, exported in stablehlo(export).items():
-            (temporary / name).write_bytes(exported.serialize())
+            data = sign(bytes(exported.serialize()), export.fingerprint)
+            (temporary / name).write_bytes(data)
         card = card_of(export, facts, _inventory(temporary))
         (temporary / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         (temporary / "README.md").write_text(page_of(card), encoding="utf-8")

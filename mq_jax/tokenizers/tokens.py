@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 import time
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from mq_jax.runs.claims import SHARD, read_manifest, write_manifest
+from mq_jax.runs.files import read_bytes
 from mq_jax.tokenizers.shards import (
+    MOST_BYTES,
     Shard,
     Tokens,
     read_shard,
@@ -119,6 +122,26 @@ def read_names(path: str | os.PathLike) -> list[str]:
             "anew with --force."
         )
     return names
+
+
+def shard_states(path: str | os.PathLike) -> dict[str, str]:
+    """What tells each shard from one that replaces it.
+
+    Args:
+      path: of the folder or the .npz file.
+
+    Returns:
+      The sha256 of each file, by its name; that of the manifest, which reading then checks.
+
+    Raises:
+      FileNotFoundError: there is nothing of the kind.
+      ValueError: it is damaged, or holds images.
+    """
+    return {
+        shard.path.name: shard.sha256
+        or hashlib.sha256(read_bytes(shard.path, MOST_BYTES)).hexdigest()
+        for shard in _shards(path)
+    }
 
 
 def token_source(path: str | os.PathLike) -> tuple[str, bool]:

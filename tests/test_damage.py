@@ -12,8 +12,10 @@ import hashlib
 import json
 import logging
 import os
+import pathlib
 import pickle
 import shutil
+import tempfile
 import types
 import warnings
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from unittest import mock
 import exports
 import numpy as np
 import pytest
+import safetensors.numpy
 from damage import BYTES, edited_arrays, edited_json, edited_lines
 from ml_collections import ConfigDict
 from PIL import Image
@@ -40,11 +43,14 @@ from mq_jax.runs.snapshot import read_snapshot, write_snapshot
 from mq_jax.runs.workdir import read_config
 from mq_jax.runs.writers import read_metrics
 from mq_jax.tokenizers import tokens
-from mq_jax.tokenizers.export import named
+from mq_jax.tokenizers.export import digest, fingerprint, named
 from mq_jax.tokenizers.export_reading import read_export
 from mq_jax.tokenizers.export_writing import write_export
 from mq_jax.tokenizers.programs import read_program
 from mq_jax.tokenizers.sources import Sources
+from mq_jax.training.validate import validate
+
+_TEMPORARY = tempfile.TemporaryDirectory(prefix="mq_jax-damage-")
 
 DOCUMENTED = (ValueError, OSError, pickle.UnpicklingError)
 
@@ -128,27 +134,18 @@ def read_reference(folder):
 @functools.cache
 def exported():
     """An export on the disk, written once."""
-    import tempfile
-
-    place = tempfile.TemporaryDirectory(prefix="mq_jax-damage-")
+    place = pathlib.Path(_TEMPORARY.name) / "export"
     facts = {
         "training": {"source": "photos", "split": "train", "step": 1, "config": {}},
         "evaluation": None,
         "environment": {"python": "3", "packages": {}},
     }
-    write_export(_path(place.name) / "export", exports.export("vqvae"), facts)
-    return place
-
-
-def _path(name):
-    import pathlib
-
-    return pathlib.Path(name)
+    return write_export(place, exports.export("vqvae"), facts)
 
 
 def make_export(part):
     def make(folder):
-        source = _path(exported().name) / "export" / part
+        source = exported() / part
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, folder / part)
 
@@ -161,6 +158,31 @@ def read_model(part):
         return found.architecture, found.preparation, found.fingerprint, named(found.weights)
 
     return read
+
+
+def edited_export(data, rng):
+    """A file whose hashes are right: a field of its header is another, or one of its arrays."""
+    arrays = safetensors.numpy.load(data)
+    header = json.loads(json.dumps(exports.export("vqvae").header))
+    name, other = rng.choice(list(arrays)), rng.choice(list(arrays))
+    array, kind = arrays[name], rng.integers(8)
+    if kind == 0:
+        del arrays[name]
+    elif kind == 1:
+        arrays[name], arrays[other] = arrays[other], array
+    elif kind == 2:
+        arrays[name] = [array[None], array[:1], array.astype(np.float16)][rng.integers(3)]
+    else:
+        try:
+            header = json.loads(edited_json(json.dumps(header), rng))
+        # What is nested so deeply cannot be signed.
+        except RecursionError:
+            del header[rng.choice(list(header))]
+    if isinstance(header, dict) and "architecture" in header and "fingerprint" in header:
+        header["fingerprint"] = fingerprint(header["architecture"], arrays)
+    if isinstance(header, dict) and "preparation" in header:
+        header["preparation_sha256"] = digest(header["preparation"])
+    return safetensors.numpy.save(arrays, {"mq_jax": json.dumps(header)})
 
 
 def read_exported_program(folder):
@@ -206,8 +228,6 @@ def make_configuration(folder):
 
 def read_configuration(folder):
     """As export and evaluation take it."""
-    from mq_jax.training.validate import validate
-
     config = ConfigDict(read_config(folder))
     validate(config)
     return config.to_json()
@@ -245,7 +265,7 @@ SUBJECTS = {
         sealed=True,
     ),
     "a run, for its report": Subject(
-        make_run, "*", write_page, _JSON + (edited_arrays, edited_lines), trials=4, most=400
+        make_run, "*", write_page, _JSON + (edited_arrays, edited_lines), trials=3, most=400
     ),
     "token shard": Subject(make_tokens, "tokens/*0.npz", read_shard, (edited_arrays,), sealed=True),
     "token shard of a manifest": Subject(
@@ -258,12 +278,13 @@ SUBJECTS = {
     ),
     "safetensors": Subject(
         make_export("tokenizer.safetensors"),
-        *("*", read_model("tokenizer.safetensors")),
+        *("*", read_model("tokenizer.safetensors"), (edited_export,)),
         sealed=True,
         trials=6,
+        most=500,
     ),
     "Orbax folder": Subject(
-        make_export("orbax"), "orbax/**/*", read_model("orbax"), sealed=True, trials=4, most=600
+        make_export("orbax"), "orbax/**/*", read_model("orbax"), sealed=True, trials=4, most=300
     ),
     "StableHLO program": Subject(
         make_export("encode.stablehlo"), "*", read_exported_program, sealed=True
@@ -312,9 +333,8 @@ def trials(name, folder, count, seed):
 
 
 def _fits(edit, path):
-    return edit.__name__.endswith(
-        {".json": "json", ".jsonl": "lines", ".npz": "arrays"}.get(path.suffix, "nothing")
-    )
+    kinds = {".json": edited_json, ".jsonl": edited_lines, ".npz": edited_arrays}
+    return edit is kinds.get(path.suffix, edited_export)
 
 
 @pytest.fixture(autouse=True)

@@ -98,7 +98,7 @@ def make_claim(
 
 @contextlib.contextmanager
 def claimed(
-    folder: pathlib.Path, claim: Mapping[str, Any], *, force: bool
+    folder: str | os.PathLike, claim: Mapping[str, Any], *, force: bool
 ) -> Iterator[dict[str, Any]]:
     """A folder that is a command's own, and no other process's, while the block runs.
 
@@ -114,6 +114,7 @@ def claimed(
       ValueError: the folder holds files of something else, or another process writes into it.
       OSError: it cannot be read or written.
     """
+    folder = pathlib.Path(folder)
     _require_own(folder, claim, force)
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder):

@@ -25,7 +25,11 @@ PLATFORMS = ("cpu", "cuda")
 
 
 def write_export(
-    folder: pathlib.Path, export: Export, facts: Mapping[str, Any], *, overwrite: bool = False
+    folder: str | os.PathLike,
+    export: Export,
+    facts: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
 ) -> pathlib.Path:
     """Writes every format, the model card included.
 
@@ -42,6 +46,7 @@ def write_export(
       ValueError: the folder is there and holds another model, or something else.
       OSError: it cannot be written.
     """
+    folder = pathlib.Path(folder)
     if folder.exists() and not overwrite:
         _require_same(folder, export)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -311,7 +311,7 @@ def test_no_export_says_the_command(tmp_path):
 
 
 def test_the_same_model_is_written_again_and_another_only_when_told(copied):
-    write_export(copied, exports.export("vqvae"), FACTS)
+    write_export(str(copied), exports.export("vqvae"), FACTS)
     other = exports.export("vqvae with averages")
     with pytest.raises(ValueError, match="holds another model, .*--overwrite"):
         write_export(copied, other, FACTS)

@@ -98,7 +98,7 @@ def test_sizes_of_a_lone_shard_are_held_against_the_tokenizers_downsampling(fold
 
 def test_an_image_in_two_shards_is_named(folder):
     claim = make_claim("encode", folder.parent, TOKENIZER, None)
-    with claimed(folder, claim, force=False) as manifest:
+    with claimed(str(folder), claim, force=False) as manifest:
         writer = tokens.ShardWriter(folder, manifest)
         writer.add(tokens.Tokens(["c.png", NAMES[1]], INDICES, SIZES))
         writer.flush()

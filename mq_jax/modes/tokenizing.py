@@ -134,7 +134,7 @@ def _write(given, names, listed, claim, images) -> int:
             # Before the first is written: a call that goes on must not keep one of these.
             for path in paths.values():
                 # What cannot be removed cannot be replaced either, and is named then.
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):
                     (given.output / path).unlink(missing_ok=True)
         done = {name for name in names if os.path.isfile(given.output / paths[name])}
         # A decoded image comes from a shard, whichever.

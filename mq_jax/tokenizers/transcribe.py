@@ -187,7 +187,8 @@ def write_pngs(
             _, encoded = cv2.imencode(".png", np.ascontiguousarray(item.image[..., ::-1]))
             with replacing(path) as temporary:
                 temporary.write_bytes(encoded.tobytes())
-        except (OSError, cv2.error) as error:
+        # A name of another hand may hold what no file's name can.
+        except (OSError, ValueError, cv2.error) as error:
             if getattr(error, "errno", None) in _OF_THE_DISK:
                 raise
             return item.name, f"cannot be written: {' '.join(str(error).split())}"

@@ -550,6 +550,20 @@ def test_an_output_that_cannot_be_written_stops_no_other(run, tmp_path):
             assert run(command, source, target, "--strict")[0] == 1
 
 
+def test_names_that_no_file_can_have_stop_no_other(run, images, tmp_path):
+    run("encode", "images", "tokens")
+    path = tmp_path / "tokens" / "tokens-00000.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    arrays["names"][:3] = ["a\0b", "c\ud800", "d\n.png"]
+    np.savez_compressed(path, **arrays)
+    for flags in ([], ["--force"]):
+        target = tmp_path / f"out{len(flags)}"
+        code, out, err = run("decode", "tokens/tokens-00000.npz", target.name, *flags)
+        assert code == 0 and "2 of 10 cannot be read or written" in out
+        assert len(list(target.rglob("*.png"))) == 8
+
+
 def test_a_full_disk_ends_the_command_at_once(run, images, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -3,6 +3,7 @@
 import difflib
 import os
 import pathlib
+import shlex
 from typing import Any, NamedTuple
 
 from mq_jax.data.contents import Contents
@@ -148,8 +149,9 @@ def _prepared_sets(root: str) -> list[str]:
 
 def _how_to_prepare(name: str, root: str) -> str:
     """The command that prepares a set."""
+    build = shlex.join(["tfds", "build", name, f"--data_dir={root}"])
     return (
-        f"To prepare it, run `tfds build {name} --data_dir={root} --file_format=array_record` in "
+        f"To prepare it, run `{build} --file_format=array_record` in "
         "an environment that also has tensorflow-cpu and importlib_resources (preparing needs "
         "TensorFlow, reading does not)."
     )

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import math
+import os
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +15,7 @@ from ml_collections import ConfigDict
 from mq_jax.data import inputs
 from mq_jax.evaluation.evaluate import Evaluation
 from mq_jax.metrics.measures import Measures
-from mq_jax.runs.files import read_json
+from mq_jax.runs.schema import ANY, NUMBER, TEXT, Each, Nullable, read_json, whole
 from mq_jax.runs.workdir import write_atomically
 
 FILE = "evaluation.json"
@@ -21,7 +23,20 @@ FILE = "evaluation.json"
 # Counts up when the meaning of a number changes.
 VERSION = 1
 
-_SECTIONS = ("protocol", "metrics", "run")
+_SCHEMA = {
+    "protocol": {
+        "version": whole(0),
+        "data": {
+            "source": TEXT,
+            "split": TEXT,
+            "images": whole(0),
+            "image_size": whole(0),
+        },
+        "measures": Each(ANY),
+    },
+    "metrics": Each(Nullable(NUMBER)),
+    "run": {"step": whole(0)},
+}
 
 
 def protocol_card(
@@ -87,7 +102,7 @@ def write_evaluation(folder: pathlib.Path, card: Mapping[str, Any]) -> pathlib.P
     return path
 
 
-def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
+def read_evaluation(path: str | os.PathLike) -> dict[str, Any]:
     """Reads an evaluation.
 
     Args:
@@ -100,22 +115,20 @@ def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
       FileNotFoundError: there is none; says how to make it.
       ValueError: the file is damaged.
     """
+    path = pathlib.Path(path)
     file = path / FILE if path.is_dir() else path
-    if not file.is_file():
+    if not file.exists():
+        folder = shlex.quote(str(path if path.is_dir() else path.parent))
         raise FileNotFoundError(
             f"{file} does not exist; make it: python -m mq_jax.main --mode=evaluate "
-            f"--workdir={path if path.is_dir() else path.parent}"
+            f"--workdir={folder}"
         )
     try:
-        card = read_json(file)
-        missing = [name for name in _SECTIONS if not isinstance(card[name], dict)]
-    except (ValueError, KeyError, TypeError) as error:
-        missing = [f"{type(error).__name__}: {error}"]
-    if missing:
+        return read_json(file, _SCHEMA)
+    except ValueError as error:
         raise ValueError(
-            f"{file} is no evaluation ({', '.join(missing)}); remove it and evaluate again."
-        )
-    return card
+            f"{file} is no evaluation ({error}); remove it and evaluate again."
+        ) from error
 
 
 def unlike(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:

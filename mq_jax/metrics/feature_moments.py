@@ -115,7 +115,8 @@ class FeatureMoments:
             return
         reference = None
         if jax.process_index() == 0:
-            reference = load_reference(self._path(pixels), pixels)
+            dim = len(self._empty.total)
+            reference = load_reference(self._path(pixels), pixels, dim)
         reference = gathered_moments(self._empty if reference is None else reference)
         if reference.count:
             self._reference, self._pixels = reference, pixels

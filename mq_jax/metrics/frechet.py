@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import pathlib
-import zipfile
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
+from mq_jax.runs.archive import Stored, read_arrays
 from mq_jax.runs.files import replacing
+
+_STORED = {
+    "key": Stored("U", 0),
+    "count": Stored("iu", 0),
+    "total": Stored("f", 1),
+    "outer": Stored("f", 2),
+}
 
 
 class Moments(NamedTuple):
@@ -94,29 +101,32 @@ def save_reference(path: pathlib.Path, moments: Moments, key: str) -> None:
         np.savez(file, key=np.array(key), **moments._asdict())
 
 
-def load_reference(path: pathlib.Path, key: str) -> Moments | None:
+def load_reference(path: pathlib.Path, key: str, dim: int) -> Moments | None:
     """Reads moments from disk.
 
     Args:
       path: of the file.
       key: what they must belong to.
+      dim: D, of the vectors.
 
     Returns:
       The moments; None where there are none, or, which is logged, others or damaged ones.
     """
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            found = str(stored["key"])
-            moments = Moments(int(stored["count"]), stored["total"], stored["outer"])
-        if moments.outer.shape != moments.total.shape * 2 or moments.total.ndim != 1:
-            raise ValueError(f"shapes {moments.total.shape} and {moments.outer.shape}")
-    # Of a damaged header, zipfile thinks that it asks for a password or an unknown method.
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        stored = read_arrays(path, _STORED)
+        found, moments = str(stored.pop("key")), Moments(**stored)
+        moments = moments._replace(count=int(moments.count))
+        if moments.total.shape != (dim,) or moments.outer.shape != (dim, dim):
+            sums = f"{moments.total.shape} and {moments.outer.shape}"
+            raise ValueError(f"its sums are {sums}; expected {dim} dimensions")
+        if moments.count < 0 or not all(np.isfinite(x).all() for x in moments[1:]):
+            raise ValueError("its count or its sums are not finite and positive")
+    except (OSError, ValueError) as error:
         logging.warning("The reference statistics %s are damaged (%s); leaving them", path, error)
         return None
     if found != key:
-        logging.warning("The reference statistics %s are of %s, not %s", path, found, key)
+        logging.warning("The reference statistics %s are of %r, not %s", path, found[:64], key)
         return None
     return moments

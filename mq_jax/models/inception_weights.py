@@ -18,9 +18,8 @@ import tqdm
 
 from mq_jax.devices.cache import cache_directory
 from mq_jax.devices.places import local_path
-from mq_jax.devices.reading import read_regular
 from mq_jax.models.inception import weight_shapes
-from mq_jax.models.restricted import RestrictedUnpickler
+from mq_jax.models.restricted import RestrictedUnpickler, content
 from mq_jax.runs.files import replacing
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -81,7 +80,7 @@ def load_weights(directory: str = "", *, sha256: str = SHA256) -> dict:
       pickle.UnpicklingError: the file holds anything but tensors.
     """
     path = find(directory)
-    data = read_regular(path)
+    data = content(path)
     _check_hash(data, sha256, path)
     return fold(read_tensors(data))
 
@@ -111,7 +110,7 @@ def download(directory: str = "", *, url: str = URL, sha256: str = SHA256) -> pa
     try:
         with replacing(path) as temporary:
             _fetch(url, temporary)
-            _check_hash(temporary.read_bytes(), sha256, url)
+            _check_hash(content(temporary), sha256, url)
     except OSError as error:
         raise OSError(
             f"Fetching {url} failed ({error}). Put the file into {path.parent} by other means, or "

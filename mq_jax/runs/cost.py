@@ -1,14 +1,23 @@
 """What a run's step takes, as the last start of training found it: for the report."""
 
 import json
-import math
+import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from mq_jax.runs.files import read_json
+from mq_jax.runs.schema import AMOUNT, Each, Nullable, read_json, whole
 from mq_jax.runs.workdir import write_atomically
 
 FILE = "cost.json"
+
+_SCHEMA = {
+    "parameters": Each(whole(0)),
+    "flops": Nullable(AMOUNT),
+    "compile_seconds": AMOUNT,
+    "state_bytes": whole(0),
+    "state_bytes_per_device": whole(0),
+    "devices": whole(1),
+}
 
 
 class Cost(NamedTuple):
@@ -41,7 +50,7 @@ def write_cost(folder: pathlib.Path, cost: Cost) -> None:
     write_atomically(folder / FILE, json.dumps(cost._asdict(), indent=2) + "\n")
 
 
-def read_cost(folder: pathlib.Path) -> Cost:
+def read_cost(folder: str | os.PathLike) -> Cost:
     """Reads `cost.json`.
 
     Args:
@@ -54,18 +63,11 @@ def read_cost(folder: pathlib.Path) -> Cost:
       FileNotFoundError: there is none.
       ValueError: the file is damaged.
     """
-    path = folder / FILE
+    path = pathlib.Path(folder) / FILE
     try:
-        cost = Cost(**read_json(path))
-        numbers = [*cost.parameters.values(), cost.flops or 0.0, *cost[2:]]
-        if not all(_is_count(number) for number in numbers):
-            raise ValueError("not all numbers are counts")
-    except (ValueError, TypeError, AttributeError) as error:
+        return Cost(**read_json(path, _SCHEMA))
+    # An unknown field is a TypeError.
+    except (ValueError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); the training command writes it anew."
         ) from error
-    return cost
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0

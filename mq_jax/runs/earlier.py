@@ -30,6 +30,9 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
       A nested configuration.
+
+    Raises:
+      TypeError: what should be a section holds a value.
     """
     whole = copy.deepcopy(dict(config))
     for name, value in lacking(config).items():
@@ -37,6 +40,8 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         inner = whole
         for section in sections:
             inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise TypeError(f"{section} is no section of fields")
         inner[field] = value
     return whole
 

@@ -1,15 +1,15 @@
-"""Files that appear whole or not at all, how they are read back, and their sizes."""
+"""Files that appear whole or not at all, their sizes, and reading them within a limit."""
 
 import contextlib
-import json
+import hashlib
 import os
 import pathlib
 import re
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import BinaryIO
 
-from mq_jax.devices.reading import read_regular
+from mq_jax.devices.reading import open_regular
 
 # What a killed process leaves of a file that `replacing` was writing.
 _LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
@@ -30,8 +30,10 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       OSError: the file cannot take its name.
     """
-    # The process id keeps several processes from sharing a temporary file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Short, since a name may have all the bytes that a file system allows; the process id keeps
+    # several processes from sharing a temporary file.
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    temporary = path.with_name(f".{digest}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -65,25 +67,6 @@ def _remove(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file.
-
-    Args:
-      path: of a regular file.
-
-    Returns:
-      What it holds.
-
-    Raises:
-      OSError: there is no such file, or it is none.
-      ValueError: it is no JSON, or nested too deeply for any of ours.
-    """
-    try:
-        return json.loads(read_regular(path).decode())
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
 def size_of(path: pathlib.Path) -> int:
     """The bytes of a file, or of all files of a folder.
 
@@ -95,3 +78,44 @@ def size_of(path: pathlib.Path) -> int:
     """
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def read_bytes(path: str | os.PathLike, most: int) -> bytes:
+    """The content of a file of unknown origin.
+
+    Args:
+      path: of the file.
+      most: bytes that it may have.
+
+    Returns:
+      The bytes; not those that are written to it meanwhile.
+
+    Raises:
+      OSError: it cannot be read, or is no regular file, whose reading may never end.
+      ValueError: it is too large.
+    """
+    with open_regular(path) as file:
+        return file.read(_bounded(file, most))
+
+
+def require_bounded(path: str | os.PathLike, most: int) -> None:
+    """Checks a file of unknown origin before a library reads it.
+
+    Args:
+      path: of the file.
+      most: bytes that it may have.
+
+    Raises:
+      OSError: it cannot be opened, or is no regular file.
+      ValueError: it is too large.
+    """
+    with open_regular(path) as file:
+        _bounded(file, most)
+
+
+def _bounded(file: BinaryIO, most: int) -> int:
+    """The size of an open file."""
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes; expected at most {most:,}")
+    return size

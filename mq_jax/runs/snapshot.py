@@ -1,14 +1,24 @@
 """What the last evaluation of the best state saw, for the report: codes, codewords, pictures."""
 
+import os
 import pathlib
-import zipfile
+import shlex
 from typing import NamedTuple
 
 import numpy as np
 
+from mq_jax.runs.archive import Stored, read_arrays
 from mq_jax.runs.files import replacing
 
 FILE = "snapshot.npz"
+
+_STORED = {
+    "step": Stored("iu", 0),
+    "counts": Stored("iu", 1),
+    "codebook": Stored("f", 2),
+    "originals": Stored("u", 4),
+    "reconstructions": Stored("u", 4),
+}
 
 
 class Snapshot(NamedTuple):
@@ -40,26 +50,39 @@ def write_snapshot(folder: pathlib.Path, snapshot: Snapshot) -> None:
         np.savez_compressed(file, **snapshot._asdict())
 
 
-def read_snapshot(folder: pathlib.Path) -> Snapshot:
+def read_snapshot(folder: str | os.PathLike) -> Snapshot:
     """Reads `snapshot.npz`.
 
     Args:
       folder: of the run.
 
     Returns:
-      A Snapshot.
+      A Snapshot, whose arrays belong together.
 
     Raises:
       FileNotFoundError: there is none; says how to make it.
       ValueError: the file is damaged.
     """
-    path = folder / FILE
-    remedy = f"make it: python -m mq_jax.main --mode=evaluate --workdir={folder}"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; {remedy}")
+    path = pathlib.Path(folder) / FILE
+    command = f"python -m mq_jax.main --mode=evaluate --workdir={shlex.quote(str(folder))}"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in Snapshot._fields}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
-    return Snapshot(**{**arrays, "step": int(arrays["step"])})
+        arrays = read_arrays(path, _STORED)
+        found = Snapshot(**{**arrays, "step": int(arrays["step"])})
+        _require_whole(found)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist; make it: {command}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); make it: {command}") from error
+    return found
+
+
+def _require_whole(found: Snapshot) -> None:
+    """Raises unless the arrays belong together."""
+    codes = found.counts.shape == found.codebook.shape[:1] and found.codebook.size
+    codes = codes and np.isfinite(found.codebook).all() and found.counts.min() >= 0
+    pictures = found.originals.shape == found.reconstructions.shape
+    pictures = pictures and found.originals.shape[3] == 3 and found.originals.dtype == np.uint8
+    pictures = pictures and found.reconstructions.dtype == np.uint8
+    if not (codes and pictures and found.step >= 0):
+        shapes = ", ".join(f"{n} {list(np.shape(getattr(found, n)))}" for n in Snapshot._fields[1:])
+        raise ValueError(f"its arrays do not belong together or are not finite: {shapes}")

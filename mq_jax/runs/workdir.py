@@ -10,7 +10,8 @@ from typing import Any
 
 from mq_jax.devices.places import local_path
 from mq_jax.runs import earlier
-from mq_jax.runs.files import read_json, replacing
+from mq_jax.runs.files import replacing
+from mq_jax.runs.schema import ANY, Each, read_json
 
 _ABSENT = object()
 
@@ -108,7 +109,10 @@ def read_config(workdir) -> dict[str, Any]:
       FileNotFoundError: the folder has no `config.json`.
       ValueError: `config.json` is damaged.
     """
-    return earlier.completed(_read(workdir))
+    try:
+        return earlier.completed(_read(workdir))
+    except TypeError as error:
+        raise ValueError(f"{pathlib.Path(workdir) / 'config.json'} is damaged: {error}.") from error
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
@@ -148,18 +152,15 @@ def write_atomically(path, text: str) -> None:
 def _read(workdir) -> dict[str, Any]:
     """config.json as it stands there."""
     path = pathlib.Path(workdir) / "config.json"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected the --workdir of a training run.")
     try:
-        config = read_json(path)
-        if not isinstance(config, dict):
-            raise ValueError(f"it holds a {type(config).__name__}, not an object")
+        return read_json(path, Each(ANY))
     except ValueError as error:
         raise ValueError(
             f"{path} cannot be read ({error}). Put the run's configuration back, "
             "or give another --workdir."
         ) from error
-    return config
 
 
 def _is_free(name: str, free_fields: tuple[str, ...]) -> bool:

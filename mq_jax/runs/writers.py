@@ -22,9 +22,13 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
-from mq_jax.devices.reading import read_regular
-from mq_jax.runs.files import replacing
+from mq_jax.runs.files import read_bytes, replacing
+from mq_jax.runs.schema import NUMBER, Each, Nullable, check, parse, whole
 from mq_jax.runs.workdir import write_atomically
+
+# Of metrics.jsonl: a million lines.
+_MOST_BYTES = 2**30
+_ROW, _STEP = Each(Nullable(NUMBER)), {"step": whole(0)}
 
 
 @contextlib.contextmanager
@@ -259,14 +263,15 @@ class NullWriters:
 
 def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     """The lines that are whole."""
-    lines = read_regular(path).splitlines(keepends=True) if path.exists() else []
+    lines = read_bytes(path, _MOST_BYTES).splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-            whole = line.endswith(b"\n") and isinstance(row["step"], int)
-        except (ValueError, KeyError, TypeError):
-            whole = False
-        if whole:
+            row = parse(line, _ROW)
+            check(row, _STEP)
+            is_whole = line.endswith(b"\n")
+        except ValueError:
+            is_whole = False
+        if is_whole:
             yield row
         elif number < len(lines):
             logging.warning("Line %d of %s is damaged; leaving it out", number, path)

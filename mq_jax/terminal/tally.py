@@ -1,4 +1,4 @@
-"""What a command on many images has done, has left and could not read: bar, lines, exit code."""
+"""What a command on many images has done, has left and could not do: bar, lines, exit code."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class Tally:
 
     Attributes:
       left: names of those to do.
-      bad: names and reasons of those that cannot be read, fit for JSON.
+      bad: names and reasons of those that cannot be read or written, fit for JSON.
     """
 
     def __init__(self, names: Sequence[str], done: set[str], verb: str):
@@ -35,7 +35,7 @@ class Tally:
         self._bar.advance(images)
 
     def name_bad(self, name: str, reason: str) -> None:
-        """Names an image that cannot be read."""
+        """Names an image that cannot be read or written."""
         self.bad.append({"name": name, "reason": reason})
         logging.warning("Skipping %s: %s", name, reason)
         self._bar.advance(1)
@@ -60,6 +60,6 @@ class Tally:
         if self._kept:
             parts.append(f"{self._kept} were there already")
         if self.bad:
-            parts.append(f"{len(self.bad)} of {self._total} cannot be read")
+            parts.append(f"{len(self.bad)} of {self._total} cannot be read or written")
         tell("; ".join(parts))
         return int(len(self.bad) == self._total or (strict and bool(self.bad)))

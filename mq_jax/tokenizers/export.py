@@ -46,7 +46,7 @@ class Export(NamedTuple):
             "architecture": self.architecture,
             "preparation": self.preparation,
             "fingerprint": self.fingerprint,
-            "preparation_sha256": _digest(self.preparation),
+            "preparation_sha256": digest(self.preparation),
         }
 
 
@@ -101,63 +101,14 @@ def _text(value):
     return json.dumps(value, sort_keys=True).encode()
 
 
-def _digest(value):
-    """The sha256 of what is fit for JSON."""
+def digest(value: Any) -> str:
+    """The sha256 of what is fit for JSON, in 64 hexadecimal digits."""
     return hashlib.sha256(_text(value)).hexdigest()
 
 
 def named(weights: Weights) -> dict[str, np.ndarray]:
     """Arrays by name: `theta/encoder/Conv_0/kernel`, `batch_stats/...`, `codebook`."""
     return traverse_util.flatten_dict(weights._asdict(), sep="/")
-
-
-def from_named(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], origin: Any) -> Export:
-    """An Export from what a file holds, checked.
-
-    Args:
-      header: as Export.header.
-      arrays: as `named` returns them.
-      origin: the file, for messages.
-
-    Returns:
-      The Export.
-
-    Raises:
-      ValueError: the version is unknown, or arrays and header do not fit each other.
-    """
-    remedy = "export the model again, or copy the whole file again"
-    if not isinstance(header, Mapping):
-        raise ValueError(
-            f"{origin} is damaged or was edited: its header is a {type(header).__name__}; expected "
-            f"names and values; {remedy}."
-        )
-    if "version" not in header or header["version"] != VERSION:
-        raise ValueError(
-            f"{origin} is of version {header['version'] if 'version' in header else 'unknown'}; "
-            f"expected {VERSION}. Read it with the mq_jax that wrote it, or export it again."
-        )
-    missing = {"architecture", "preparation", "fingerprint", "preparation_sha256"} - set(header)
-    if missing:
-        raise ValueError(f"{origin} lacks {sorted(missing)}; {remedy}.")
-    found = fingerprint(header["architecture"], arrays)
-    if found != header["fingerprint"]:
-        raise ValueError(
-            f"{origin} is damaged or was edited: its content has the fingerprint {found[:16]}..., "
-            f"its header says {header['fingerprint'][:16]}...; {remedy}."
-        )
-    # Not part of the fingerprint: the same model may be fed otherwise.
-    if _digest(header["preparation"]) != header["preparation_sha256"]:
-        raise ValueError(
-            f"{origin} is damaged or was edited: its preparation of images is not the one that was "
-            f"exported; {remedy}."
-        )
-    nested = traverse_util.unflatten_dict(dict(arrays), sep="/")
-    weights = Weights(
-        nested["theta"],
-        nested["batch_stats"] if "batch_stats" in nested else {},
-        nested["codebook"],
-    )
-    return Export(header["architecture"], header["preparation"], weights, header["fingerprint"])
 
 
 def downsampling(export: Export) -> int:

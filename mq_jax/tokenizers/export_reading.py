@@ -1,8 +1,11 @@
 """Reading an export: no pickle, every byte accounted for by the fingerprint."""
 
-import json
+import contextlib
 import os
 import pathlib
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,10 +13,13 @@ import orbax.checkpoint as ocp
 import safetensors
 
 from mq_jax.devices.places import local_path
-from mq_jax.devices.reading import open_regular, require_regular
 from mq_jax.runs import orbax_noise
+from mq_jax.runs.files import require_bounded
 from mq_jax.runs.plain_path import plain_path
-from mq_jax.tokenizers.export import Export, from_named
+from mq_jax.runs.schema import parse
+from mq_jax.tokenizers.export import Export
+from mq_jax.tokenizers.export_checking import REMEDY, from_named, require_arrays, require_header
+from mq_jax.tokenizers.programs import is_program
 
 FOLDER = "export"
 SAFETENSORS = "tokenizer.safetensors"
@@ -22,7 +28,14 @@ ORBAX = "orbax"
 # Under this key of a safetensors header, whose values are texts, lies Export.header as JSON.
 HEADER_KEY = "mq_jax"
 
-_REMEDY = "export the model again, or copy the whole file again"
+# Of a file's arrays, which its architecture must ask for; the largest tokenizers have one or two.
+MOST_BYTES = 2**34
+
+# Orbax parses these as a whole.
+_DESCRIPTIONS = ("_METADATA", "_CHECKPOINT_METADATA", "metadata", "manifest.ocdbt", ".zarray")
+_MOST_DESCRIPTION = 2**24
+
+_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
 
 
 def read_export(path: str | os.PathLike) -> Export:
@@ -37,7 +50,7 @@ def read_export(path: str | os.PathLike) -> Export:
 
     Raises:
       FileNotFoundError: there is no export; says how to make one.
-      ValueError: it is damaged, truncated or of an unknown version.
+      ValueError: it is damaged, truncated, of an unknown version, or a StableHLO program.
     """
     path = local_path(path, "The tokenizer")
     for folder in (path, path / FOLDER):
@@ -45,13 +58,18 @@ def read_export(path: str | os.PathLike) -> Export:
             return read_safetensors(folder / SAFETENSORS)
         if (folder / ORBAX).is_dir():
             return read_orbax(folder / ORBAX)
+    if path.is_file() and is_program(path):
+        raise ValueError(
+            f"{path} is a StableHLO program, one direction of a tokenizer; expected the folder of "
+            f"its export, or {SAFETENSORS} in it. mq_jax.tokenizers.read_program reads a program."
+        )
     if path.is_file():
         return read_safetensors(path)
     if (path / "weights").is_dir() or (path / "header").is_dir():
         return read_orbax(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected an exported tokenizer.")
-    command = f"python -m mq_jax.main --mode=export --workdir={path}"
+    command = f"python -m mq_jax.main --mode=export --workdir={shlex.quote(str(path))}"
     hint = f"make one: {command}" if (path / "config.json").is_file() else "it is no run either"
     raise FileNotFoundError(f"{path} has no exported tokenizer; {hint}.")
 
@@ -69,20 +87,35 @@ def read_safetensors(path: pathlib.Path) -> Export:
       ValueError: it is damaged, of another format or of an unknown version.
     """
     try:
-        # What follows maps the file: of a FIFO it would wait for a writer.
-        open_regular(path).close()
+        require_bounded(path, MOST_BYTES)
         with safetensors.safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})[HEADER_KEY])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        reason = orbax_noise.one_line(error)
-        raise ValueError(f"{path} is no whole safetensors file ({reason}); {_REMEDY}.") from error
-    except KeyError as error:
+            header = _header(file.metadata() or {}, path)
+            names = list(file.keys())
+            slices = {name: file.get_slice(name) for name in names}
+            declared = {
+                name: (list(part.get_shape()), _DTYPES.get(part.get_dtype(), part.get_dtype()))
+                for name, part in slices.items()
+            }
+            require_arrays(header, declared, path)
+            arrays = {name: file.get_tensor(name) for name in names}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _not_whole(path, "safetensors file", error) from error
+    return from_named(header, arrays, path)
+
+
+def _header(metadata: Mapping[str, str], path: pathlib.Path) -> dict[str, Any]:
+    """Export.header out of a safetensors file's metadata, checked."""
+    if HEADER_KEY not in metadata:
         raise ValueError(
             f"{path} was not exported by mq_jax: its metadata has no {HEADER_KEY!r}; expected "
             f"{SAFETENSORS} of an export."
-        ) from error
-    return from_named(header, arrays, path)
+        )
+    try:
+        header = parse(metadata[HEADER_KEY])
+    except ValueError as error:
+        raise _not_whole(path, "safetensors file", error) from error
+    require_header(header, path)
+    return header
 
 
 def read_orbax(path: pathlib.Path) -> Export:
@@ -99,21 +132,53 @@ def read_orbax(path: pathlib.Path) -> Export:
     """
     orbax_noise.silence()
     try:
-        require_regular(path)
-        checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
-        with plain_path(path) as place, checkpointer:
-            handler = ocp.StandardCheckpointHandler()
-            stored = handler.metadata(place / "weights").tree
-            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            target = {
-                name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+        _require_bounded_files(path)
+        with _orbax(path) as (checkpointer, place):
+            items = ocp.args.Composite(header=ocp.args.JsonRestore())
+            header = checkpointer.restore(place, args=items).header
+            stored = ocp.StandardCheckpointHandler().metadata(place / "weights").tree
+            declared = {
+                name.replace(".", "/"): (list(leaf.shape), np.dtype(leaf.dtype).name)
                 for name, leaf in stored.items()
             }
-            items = {"weights": ocp.args.StandardRestore(target), "header": ocp.args.JsonRestore()}
-            restored = checkpointer.restore(place, args=ocp.args.Composite(**items))
     # Orbax raises anything from KeyError to its own for damaged files.
     except Exception as error:
-        reason = orbax_noise.one_line(error)
-        raise ValueError(f"{path} is no whole Orbax folder ({reason}); {_REMEDY}.") from error
-    arrays = {name.replace(".", "/"): np.asarray(leaf) for name, leaf in restored.weights.items()}
-    return from_named(restored.header, arrays, path)
+        raise _not_whole(path, "Orbax folder", error) from error
+    require_header(header, path)
+    require_arrays(header, declared, path)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+        for name, leaf in stored.items()
+    }
+    try:
+        with _orbax(path) as (checkpointer, place):
+            items = ocp.args.Composite(weights=ocp.args.StandardRestore(target))
+            weights = checkpointer.restore(place, args=items).weights
+    except Exception as error:
+        raise _not_whole(path, "Orbax folder", error) from error
+    arrays = {name.replace(".", "/"): np.asarray(leaf) for name, leaf in weights.items()}
+    return from_named(header, arrays, path)
+
+
+@contextlib.contextmanager
+def _orbax(path: pathlib.Path) -> Iterator[tuple[ocp.Checkpointer, pathlib.Path]]:
+    """What reads an Orbax folder, and the path under which it can."""
+    with (
+        plain_path(path) as place,
+        ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
+    ):
+        yield checkpointer, place
+
+
+def _require_bounded_files(path: pathlib.Path) -> None:
+    """Raises where a file is none that can be read to its end: a pipe, or a device by a link."""
+    for file in path.rglob("*"):
+        if not file.is_dir():
+            described = file.name in _DESCRIPTIONS
+            require_bounded(file, _MOST_DESCRIPTION if described else MOST_BYTES)
+
+
+def _not_whole(path, kind, error):
+    reason = orbax_noise.one_line(error)
+    return ValueError(f"{path} is no whole {kind} ({reason}); {REMEDY}.")

@@ -20,12 +20,17 @@ from mq_jax.runs.plain_path import plain_path
 from mq_jax.tokenizers.export import Export, coding_of, downsampling, named
 from mq_jax.tokenizers.export_card import card_of, page_of
 from mq_jax.tokenizers.export_reading import HEADER_KEY, ORBAX, SAFETENSORS, read_export
+from mq_jax.tokenizers.programs import sign
 
 PLATFORMS = ("cpu", "cuda")
 
 
 def write_export(
-    folder: pathlib.Path, export: Export, facts: Mapping[str, Any], *, overwrite: bool = False
+    folder: str | os.PathLike,
+    export: Export,
+    facts: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
 ) -> pathlib.Path:
     """Writes every format, the model card included.
 
@@ -42,6 +47,7 @@ def write_export(
       ValueError: the folder is there and holds another model, or something else.
       OSError: it cannot be written.
     """
+    folder = pathlib.Path(folder)
     if folder.exists() and not overwrite:
         _require_same(folder, export)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +59,8 @@ def write_export(
         _write_safetensors(temporary / SAFETENSORS, export)
         _write_orbax(temporary / ORBAX, export)
         for name, exported in stablehlo(export).items():
-            (temporary / name).write_bytes(exported.serialize())
+            data = sign(bytes(exported.serialize()), export.fingerprint)
+            (temporary / name).write_bytes(data)
         card = card_of(export, facts, _inventory(temporary))
         (temporary / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         (temporary / "README.md").write_text(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from typing import Any
 
 import jax
 import numpy as np
@@ -62,6 +64,13 @@ class Tokenizer:
         # An argument of the programs: as constants the weights would be compiled into each.
         self._weights = jax.device_put(export.weights)
         self._coding = Coding(*map(jax.jit, coding_of(export)))
+        self._architecture = export.architecture
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As its export: programs and arrays of a device cannot go to another process."""
+        weights = jax.tree.map(np.asarray, self._weights)
+        export = Export(self._architecture, self.preparation, weights, self.fingerprint)
+        return Tokenizer, (export,)
 
     @property
     def weights(self) -> Weights:
@@ -77,8 +86,9 @@ class Tokenizer:
         """The codes of images.
 
         Args:
-          images: u8[B, H, W, 3], or f[B, H, W, 3] in [-1, 1]; sides that the downsampling does
-            not divide are padded at the right and at the bottom by repeating the edge.
+          images: u8[B, H, W, 3], or floats of any width [B, H, W, 3] in [-1, 1], of which those
+            that look like [0, 1] are warned of; sides that the downsampling does not divide are
+            padded at the right and at the bottom by repeating the edge.
 
         Returns:
           i32[B, ceil(H / downsampling), ceil(W / downsampling)] in [0, K).
@@ -108,7 +118,7 @@ class Tokenizer:
         """
         indices = _checked_indices(indices, self.size)
         made = tuple(side * self.downsampling for side in indices.shape[1:])
-        height, width = made if size is None else size
+        height, width = made if size is None else _checked_size(size)
         if not (0 < height <= made[0] and 0 < width <= made[1]):
             raise ValueError(
                 f"size is {(height, width)}; expected at least 1 pixel and at most {made}, which "
@@ -129,7 +139,7 @@ class Tokenizer:
         Raises:
           ValueError: as encode.
         """
-        images = _checked_images(images)
+        images = np.asarray(images)
         return self.decode(self.encode(images), images.shape[1:3])
 
     def _in_batches(self, function, rows, nothing):
@@ -147,7 +157,8 @@ class Tokenizer:
 def _checked_images(images):
     """u8 or f32[B, H, W, 3]."""
     images = np.asarray(images)
-    floating = np.issubdtype(images.dtype, np.floating)
+    # NumPy's own issubdtype does not know bfloat16.
+    floating = jax.dtypes.issubdtype(images.dtype, np.floating)
     if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:3]:
         raise ValueError(f"images have the shape {images.shape}; expected [B, H, W, 3].")
     if images.dtype != np.uint8 and not floating:
@@ -157,7 +168,24 @@ def _checked_images(images):
             f"images lie in [{images.min():g}, {images.max():g}]; expected floats in [-1, 1] "
             "(x / 127.5 - 1 of bytes), or uint8."
         )
+    if floating and images.size and images.min() >= 0 and images.max() > images.min():
+        warnings.warn(
+            f"images lie in [{images.min():g}, {images.max():g}], which looks like [0, 1]; floats "
+            "are taken to be in [-1, 1]: give 2 x - 1, or uint8.",
+            stacklevel=4,
+        )
     return images.astype(np.float32, copy=False) if floating else images
+
+
+def _checked_size(size):
+    """(H, W), whole numbers."""
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        height = width = None
+    if not all(isinstance(side, int | np.integer) for side in (height, width)):
+        raise ValueError(f"size is {size!r}; expected two whole numbers, (height, width).")
+    return height, width
 
 
 def _checked_indices(indices, size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,8 +17,8 @@ from mq_jax.data.decode import decode_image
 from mq_jax.data.folder import list_folder
 from mq_jax.devices.reading import read_regular
 from mq_jax.runs.files import replacing
+from mq_jax.tokenizers.shards import Tokens
 from mq_jax.tokenizers.tokenizer import Tokenizer
-from mq_jax.tokenizers.tokens import Tokens
 
 # Decoding and compressing release the interpreter; the model has the other cores.
 _THREADS = 2
@@ -26,6 +27,10 @@ _THREADS = 2
 # while they are coded.
 BATCH_PIXELS = 2**21
 HELD_PIXELS = 2**24
+
+
+# What fails for one file fails for the next one too.
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
 
 class Item(NamedTuple):
@@ -160,32 +165,48 @@ def reconstruct_images(
             yield item._replace(image=image)
 
 
-def write_pngs(folder: pathlib.Path, paths: dict[str, str], items: Iterable[Item]) -> Iterator[str]:
+def write_pngs(
+    folder: pathlib.Path,
+    paths: dict[str, str],
+    items: Iterable[Item],
+    on_bad: Callable[[str, str], Any],
+) -> Iterator[str]:
     """Writes images as PNG files, each whole or not at all, while the next are computed.
 
     Args:
       folder: of the output; exists.
       paths: from png_paths.
       items: with images.
+      on_bad: told the name and the reason of each image whose own file cannot be written.
 
     Yields:
       The name of each image that is on the disk.
 
     Raises:
-      OSError: a file cannot be written.
+      OSError: no file can be written: the disk is full, say.
     """
 
     def write(item):
         path = folder / paths[item.name]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # OpenCV's order of channels; it compresses ten times as fast as Pillow.
-        _, encoded = cv2.imencode(".png", np.ascontiguousarray(item.image[..., ::-1]))
-        with replacing(path) as temporary:
-            temporary.write_bytes(encoded.tobytes())
-        return item.name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # OpenCV's order of channels; it compresses ten times as fast as Pillow.
+            _, encoded = cv2.imencode(".png", np.ascontiguousarray(item.image[..., ::-1]))
+            with replacing(path) as temporary:
+                temporary.write_bytes(encoded.tobytes())
+        # A name of another hand may hold what no file's name can.
+        except (OSError, ValueError, cv2.error) as error:
+            if getattr(error, "errno", None) in _OF_THE_DISK:
+                raise
+            return item.name, f"cannot be written: {' '.join(str(error).split())}"
+        return item.name, ""
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        yield from _ahead(pool, write, items, 16)
+        for name, reason in _ahead(pool, write, items, 16):
+            if reason:
+                on_bad(name, reason)
+            else:
+                yield name
 
 
 def png_paths(names: Sequence[str]) -> dict[str, str]:

@@ -1,8 +1,5 @@
 """What a configuration may hold: checked before anything is compiled or written."""
 
-from collections.abc import Callable
-from typing import Any
-
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm import mq, optim
@@ -13,12 +10,10 @@ from mq_jax.devices.places import local_path
 from mq_jax.metrics import measures
 from mq_jax.models import discriminator, lpips
 from mq_jax.quantizers import codebook
+from mq_jax.runs.schema import Rule, fits
 from mq_jax.runs.workdir import flat
 from mq_jax.terminal.spelling import suggestion
 from mq_jax.training.consistency import validate_together
-
-# A rule says what it expects, and tells whether a value is that.
-Rule = tuple[str, Callable[[Any], bool]]
 
 
 def validate(config: ConfigDict) -> None:
@@ -38,7 +33,7 @@ def validate(config: ConfigDict) -> None:
             "A configuration has exactly the fields of configs/base.py."
         )
     for name, (expected, accepts) in RULES.items():
-        if not accepts(values[name]):
+        if not fits((expected, accepts), values[name]):
             raise ValueError(f"config.{name} is {values[name]!r}; expected {expected}.")
     for name in ("data.dir", "perceptual.dir"):
         local_path(values[name], f"config.{name}")

@@ -169,6 +169,10 @@ def logged(folder, step):
     return [format(row[f"eval/{s.split(':')[0]}"], s.split(":")[1]) for s in shown]
 
 
+# What an evaluation says before it computes.
+IMAGES = "Images: evaluation 10 (photos validation)\n"
+
+
 def state_of(folder):
     return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
@@ -178,7 +182,7 @@ def test_evaluate_mode_without_a_config_gives_what_training_logged():
     (folder / "evaluation.png").unlink(missing_ok=True)
     before = state_of(folder)
     outcome = runs.program("--mode=evaluate", "--metrics=", f"--workdir={folder}")
-    assert (outcome.code, outcome.err) == (0, "")
+    assert (outcome.code, outcome.err) == (0, IMAGES)
     step, numbers = evaluated(outcome)
     assert numbers == logged(folder, step)
     rows = [row for row in runs.metrics(folder)[1:] if "eval/mse" in row]
@@ -249,7 +253,8 @@ def test_evaluate_mode_without_checkpoints_gets_one_line(finished):
     before = state_of(finished)
     outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={finished}")
     assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err == f"error: {finished}/checkpoints has no checkpoint; train first.\n"
+    error = f"error: {finished}/checkpoints has no checkpoint; train first.\n"
+    assert outcome.err == IMAGES + error
     assert state_of(finished) == before
 
 

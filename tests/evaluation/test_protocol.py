@@ -134,3 +134,22 @@ def test_the_hash_of_a_configuration_is_that_of_its_fields():
     assert config_hash(config) == config_hash(backwards) == config_hash(copy.deepcopy(config))
     backwards["seed"] = 1
     assert config_hash(config) != config_hash(backwards)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("protocol", {"data": 3}, r"protocol\.data is 3; expected an object"),
+        ("protocol", {"data": {"source": "s"}}, r"protocol\.data lacks split"),
+        ("protocol", {"measures": []}, r"protocol\.measures is a list of 0"),
+        ("metrics", {"mse": "low"}, r"metrics\['mse'\] is 'low'; expected a finite number"),
+        ("run", {"step": -1}, r"run\.step is -1"),
+        ("run", {"step": 2.5}, r"run\.step is 2\.5"),
+    ],
+)
+def test_an_evaluation_of_other_values_is_named_by_its_field(tmp_path, section, change, message):
+    found = card()
+    found[section] |= change
+    (tmp_path / "evaluation.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=f"evaluation.json is no evaluation .{message}"):
+        read_evaluation(str(tmp_path))

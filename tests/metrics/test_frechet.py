@@ -82,7 +82,7 @@ def test_sets_without_a_distance_are_refused(a, b):
 def test_a_reference_is_read_bit_for_bit(tmp_path):
     moments = Moments.of(features(20, 4))
     save_reference(tmp_path / "r.npz", moments, "key")
-    found = load_reference(tmp_path / "r.npz", "key")
+    found = load_reference(tmp_path / "r.npz", "key", 4)
     assert found.count == 20
     np.testing.assert_array_equal(found.total, moments.total)
     np.testing.assert_array_equal(found.outer, moments.outer)
@@ -92,9 +92,9 @@ def test_a_reference_is_read_bit_for_bit(tmp_path):
 def test_a_reference_of_another_key_or_none_is_not_taken(tmp_path, caplog):
     save_reference(tmp_path / "r.npz", Moments.empty(4), "key")
     with caplog.at_level(logging.WARNING):
-        assert load_reference(tmp_path / "r.npz", "other") is None
-    assert "r.npz are of key, not other" in caplog.text
-    assert load_reference(tmp_path / "absent.npz", "key") is None
+        assert load_reference(tmp_path / "r.npz", "other", 4) is None
+    assert "r.npz are of 'key', not other" in caplog.text
+    assert load_reference(tmp_path / "absent.npz", "key", 4) is None
 
 
 @pytest.mark.parametrize("size", [0, 10, 300])
@@ -103,14 +103,14 @@ def test_a_damaged_reference_is_told_and_left(tmp_path, caplog, size):
     save_reference(path, Moments.of(features(20, 4)), "key")
     path.write_bytes(path.read_bytes()[:size])
     with caplog.at_level(logging.WARNING):
-        assert load_reference(path, "key") is None
+        assert load_reference(path, "key", 4) is None
     assert "damaged" in caplog.text and path.exists()
 
 
 def test_a_flipped_bit_neither_raises_nor_changes_a_reference(tmp_path, caplog):
     path = tmp_path / "r.npz"
     save_reference(path, Moments.of(features(20, 2)), "key")
-    whole, expected = path.read_bytes(), load_reference(path, "key")
+    whole, expected = path.read_bytes(), load_reference(path, "key", 2)
     bits = range(0, 8 * len(whole), 7)
     taken = 0
     with caplog.at_level(logging.CRITICAL):
@@ -118,7 +118,7 @@ def test_a_flipped_bit_neither_raises_nor_changes_a_reference(tmp_path, caplog):
             damaged = bytearray(whole)
             damaged[bit // 8] ^= 1 << bit % 8
             path.write_bytes(damaged)
-            found = load_reference(path, "key")
+            found = load_reference(path, "key", 2)
             if found is not None:
                 taken += 1
                 for own, other in zip(found, expected, strict=True):
@@ -131,5 +131,23 @@ def test_a_reference_of_unequal_dimensions_is_damaged(tmp_path, caplog):
     path = tmp_path / "r.npz"
     np.savez(path, key="key", count=3, total=np.zeros(4), outer=np.zeros((2, 2)))
     with caplog.at_level(logging.WARNING):
-        assert load_reference(path, "key") is None
-    assert "damaged (shapes (4,) and (2, 2))" in caplog.text
+        assert load_reference(path, "key", 4) is None
+    assert "damaged (its sums are (4,) and (2, 2); expected 4 dimensions)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": -3},
+        {"count": np.zeros(2)},
+        {"outer": np.full((4, 4), np.nan)},
+        {"total": np.zeros(4, "U1")},
+        {"total": np.zeros(5), "outer": np.zeros((5, 5))},
+    ],
+)
+def test_a_reference_of_other_values_is_damaged(tmp_path, caplog, change):
+    arrays = {"key": "key", **Moments.of(features(20, 4))._asdict(), **change}
+    np.savez(tmp_path / "r.npz", **arrays)
+    with caplog.at_level(logging.WARNING):
+        assert load_reference(tmp_path / "r.npz", "key", 4) is None
+    assert "are damaged (" in caplog.text

@@ -270,6 +270,15 @@ def test_another_file_is_refused_before_it_is_read(published):
         read.assert_not_called()
 
 
+def test_a_file_larger_than_any_published_one_is_not_read(tmp_path):
+    path = tmp_path / inception_weights.FILE
+    path.write_bytes(b"PK")
+    # Sparse: it takes no room.
+    os.truncate(path, 3 << 30)
+    with pytest.raises(ValueError, match="no published weights: it has 3,221,225,472 bytes"):
+        inception_weights.load_weights(str(tmp_path))
+
+
 @pytest.mark.parametrize("change", ["missing", "shape"])
 def test_a_network_of_another_shape_is_refused(change):
     tensors = random_tensors()

@@ -1,5 +1,6 @@
 """The command line of tokenizers: what it writes, how it goes on, and what it refuses."""
 
+import errno
 import json
 import os
 import re
@@ -283,11 +284,11 @@ def test_decode_reads_each_shard_once_and_goes_on_past_a_mended_one(
 ):
     monkeypatch.setattr(tokens, "SHARD_IMAGES", 4)
     run("encode", "images", "tokens", "--batch_size=2")
-    reading = mock.Mock(wraps=tokens._read_shard)
-    monkeypatch.setattr(tokens, "_read_shard", reading)
+    reading = mock.Mock(wraps=tokens.read_shard)
+    monkeypatch.setattr(tokens, "read_shard", reading)
     assert run("decode", "tokens", "whole")[0] == 0
     shards = sorted((tmp_path / "tokens").glob("*.npz"))
-    assert [call.args[0] for call in reading.call_args_list] == shards and len(shards) == 3
+    assert [call.args[0].path for call in reading.call_args_list] == shards and len(shards) == 3
     good = shards[1].read_bytes()
     # Codes alone: the names are read without them, and are right.
     with np.load(shards[1]) as stored:
@@ -299,7 +300,8 @@ def test_decode_reads_each_shard_once_and_goes_on_past_a_mended_one(
     code, out, _ = run("decode", "tokens", "out")
     assert code == 0 and "4 were there already" in out
     whole, mended = content(tmp_path / "whole"), content(tmp_path / "out")
-    assert whole == mended and len(whole) == 11
+    # Ten images, the manifest, and what they came from.
+    assert whole == mended and len(whole) == 12
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])
@@ -406,7 +408,10 @@ def test_force_removes_no_file_but_shards(run, images, tmp_path):
         (tmp_path / "tokens" / name).write_text("kept")
         manifest["shards"].append({"file": name, "images": 1, "sha256": ""})
     path.write_text(json.dumps(manifest))
-    assert "names 'mine.txt', which is no shard" in run("decode", "tokens", "out")[2]
+    assert (
+        "shards[1].file is 'mine.txt'; expected tokens-NNNNN.npz"
+        in run("decode", "tokens", "out")[2]
+    )
     assert run("encode", "images", "tokens", "--force")[0] == 0
     assert (tmp_path / "tokens" / "mine.txt").exists() and (tmp_path / "mine.txt").exists()
 
@@ -421,7 +426,7 @@ def test_a_bad_file_may_have_any_name(run, images, tmp_path):
 def test_many_shapes_are_on_the_disk_before_one_of_them_fills_a_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(tokens, "SHARD_IMAGES", 4)
     claim = claims.make_claim("encode", tmp_path, TOKENIZER, None)
-    with claims.claimed(tmp_path / "out", claim, force=False) as (manifest, _):
+    with claims.claimed(tmp_path / "out", claim, force=False) as manifest:
         writer = tokens.ShardWriter(tmp_path / "out", manifest)
         for side in (1, 2, 3, 4, 5):
             part = np.zeros((1, side, side), np.int32)
@@ -449,10 +454,18 @@ def test_batches_are_small_where_images_are_large(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"indices": np.zeros((10, 8, 8), np.float32)}, "indices are float32"),
+        ({"indices": np.zeros((10, 8, 8), np.float32)}, "indices is float32"),
         ({"indices": np.full((10, 8, 8), 16, np.uint8)}, "codes below 16"),
         ({"indices": np.zeros((9, 8, 8), np.uint8)}, "9 rows of codes"),
-        ({"sizes": np.zeros(10, np.int32)}, r"sizes \(10,\)"),
+        ({"sizes": np.zeros(10, np.int32)}, r"sizes is int32\[10\]"),
+        ({"sizes": np.zeros((10, 2), np.float32)}, "sizes is float32"),
+        ({"sizes": np.zeros((10, 2), np.int32)}, "a size is 0; expected at least 1 pixel"),
+        ({"sizes": np.full((10, 2), -4)}, "a size is -4"),
+        ({"names": np.array(["a"] * 10)}, "it names 'a' twice"),
+        ({"names": np.array([["a"] * 5] * 2)}, r"names is <U1\[2, 5\]"),
+        ({"indices": np.zeros((10, 8, 0), np.uint8)}, r"indices are uint8\(10, 8, 0\)"),
+        ({"tokenizer": np.array(3)}, "tokenizer is int64"),
+        ({"codebook_size": np.array("many")}, "codebook_size is <U4"),
     ],
 )
 def test_a_shard_whose_arrays_do_not_fit_is_named(run, images, tmp_path, change, message):
@@ -464,8 +477,102 @@ def test_a_shard_whose_arrays_do_not_fit_is_named(run, images, tmp_path, change,
     with pytest.raises(ValueError, match=f"tokens-00000.npz is damaged.*{message}"):
         list(tokens.read_tokens(path))
     np.save(tmp_path / "x.npy", np.zeros(3))
-    with pytest.raises(ValueError, match="it is no .npz file"):
+    with pytest.raises(ValueError, match="it is no whole .npz file"):
         list(tokens.read_tokens(tmp_path / "x.npy"))
+
+
+@pytest.mark.parametrize("command", ["encode", "reconstruct"])
+def test_inputs_that_changed_between_two_calls_are_said(run, images, tmp_path, command):
+    assert run(command, "images", "out")[0] == 0
+    before = content(tmp_path / "out")
+    first, second, *_ = sorted(images.rglob("*.png"))
+    Image.fromarray(exports.images(1)[0]).save(first)
+    second.unlink()
+    os.utime(sorted(images.rglob("*.png"))[2], ns=(5, 5))
+    code, out, err = run(command, "images", "out")
+    assert code == 0 and err.count("\n") == 2
+    assert "3 input(s) changed after they were read: 'a/000.png' is another, 'a/0" in err
+    assert "is gone" in err and "--force starts anew" in err
+    # What is there stays.
+    assert {name: content(tmp_path / "out")[name] for name in before if name.suffix != ".json"} == {
+        name: data for name, data in before.items() if name.suffix != ".json"
+    }
+    assert run(command, "images", "out", "--strict")[0] == 1
+    assert run(command, "images", "out", "--force", "--strict")[0] == 0
+    assert run(command, "images", "out", "--strict")[2].count("\n") == 1
+
+
+def test_tokens_that_were_made_anew_between_two_calls_are_said(run, images, tmp_path):
+    run("encode", "images", "tokens")
+    assert run("decode", "tokens", "out")[0] == 0
+    assert run("decode", "tokens", "out") == run("decode", "tokens", "out")
+    next(images.rglob("*.png")).unlink()
+    run("encode", "images", "tokens", "--force")
+    code, _, err = run("decode", "tokens", "out")
+    assert code == 0 and "1 input(s) changed after they were read: 'tokens-00000.npz' is an" in err
+
+
+def test_an_input_that_is_replaced_while_the_command_runs_is_bad(
+    run, images, tmp_path, monkeypatch
+):
+    first, second, third, *_ = sorted(images.rglob("*.png"))
+    read = transcribe.read_images
+
+    def changing(*given):
+        first.write_bytes(second.read_bytes() + b" ")
+        third.unlink()
+        return read(*given)
+
+    monkeypatch.setattr(tokenizing, "read_images", changing)
+    code, out, err = run("encode", "images", "tokens")
+    assert code == 0 and "2 of 10 cannot be read" in out
+    assert "a/000.png: it was replaced, written to or removed after it was listed" in err
+    assert len(every_token(tmp_path / "tokens")) == 8
+
+
+def test_an_output_that_cannot_be_written_stops_no_other(run, tmp_path):
+    """A name too long with its number, a folder in the way: all others are written."""
+    (tmp_path / "images").mkdir()
+    names = ["a" * 251 + ".png", "b" * 250 + ".png", "b" * 250 + ".jpg", "c.png", "d.png"]
+    for number, name in enumerate(names):
+        Image.fromarray(exports.images(1, seed=number)[0]).save(tmp_path / "images" / name)
+    assert run("encode", "images", "tokens")[0] == 0
+    (tmp_path / "out" / "c.png" / "in the way").mkdir(parents=True)
+    for command, source in (("decode", "tokens"), ("reconstruct", "images")):
+        for target in ("out", f"new {command}"):
+            code, out, err = run(command, source, target, "--force")
+            blocked = target == "out"
+            assert code == 0, err
+            # 255 bytes are a name; `.jpg.png` is too long where two share the short one.
+            written = {p.name for p in (tmp_path / target).iterdir() if p.is_file()}
+            assert {names[0], "d.png"} <= written and ("c.png" in written) != blocked
+            assert f"{2 + blocked} of 5 cannot be read or written" in out
+            assert ("c.png: cannot be written" in err) == blocked
+            assert err.count("cannot be written: [Errno 36] File name too long") == 2
+            assert run(command, source, target, "--strict")[0] == 1
+
+
+def test_names_that_no_file_can_have_stop_no_other(run, images, tmp_path):
+    run("encode", "images", "tokens")
+    path = tmp_path / "tokens" / "tokens-00000.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    arrays["names"][:3] = ["a\0b", "c\ud800", "d\n.png"]
+    np.savez_compressed(path, **arrays)
+    for flags in ([], ["--force"]):
+        target = tmp_path / f"out{len(flags)}"
+        code, out, err = run("decode", "tokens/tokens-00000.npz", target.name, *flags)
+        assert code == 0 and "2 of 10 cannot be read or written" in out
+        assert len(list(target.rglob("*.png"))) == 8
+
+
+def test_a_full_disk_ends_the_command_at_once(run, images, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(transcribe, "replacing", full)
+    code, out, err = run("reconstruct", "images", "out")
+    assert (code, out) == (1, "") and "No space left" in err and "Skipping" not in err
 
 
 def test_interrupted_it_keeps_what_is_encoded_and_goes_on(run, images, tmp_path, monkeypatch):

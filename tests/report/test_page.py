@@ -151,7 +151,7 @@ def test_a_folder_that_is_no_run_is_refused_before_anything_is_written(tmp_path)
         with pytest.raises(error, match=words):
             write_report(folders, tmp_path / "page.html")
     (other / "config.json").write_text('{"seed": 0}')
-    with pytest.raises(ValueError, match=r"has no model\.kind.*expected"):
+    with pytest.raises(ValueError, match=r"lacks model\.kind.*expected"):
         write_report([other], tmp_path / "page.html")
     with pytest.raises(IsADirectoryError, match="is a folder"):
         write_report([run], other)

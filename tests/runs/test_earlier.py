@@ -31,3 +31,10 @@ def test_a_run_of_today_and_a_folder_without_a_run_lack_nothing(tmp_path):
     whole = {"data": {"dir": "/b", "new": True}, "later": {"x": 4}}
     workdir.claim(tmp_path, whole)
     assert workdir.adopted(tmp_path) == {} and workdir.read_config(tmp_path) == whole
+
+
+@pytest.mark.parametrize("value", [3, None, [1]])
+def test_a_value_in_the_place_of_a_section_is_damage(tmp_path, value):
+    (tmp_path / "config.json").write_text(json.dumps({**OLD, "data": value}))
+    with pytest.raises(ValueError, match="config.json is damaged: data is no section of fields"):
+        workdir.read_config(tmp_path)

@@ -48,3 +48,27 @@ def test_the_environment_names_versions_and_devices_and_no_one():
     text = json.dumps(found)
     for secret in (platform.node(), f'"{getpass.getuser()}"', "/"):
         assert secret not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"counts": np.arange(4)}, "do not belong together"),
+        ({"counts": np.arange(5) - 1}, "do not belong together"),
+        ({"counts": np.arange(5.0)}, r"counts is float64\[5\]; expected 1 axes"),
+        ({"codebook": np.full((5, 2), np.nan, np.float32)}, "or are not finite"),
+        ({"originals": PICTURES[0][..., :1]}, "do not belong together"),
+        ({"originals": PICTURES[0][0]}, "originals is uint8"),
+        ({"step": np.array(-1)}, "do not belong together"),
+        ({"step": np.array("7")}, "step is <U1"),
+    ],
+)
+def test_a_snapshot_whose_arrays_do_not_fit_is_damaged(tmp_path, change, message):
+    np.savez_compressed(tmp_path / "snapshot.npz", **{**SNAPSHOT._asdict(), **change})
+    with pytest.raises(ValueError, match=f"snapshot.npz is damaged .*{message}.*--mode=evaluate"):
+        read_snapshot(tmp_path)
+
+
+def test_the_command_that_mends_it_is_quoted(tmp_path):
+    with pytest.raises(FileNotFoundError, match="--workdir='.*/my run'$"):
+        read_snapshot(tmp_path / "my run")

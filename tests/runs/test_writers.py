@@ -182,3 +182,24 @@ def test_metrics_that_cannot_be_written_are_an_error_that_names_the_file(tmp_pat
     with pytest.raises(OSError, match="No space left on device.*metrics.jsonl"):
         metrics.write(1, {"loss": 1.0})
     metrics.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 2, "eval/mse": "low"}',
+        '{"step": 2, "eval/mse": [1]}',
+        '{"step": 2, "eval/mse": NaN}',
+        '{"step": true}',
+        '{"step": -1}',
+        '{"eval/mse": 1}',
+        "[" * 100_000,
+        "\xff",
+    ],
+)
+def test_a_line_of_anything_but_numbers_is_left_out(tmp_path, line, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3, "eval/mse": null}}\n', "latin-1")
+    with caplog.at_level("WARNING"):
+        assert read_metrics(str(path)) == [{"step": 1}, {"step": 3, "eval/mse": None}]
+    assert "Line 2 of" in caplog.text

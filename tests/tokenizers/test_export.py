@@ -300,6 +300,20 @@ def test_a_damaged_orbax_folder_is_named(copied, damage):
         load_tokenizer(copied)
 
 
+def test_the_command_that_exports_is_quoted(tmp_path):
+    (tmp_path / "my run").mkdir()
+    (tmp_path / "my run" / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="--workdir='.*/my run'"):
+        load_tokenizer(tmp_path / "my run")
+
+
+def test_a_pipe_among_the_files_of_an_orbax_folder_is_not_read(copied):
+    (copied / "tokenizer.safetensors").unlink()
+    os.mkfifo(copied / "orbax" / "weights" / "pipe")
+    with pytest.raises(ValueError, match="orbax is no whole Orbax folder .*a FIFO"):
+        load_tokenizer(copied)
+
+
 def test_no_export_says_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist; expected an exported tokenizer"):
         load_tokenizer(tmp_path / "absent")
@@ -311,7 +325,7 @@ def test_no_export_says_the_command(tmp_path):
 
 
 def test_the_same_model_is_written_again_and_another_only_when_told(copied):
-    write_export(copied, exports.export("vqvae"), FACTS)
+    write_export(str(copied), exports.export("vqvae"), FACTS)
     other = exports.export("vqvae with averages")
     with pytest.raises(ValueError, match="holds another model, .*--overwrite"):
         write_export(copied, other, FACTS)

@@ -1,6 +1,10 @@
 """The tokenizer: what evaluation reconstructs, bit for bit; sizes, batches, and what it refuses."""
 
+import copy
 import functools
+import multiprocessing
+import pickle
+import warnings
 
 import exports
 import jax
@@ -135,6 +139,50 @@ def test_other_images_are_refused(images, message):
             function(images)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_floats_of_every_width_are_taken(dtype):
+    tok = tokenizer("vqvae")
+    floats = np.asarray(from_uint8(exports.images(2))).astype(dtype)
+    np.testing.assert_array_equal(tok.encode(floats), tok.encode(floats.astype(np.float32)))
+
+
+@pytest.mark.parametrize("function", ["encode", "reconstruct"])
+def test_floats_that_look_like_0_to_1_are_warned_of_once(function):
+    tok, images = tokenizer("vqvae"), exports.images(2)
+    for dtype in ("float32", "bfloat16"):
+        floats = (images / 255).astype(dtype)
+        with pytest.warns(UserWarning, match=r"looks like \[0, 1\]; .*give 2 x - 1") as caught:
+            getattr(tok, function)(floats)
+        assert len(caught) == 1
+
+
+def test_floats_of_the_right_range_and_bytes_are_not_warned_of():
+    tok = tokenizer("vqvae")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for images in (exports.images(2), np.asarray(from_uint8(exports.images(2))), FLOATS):
+            tok.encode(images)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))]
+)
+def test_a_copy_is_the_same_tokenizer(copied):
+    tok, images = tokenizer("vqvae"), exports.images(2)
+    other = copied(tok)
+    assert (other.fingerprint, other.preparation) == (tok.fingerprint, tok.preparation)
+    np.testing.assert_array_equal(other.encode(images), tok.encode(images))
+    np.testing.assert_array_equal(other.decode(tok.encode(images)), tok.decode(tok.encode(images)))
+
+
+@pytest.mark.slow
+def test_a_worker_process_encodes_the_same():
+    tok, images = tokenizer("vqvae"), exports.images(2)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.apply(tok.encode, (images,))
+    np.testing.assert_array_equal(found, tok.encode(images))
+
+
 CODES = np.zeros((1, 2, 3), np.int64)
 
 
@@ -148,6 +196,12 @@ CODES = np.zeros((1, 2, 3), np.int64)
         (CODES + 16, None, r"indices lie in \[16, 16\]; expected \[0, 15\]"),
         (CODES, (9, 12), r"size is \(9, 12\); expected .* at most \(8, 12\)"),
         (CODES, (8, 0), r"size is \(8, 0\)"),
+        (CODES, 30, r"size is 30; expected two whole numbers, \(height, width\)"),
+        (CODES, (8,), r"size is \(8,\); expected two"),
+        (CODES, (8, 12, 3), r"size is \(8, 12, 3\); expected two"),
+        (CODES, (8.0, 12), r"size is \(8\.0, 12\); expected two"),
+        (CODES, "88", r"size is '88'; expected two"),
+        (CODES, [[8], 12], r"expected two whole numbers"),
     ],
 )
 def test_other_indices_are_refused(indices, size, message):

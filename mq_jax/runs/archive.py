@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from mq_jax.runs.files import require_bounded
+from mq_jax.runs.files import open_bounded
 
 # Of all arrays that are asked for, decompressed; a snapshot or a reference has some megabytes.
 MOST_BYTES = 2**31
@@ -74,8 +74,7 @@ def _opened(source: Any, most: int) -> Iterator[BinaryIO]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
-    require_bounded(source, most + 2**20)
-    with open(source, "rb") as file:
+    with open_bounded(source, most + 2**20) as file:
         yield file
 
 

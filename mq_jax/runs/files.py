@@ -91,31 +91,30 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
       The bytes; not those that are written to it meanwhile.
 
     Raises:
-      OSError: it cannot be read, or is no regular file, whose reading may never end.
-      ValueError: it is too large.
+      OSError: as open_bounded.
+      ValueError: as open_bounded.
     """
-    with open_regular(path) as file:
-        return file.read(_bounded(file, most))
+    with open_bounded(path, most) as file:
+        return file.read(most)
 
 
-def require_bounded(path: str | os.PathLike, most: int) -> None:
-    """Checks a file of unknown origin before a library reads it.
+def open_bounded(path: str | os.PathLike, most: int) -> BinaryIO:
+    """Opens a file of unknown origin.
 
     Args:
       path: of the file.
       most: bytes that it may have.
 
+    Returns:
+      The open file.
+
     Raises:
-      OSError: it cannot be opened, or is no regular file.
+      OSError: it cannot be opened, or is no regular file, whose reading may never end.
       ValueError: it is too large.
     """
-    with open_regular(path) as file:
-        _bounded(file, most)
-
-
-def _bounded(file: BinaryIO, most: int) -> int:
-    """The size of an open file."""
+    file = open_regular(path)
     size = os.fstat(file.fileno()).st_size
     if size > most:
+        file.close()
         raise ValueError(f"it has {size:,} bytes; expected at most {most:,}")
-    return size
+    return file

@@ -14,7 +14,7 @@ import safetensors
 
 from mq_jax.devices.places import local_path
 from mq_jax.runs import orbax_noise
-from mq_jax.runs.files import require_bounded
+from mq_jax.runs.files import open_bounded
 from mq_jax.runs.plain_path import plain_path
 from mq_jax.runs.schema import parse
 from mq_jax.tokenizers.export import Export
@@ -87,7 +87,7 @@ def read_safetensors(path: pathlib.Path) -> Export:
       ValueError: it is damaged, of another format or of an unknown version.
     """
     try:
-        require_bounded(path, MOST_BYTES)
+        open_bounded(path, MOST_BYTES).close()
         with safetensors.safe_open(path, framework="numpy") as file:
             header = _header(file.metadata() or {}, path)
             names = list(file.keys())
@@ -176,7 +176,7 @@ def _require_bounded_files(path: pathlib.Path) -> None:
     for file in path.rglob("*"):
         if not file.is_dir():
             described = file.name in _DESCRIPTIONS
-            require_bounded(file, _MOST_DESCRIPTION if described else MOST_BYTES)
+            open_bounded(file, _MOST_DESCRIPTION if described else MOST_BYTES).close()
 
 
 def _not_whole(path, kind, error):

@@ -5,7 +5,10 @@ import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif"),
+    *(".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+)
 SPLIT_FOLDERS = ("train", "validation", "val", "valid", "test")
 
 _VALIDATION_FOLDERS = ("validation", "val", "valid", "test")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mq_jax.data import photos
-from mq_jax.data.decode import decode_image
+from mq_jax.data.decode import USUAL, Reading, decode_image, read_image
 from mq_jax.data.folder import Listing, list_folder
 from mq_jax.data.prepared import open_prepared
 
@@ -44,15 +44,16 @@ class Source(Protocol):
         ...
 
 
-def open_source(spec: str, *, directory: str, split: str) -> Source:
+def open_source(spec: str, *, directory: str, split: str, reading: Reading = USUAL) -> Source:
     """Opens a source.
 
     Args:
-      spec: "tfds:NAME" (a set prepared as ArrayRecord), "folder" (a tree of .jpg, .jpeg, .png,
-        .webp files) or "photos" (photographs inside scikit-image and scikit-learn).
+      spec: "tfds:NAME" (a set prepared as ArrayRecord), "folder" (a tree of image files, of
+        the endings in data.folder) or "photos" (photographs inside scikit-image and scikit-learn).
       directory: TFDS's data_dir ("" is TFDS's default), or the root of the tree; unused by photos.
       split: a split of the set; `all`, `train`, `validation` or a sub-folder of the tree; `train`
         or `validation` of the photos. An optional slice follows: `train[:2000]`, `all[50%:]`.
+      reading: how image files are read.
 
     Returns:
       The source, never empty.
@@ -63,16 +64,16 @@ def open_source(spec: str, *, directory: str, split: str) -> Source:
     """
     kind, _, name = spec.partition(":")
     if kind == "tfds" and name:
-        return TfdsSource(name, split, directory)
+        return TfdsSource(name, split, directory, reading)
     if spec not in SPECS[1:]:
         raise ValueError(f"the source is {spec!r}; expected one of {', '.join(SPECS)}.")
     match = _SPLIT.fullmatch(split)
     if not match:
         raise ValueError(f"split is {split!r}; expected NAME or NAME[a:b], such as 'train[:90%]'.")
     if spec == "folder":
-        source = FolderSource(directory, list_folder(directory, match["name"]))
+        source = FolderSource(directory, list_folder(directory, match["name"]), reading)
     else:
-        source = PhotoSource(match["name"])
+        source = PhotoSource(match["name"], reading)
     start = _bound(match["start"], 0, len(source), split)
     stop = _bound(match["stop"], len(source), len(source), split)
     if start >= stop:
@@ -83,16 +84,18 @@ def open_source(spec: str, *, directory: str, split: str) -> Source:
 class TfdsSource:
     """A split of a prepared TFDS set; images are decoded by `decode_image`."""
 
-    def __init__(self, name: str, split: str, directory: str):
+    def __init__(self, name: str, split: str, directory: str, reading: Reading):
         self._records, self.class_names, self._labelled = open_prepared(name, split, directory)
         self._title = f"{name} {split}"
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Record:
         record: dict[str, Any] = self._records[index]
-        return Record(decode_image(record["image"]), record["label"] if self._labelled else -1)
+        image = decode_image(record["image"], self._reading)
+        return Record(image, record["label"] if self._labelled else -1)
 
     def name(self, index: int) -> str:
         return f"{self._title} #{index}"
@@ -101,20 +104,18 @@ class TfdsSource:
 class FolderSource:
     """The images of a directory tree that a listing names."""
 
-    def __init__(self, directory: str, listing: Listing):
+    def __init__(self, directory: str, listing: Listing, reading: Reading):
         self.class_names = listing.class_names
         self._root = pathlib.Path(directory).expanduser().absolute()
         self._listing = listing
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._listing.paths)
 
     def __getitem__(self, index: int) -> Record:
-        try:
-            data = (self._root / self._listing.paths[index]).read_bytes()
-        except OSError as error:
-            raise ValueError(f"cannot read the file ({error}).") from error
-        return Record(decode_image(data), self._listing.labels[index])
+        image = read_image(self._root / self._listing.paths[index], self._reading)
+        return Record(image, self._listing.labels[index])
 
     def name(self, index: int) -> str:
         return str(self._root / self._listing.paths[index])
@@ -123,16 +124,17 @@ class FolderSource:
 class PhotoSource:
     """Rectangles of the embedded photographs; the label tells the photograph."""
 
-    def __init__(self, split: str):
+    def __init__(self, split: str, reading: Reading):
         self.class_names = tuple(photos.PHOTOS)
         self._crops = photos.photo_crops(split)
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._crops)
 
     def __getitem__(self, index: int) -> Record:
         crop = self._crops[index]
-        return Record(photos.read_crop(crop), self.class_names.index(crop.photo))
+        return Record(photos.read_crop(crop, self._reading), self.class_names.index(crop.photo))
 
     def name(self, index: int) -> str:
         photo, box = self._crops[index]

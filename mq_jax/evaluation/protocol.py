@@ -46,6 +46,8 @@ def protocol_card(config: ConfigDict, evaluation: Evaluation, measures: Measures
             "crop": data.crop,
             "resize": data.filter if data.resize else "none",
             "crop_position": "centre",
+            # Without, as on all cards of before the field.
+            **({"icc": "to sRGB"} if data.icc else {}),
         },
         "measures": {
             "mse": "mean over images, on [-1, 1], reconstructions not clipped",

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 # Fields that configurations gained after the first runs, in the order in which they came.
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {
+    "data.icc": False,
+    # Where Pillow refused an image.
+    "data.max_pixels": 178_956_970,
+    "data.max_bytes": 0,
+}
 
 
 def lacking(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Tokenizer:
       dim: D.
       downsampling: pixels to a code, along one side.
       image_size: side of the images it was trained on, pixels.
-      preparation: how these images were made, arguments of data.transforms.make_eval_transform.
+      preparation: how these images were made, as Export.preparation.
       fingerprint: sha256 of architecture and weights; tokens of equal fingerprints mean the same.
     """
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from mq_jax.data.decode import decode_image
+from mq_jax.data.decode import USUAL, Reading, read_image
 from mq_jax.data.folder import list_folder
+from mq_jax.data.transforms import apply_transform
 from mq_jax.runs.files import replacing
 from mq_jax.tokenizers.tokenizer import Tokenizer
 from mq_jax.tokenizers.tokens import Tokens
@@ -62,7 +63,10 @@ def list_images(path: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
 
 
 def read_images(
-    root: pathlib.Path, names: Iterable[str], transform: Callable[[np.ndarray], np.ndarray] | None
+    root: pathlib.Path,
+    names: Iterable[str],
+    transform: Callable[[np.ndarray], np.ndarray] | None,
+    reading: Reading = USUAL,
 ) -> Iterator[Item]:
     """Reads images in the order of their names, a few ahead of who takes them.
 
@@ -70,6 +74,7 @@ def read_images(
       root: of the names.
       names: relative paths.
       transform: of u8[H, W, 3]; None keeps images as they are.
+      reading: how files are read.
 
     Yields:
       An Item for each name.
@@ -77,10 +82,10 @@ def read_images(
 
     def read(name):
         try:
-            image = decode_image((root / name).read_bytes())
-            return Item(name, image if transform is None else transform(image), "")
-        # OpenCV refuses what a thin image becomes at its new size.
-        except (OSError, ValueError, cv2.error) as error:
+            image = read_image(root / name, reading)
+            image = image if transform is None else apply_transform(transform, image)
+            return Item(name, image, "")
+        except ValueError as error:
             return Item(name, None, " ".join(str(error).split()))
 
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -9,8 +9,10 @@ import sys
 import time
 from unittest import mock
 
+import cv2
 import exports
 import numpy as np
+import profiles
 import pytest
 import runs
 from PIL import Image
@@ -132,8 +134,9 @@ def test_a_size_scales_and_crops(run, images, tmp_path):
     assert err.splitlines() == [told]
 
 
-def test_images_are_made_as_those_of_the_training_were(run, images, tmp_path, monkeypatch):
-    prepared = {"image_size": 8, "crop": 24, "resize": True, "filter": "bilinear"}
+@pytest.mark.parametrize("colours", [{}, {"icc": True}])
+def test_images_are_made_as_those_of_the_training_were(run, images, tmp_path, monkeypatch, colours):
+    prepared = {"image_size": 8, "crop": 24, "resize": True, "filter": "bilinear", **colours}
     monkeypatch.setattr(TOKENIZER, "preparation", prepared)
     code, out, err = run("encode", "images", "tokens")
     assert code == 0 and "2 x 2 codes each" in out
@@ -191,6 +194,54 @@ def test_bad_files_are_named_counted_and_left_out(run, images, tmp_path):
     assert run("encode", "images", "strict", "--strict")[0] == 1
     assert len(every_token(tmp_path / "strict")) == 10
     assert run("reconstruct", "images", "direct", "--strict")[0] == 1
+
+
+@pytest.mark.parametrize("size", ["--size=0", "--size=8"])
+def test_colour_profiles_are_followed_where_the_training_followed_them(
+    run, tmp_path, monkeypatch, size
+):
+    profiles.write_red(tmp_path / "images" / "red.png")
+    stored, seen = dict(TOKENIZER.preparation), {}
+    encode = TOKENIZER.encode
+    for name in ("new", "old"):
+        # Exports of before have no such entry.
+        kept = {key: value for key, value in stored.items() if name == "new" or key != "icc"}
+        monkeypatch.setattr(TOKENIZER, "preparation", kept)
+        monkeypatch.setattr(
+            TOKENIZER,
+            "encode",
+            lambda images, name=name: seen.__setitem__(name, images[0, 0, 0]) or encode(images),
+        )
+        assert run("encode", "images", name, size)[0] == 0
+        prepared = claims.read_manifest(tmp_path / name)["preparation"]
+        assert prepared is None or ("icc" in prepared) == (name == "new")
+    assert seen["old"].tolist() == profiles.RED and seen["new"].tolist() != profiles.RED
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--max_pixels=100", "it has 32 x 32 pixels; max_pixels is 100, raise it"),
+        ("--max_bytes=10", "bytes; max_bytes is 10, raise it"),
+    ],
+)
+def test_images_over_a_limit_are_bad_and_say_which(run, images, tmp_path, flag, reason):
+    code, out, err = run("encode", "images", "tokens", flag)
+    assert code == 1 and "10 of 10 cannot be read" in out and reason in err
+    name = flag.split("=")[0]
+    assert run("encode", "images", "tokens", f"{name}=1000000")[0] == 0
+
+
+def test_an_image_that_cannot_be_transformed_is_bad(run, images, tmp_path, monkeypatch):
+    def fail(image):
+        if image[0, 0, 0] == pixels(sorted(images.rglob("*.png"))[0])[0, 0, 0]:
+            raise cv2.error("too thin")
+        return image[:8, :8]
+
+    monkeypatch.setattr(tokenizing, "make_eval_transform", lambda **_: fail)
+    code, out, err = run("encode", "images", "tokens", "--size=8")
+    assert code == 0 and "1 of 10 cannot be read" in out
+    assert "cannot crop and scale an image of 32 x 32 pixels (error: too thin)" in err
 
 
 def test_nothing_but_bad_files_is_a_failure(run, tmp_path):

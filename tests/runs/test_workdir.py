@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from mq_jax.runs import earlier
 from mq_jax.runs.workdir import claim, read_config, write_atomically
 
 CONFIG = {
@@ -11,6 +12,12 @@ CONFIG = {
     "data": {"dir": "/a", "resize": {}},
     "seed": 0,
 }
+
+
+@pytest.fixture(autouse=True)
+def complete(monkeypatch):
+    """What these configurations lack, no older ones have either."""
+    monkeypatch.setattr(earlier, "ADDED", {})
 
 
 def changed(**train):

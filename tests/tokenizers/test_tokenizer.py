@@ -111,7 +111,8 @@ def test_any_height_and_width_is_taken_and_given_back(kind, height, width):
 def test_what_it_says_of_itself():
     tok = tokenizer("vqvae in chunks")
     assert (tok.size, tok.dim, tok.downsampling, tok.image_size) == (80, 4, 4, 32)
-    assert tok.preparation == {"image_size": 32, "crop": 0, "resize": False, "filter": "area"}
+    geometry = {"image_size": 32, "crop": 0, "resize": False, "filter": "area"}
+    assert tok.preparation == {**geometry, "icc": True}
     assert len(tok.fingerprint) == 64
 
 

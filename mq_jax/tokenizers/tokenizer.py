@@ -87,11 +87,23 @@ class Tokenizer:
           ValueError: images of another shape, dtype or range.
         """
         images = _checked_images(images)
-        # At the right and at the bottom alone, so that a crop takes it off again.
-        padding = [(0, 0), *((0, -side % self.downsampling) for side in images.shape[1:3]), (0, 0)]
-        images = np.pad(images, padding, mode="edge") if len(images) else images
-        codes = [-(-side // self.downsampling) for side in images.shape[1:3]]
+        images = self.padded(images)
+        codes = [side // self.downsampling for side in images.shape[1:3]]
         return self._in_batches(self._coding.encode, images, np.zeros((0, *codes), np.int32))
+
+    def padded(self, images: np.ndarray) -> np.ndarray:
+        """Images whose sides are multiples of the downsampling; of equal codes.
+
+        Args:
+          images: [..., H, W, 3].
+
+        Returns:
+          The edge repeated at the right and at the bottom alone, so that a crop takes it off.
+        """
+        missing = [(0, -side % self.downsampling) for side in images.shape[-3:-1]]
+        # NumPy repeats no edge of no images.
+        mode = "edge" if images.size else "constant"
+        return np.pad(images, [(0, 0)] * (images.ndim - 3) + [*missing, (0, 0)], mode=mode)
 
     def decode(self, indices: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """The images of codes.

@@ -95,7 +95,7 @@ def read_images(
 def encode_images(
     tokenizer: Tokenizer, items: Iterable[Item], batch_size: int, on_bad: Callable[[str, str], Any]
 ) -> Iterator[Tokens]:
-    """Encodes images in batches of one shape.
+    """Encodes images in batches of one shape of codes.
 
     Args:
       tokenizer: encodes.
@@ -104,11 +104,11 @@ def encode_images(
       on_bad: told the name and the reason of each item without an image.
 
     Yields:
-      Tokens of at most batch_size images; all of one shape keep their order.
+      Tokens of at most batch_size images; all of one shape of codes keep their order.
     """
-    for batch in _by_shape(items, batch_size, on_bad):
-        images = np.stack([item.image for item in batch])
-        sizes = np.tile(np.int32(images.shape[1:3]), (len(batch), 1))
+    for batch in _by_shape(items, batch_size, on_bad, tokenizer.downsampling):
+        images = np.stack([tokenizer.padded(item.image) for item in batch])
+        sizes = np.array([item.image.shape[:2] for item in batch], np.int32)
         yield Tokens([item.name for item in batch], tokenizer.encode(images), sizes)
 
 
@@ -141,7 +141,7 @@ def decode_tokens(
 def reconstruct_images(
     tokenizer: Tokenizer, items: Iterable[Item], batch_size: int, on_bad: Callable[[str, str], Any]
 ) -> Iterator[Item]:
-    """Encodes and decodes images in batches of one shape.
+    """Encodes and decodes images in batches of one shape of codes.
 
     Args:
       tokenizer: encodes and decodes.
@@ -152,10 +152,11 @@ def reconstruct_images(
     Yields:
       Items with reconstructions.
     """
-    for batch in _by_shape(items, batch_size, on_bad):
-        images = tokenizer.reconstruct(np.stack([item.image for item in batch]))
-        for item, image in zip(batch, images, strict=True):
-            yield item._replace(image=image)
+    for batch in _by_shape(items, batch_size, on_bad, tokenizer.downsampling):
+        images = np.stack([tokenizer.padded(item.image) for item in batch])
+        for item, image in zip(batch, tokenizer.reconstruct(images), strict=True):
+            height, width, _ = item.image.shape
+            yield item._replace(image=image[:height, :width])
 
 
 def write_pngs(folder: pathlib.Path, paths: dict[str, str], items: Iterable[Item]) -> Iterator[str]:
@@ -224,15 +225,18 @@ def png_paths(names: Sequence[str]) -> dict[str, str]:
     return {name: paths[name] for name in names}
 
 
-def _by_shape(items, batch_size, on_bad) -> Iterator[list[Item]]:
-    """Batches of images of one shape, of a bounded number of pixels; few are held back."""
+def _by_shape(items, batch_size, on_bad, multiple=1) -> Iterator[list[Item]]:
+    """Batches of a bounded number of pixels, of images that padding to a multiple makes equal.
+
+    Padding any further would change codes: to a convolution, what lies beyond the edge is zero.
+    """
     groups: dict[tuple, list[Item]] = {}
     held = 0
     for item in items:
         if item.image is None:
             on_bad(item.name, item.reason)
             continue
-        height, width, _ = item.image.shape
+        height, width = (side + -side % multiple for side in item.image.shape[:2])
         group = groups.setdefault((height, width), [])
         group.append(item)
         held += height * width

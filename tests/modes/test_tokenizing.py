@@ -1,5 +1,6 @@
 """The command line of tokenizers: what it writes, how it goes on, and what it refuses."""
 
+import itertools
 import json
 import os
 import re
@@ -125,6 +126,33 @@ def test_images_as_they_are_keep_their_sizes(run, tmp_path):
     assert run("decode", "tokens", "decoded")[0] == 0
     for number, (height, width) in enumerate(sizes):
         assert pixels(tmp_path / "decoded" / f"{number}.png").shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("command", ["encode", "reconstruct"])
+def test_images_of_mixed_sizes_share_programs_and_have_the_codes_that_each_has_alone(
+    run, tmp_path, monkeypatch, command
+):
+    """Sixteen sizes, of which padding to the downsampling makes one."""
+    (tmp_path / "images").mkdir()
+    stored = {}
+    for height, width in itertools.product(range(13, 17), range(29, 33)):
+        name = f"{height}x{width}.png"
+        stored[name] = exports.images(1, height, width, seed=height * width)
+        Image.fromarray(stored[name][0]).save(tmp_path / "images" / name)
+    seen, encode = set(), TOKENIZER.encode
+    monkeypatch.setattr(TOKENIZER, "encode", lambda x: seen.add(x.shape) or encode(x))
+    assert run(command, "images", "out", "--size=0")[0] == 0
+    assert seen == {(16, 16, 32, 3)}
+    for name, image in stored.items():
+        if command == "encode":
+            index, size = every_token(tmp_path / "out")[name]
+            np.testing.assert_array_equal(index, encode(image)[0])
+            assert size == image.shape[1:3]
+        else:
+            difference = pixels(tmp_path / "out" / name) - TOKENIZER.reconstruct(image)[0].astype(
+                int
+            )
+            assert np.abs(difference).max() <= 1
 
 
 def test_a_size_scales_and_crops(run, images, tmp_path):

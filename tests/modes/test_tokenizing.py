@@ -155,6 +155,36 @@ def test_images_of_mixed_sizes_share_programs_and_have_the_codes_that_each_has_a
             assert np.abs(difference).max() <= 1
 
 
+def test_images_of_many_sizes_take_few_programs_and_have_the_codes_that_each_has_alone(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(transcribe, "_OWN_PROGRAMS", 1)
+    (tmp_path / "images").mkdir()
+    stored, canvases = {}, set()
+    for number, (height, width) in enumerate(itertools.product(range(33, 41, 2), repeat=2)):
+        name = f"{number:02}.png"
+        stored[name] = exports.images(1, height, width, seed=number)
+        Image.fromarray(stored[name][0]).save(tmp_path / "images" / name)
+    within = TOKENIZER.encode_within
+    monkeypatch.setattr(
+        TOKENIZER, "encode_within", lambda x, sizes: canvases.add(x.shape) or within(x, sizes)
+    )
+    assert run("encode", "images", "tokens", "--size=0")[0] == 0
+    assert canvases == {(8, 48, 48, 3)}
+    found = every_token(tmp_path / "tokens")
+    for name, image in stored.items():
+        np.testing.assert_array_equal(found[name][0], TOKENIZER.encode(image)[0])
+        assert found[name][1] == image.shape[1:3]
+
+
+def test_a_canvas_is_at_most_a_half_longer_and_there_are_few():
+    canvas_of = transcribe._canvases(4, own=0)
+    canvases = {side: canvas_of((side, side, 3))[0] for side in range(1, 1025)}
+    for side, canvas in canvases.items():
+        assert canvas % 4 == 0 and side <= canvas < 1.5 * side + 4
+    assert len(set(canvases.values())) <= 2 * 9
+
+
 def test_a_size_scales_and_crops(run, images, tmp_path):
     code, out, err = run("encode", "images", "tokens", "--size=16")
     assert code == 0 and "4 x 4 codes each" in out

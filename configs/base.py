@@ -109,6 +109,9 @@ def get_config() -> ConfigDict:
     config.data.flip = 0.0  # probability of a horizontal flip
     config.data.disjoint = False  # whether the two levels see disjoint halves of the data
     config.data.max_bad_share = 0.01  # share of unreadable images that ends the run when exceeded
+    config.data.icc = True  # whether an embedded colour profile is followed, to sRGB
+    config.data.max_pixels = 10**8  # of an image; larger ones count as unreadable
+    config.data.max_bytes = 2**28  # of an image file, likewise; 0: any
     config.data.threads = 1  # reading threads; changes no result
     config.data.workers = 0  # reading processes beside them; changes no result
 

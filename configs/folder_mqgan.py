@@ -1,4 +1,4 @@
-"""MQGAN on a folder of images: any tree of JPEG, PNG and WebP files, at 256 x 256.
+"""MQGAN on a folder of images: any tree of image files, at 256 x 256.
 
   python -m mq_jax.main --config=configs/folder_mqgan.py --workdir=runs/mine \
       --config.data.dir=IMAGES

@@ -1,4 +1,4 @@
-"""MQVAE on a folder of images: any tree of JPEG, PNG and WebP files.
+"""MQVAE on a folder of images: any tree of image files.
 
   python -m mq_jax.main --config=configs/folder_mqvae.py --workdir=runs/mine \
       --config.data.dir=IMAGES

@@ -72,6 +72,16 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name != "decode":
             command.add_argument(
+                "--max_pixels",
+                type=_positive,
+                help="of an image; larger ones are bad; default: 100 million",
+            )
+            command.add_argument(
+                "--max_bytes",
+                type=_natural,
+                help="of an image file, likewise; 0: any; default: 256 MiB",
+            )
+            command.add_argument(
                 "--size",
                 type=_natural,
                 help="smaller side in pixels, centre crop to a square; 0: images as they are; "

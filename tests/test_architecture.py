@@ -24,7 +24,7 @@ GRAPH = {
     "evaluation": "metrics data algorithm quantizers runs devices",
     "training": "evaluation metrics models algorithm quantizers data runs devices terminal",
     "planning": "training devices terminal",
-    "tokenizers": "training data algorithm quantizers runs devices",
+    "tokenizers": "training models data algorithm quantizers runs devices",
     "report": "evaluation runs terminal",
     "commandline": "terminal",
     "modes": "commandline report planning tokenizers training evaluation metrics models algorithm "

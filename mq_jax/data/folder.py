@@ -10,7 +10,10 @@ from typing import NamedTuple
 from mq_jax.data.splits import HOLDOUTS, class_of, select_split, some
 from mq_jax.devices.reading import apart
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif"),
+    *(".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+)
 
 # What was an image while every tenth was held out: any more or less would move the others.
 _EARLIER_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")

@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import Parts
+from mq_jax.data.decode import Reading
 from mq_jax.data.pipeline import eval_batches, train_stream
 from mq_jax.data.sources import Source, halves, open_source
 from mq_jax.data.transforms import make_eval_transform, make_train_transform
@@ -160,7 +161,10 @@ def evaluation_pass(config: ConfigDict, source: Source) -> Iterable[dict]:
 
 def _open(config, split):
     data = config.data
-    return open_source(data.source, directory=data.dir, split=split, holdout=data.holdout)
+    reading = Reading(data.icc, data.max_pixels, data.max_bytes)
+    return open_source(
+        data.source, directory=data.dir, split=split, holdout=data.holdout, reading=reading
+    )
 
 
 def _geometry(config):

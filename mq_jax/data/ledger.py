@@ -92,7 +92,7 @@ class BadImages:
             apart(lambda: self._source[index])
         except ValueError as error:
             return str(error)
-        return "it can be read now; the failure did not last."
+        return "it can be read now: the failure did not last, or came from its augmentation."
 
     def _too_many(self) -> str:
         """The error for an exceeded share."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mq_jax.data.decode import decode_image
+from mq_jax.data.decode import USUAL, Reading, read_image
 
 SPLITS = ("train", "validation")
 TILE = 128
@@ -100,14 +100,21 @@ def training_boxes(photo: Photo) -> list[Box]:
     return [box for box in boxes if min(box.width, box.height) >= MIN_SIDE]
 
 
-def read_crop(crop: Crop) -> np.ndarray:
-    """Cuts a record out of its photograph: u8[height, width, 3] RGB.
+def read_crop(crop: Crop, reading: Reading = USUAL) -> np.ndarray:
+    """Cuts a record out of its photograph.
+
+    Args:
+      crop: from photo_crops.
+      reading: how the photograph is read.
+
+    Returns:
+      u8[height, width, 3] RGB.
 
     Raises:
       FileNotFoundError: the package that carries the photograph is missing or carries no photos.
     """
     x, y, width, height = crop.box
-    return _pixels(crop.photo)[y : y + height, x : x + width].copy()
+    return _pixels(crop.photo, reading)[y : y + height, x : x + width].copy()
 
 
 def _training_records(photo: Photo) -> list[Box]:
@@ -130,7 +137,7 @@ def _tiles(photo: Photo) -> list[Box]:
 
 
 @functools.cache
-def _pixels(name: str) -> np.ndarray:
+def _pixels(name: str, reading: Reading) -> np.ndarray:
     """A whole photograph, decoded once per process."""
     photo = PHOTOS[name]
     # By path: importing the packages is slow, and their loaders may download.
@@ -142,4 +149,4 @@ def _pixels(name: str) -> np.ndarray:
             f"the photo {name!r} is not at {path or photo.package}; it comes inside the package "
             f"{distribution}: run `pip install --force-reinstall {distribution}`."
         )
-    return decode_image(path.read_bytes())
+    return read_image(path, reading)

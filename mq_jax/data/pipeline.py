@@ -15,7 +15,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from mq_jax.data.sources import Record, Source
+from mq_jax.data.sources import Source
+from mq_jax.data.transforms import apply_transform
 from mq_jax.devices.interrupt import SIGNALS
 
 MAX_SKIPS = 8
@@ -38,7 +39,8 @@ def train_stream(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Streams augmented batches without end, reshuffled every epoch.
 
-    A record that cannot be read is replaced by the next one that can, so batches stay full.
+    A record that cannot be read, or transformed, is replaced by the next one that can, so batches
+    stay full.
 
     Args:
       source: the records.
@@ -120,29 +122,29 @@ def _make_train_row(source: Source, transform: Callable) -> Callable:
     """Makes the function from a record number and a generator to a row."""
 
     def row(index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        record, skipped = _next_readable(source, index)
-        return {
-            "image": transform(record.image, rng),
-            "label": np.int32(record.label),
-            "skipped": skipped,
-        }
+        image, label, skipped = _next_readable(source, transform, index, rng)
+        return {"image": image, "label": np.int32(label), "skipped": skipped}
 
     return row
 
 
-def _next_readable(source: Source, index: int) -> tuple[Record, np.ndarray]:
-    """The first readable record from `index` on, and those skipped: i64[MAX_SKIPS]."""
+def _next_readable(
+    source: Source, transform: Callable, index: int, rng: np.random.Generator
+) -> tuple[np.ndarray, int, np.ndarray]:
+    """Image and label of the first good record from `index` on; those skipped: i64[MAX_SKIPS]."""
     skipped: list[int] = []
     reason = ""
     while len(skipped) <= MAX_SKIPS:
         candidate = (index + len(skipped)) % len(source)
         try:
             record = source[candidate]
+            image = apply_transform(transform, record.image, rng)
         except ValueError as error:
             skipped.append(candidate)
             reason = str(error)
             continue
-        return record, np.array(skipped + [-1] * (MAX_SKIPS - len(skipped)), np.int64)
+        padding = [-1] * (MAX_SKIPS - len(skipped))
+        return image, record.label, np.array(skipped + padding, np.int64)
     names = ", ".join(source.name(i) for i in dict.fromkeys(skipped))
     raise ValueError(
         f"more than {MAX_SKIPS} records in a row cannot be read; check the data. The last reason: "
@@ -160,10 +162,9 @@ def _make_eval_row(source: Source, transform: Callable) -> Callable:
         if real:
             try:
                 record = source[index]
+                image, label = apply_transform(transform, record.image), record.label
             except ValueError:
                 skipped = index
-            else:
-                image, label = transform(record.image), record.label
         return {
             "image": image,
             "label": np.int32(label),

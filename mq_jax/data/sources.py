@@ -12,11 +12,11 @@ import numpy as np
 
 from mq_jax.data import photos
 from mq_jax.data.contents import Contents
-from mq_jax.data.decode import decode_image
+from mq_jax.data.decode import USUAL, Reading, decode_image, read_image
 from mq_jax.data.folder import Listing, list_folder
 from mq_jax.data.prepared import open_prepared
 from mq_jax.data.splits import HOLDOUTS
-from mq_jax.devices.reading import apart, read_regular
+from mq_jax.devices.reading import apart
 
 SPECS = ("tfds:NAME", "folder", "photos")
 
@@ -51,16 +51,24 @@ class Source(Protocol):
         ...
 
 
-def open_source(spec: str, *, directory: str, split: str, holdout: str = HOLDOUTS[0]) -> Source:
+def open_source(
+    spec: str,
+    *,
+    directory: str,
+    split: str,
+    holdout: str = HOLDOUTS[0],
+    reading: Reading = USUAL,
+) -> Source:
     """Opens a source.
 
     Args:
-      spec: "tfds:NAME" (a set prepared as ArrayRecord), "folder" (a tree of .jpg, .jpeg, .png,
-        .webp files) or "photos" (photographs inside scikit-image and scikit-learn).
+      spec: "tfds:NAME" (a set prepared as ArrayRecord), "folder" (a tree of image files, of
+        the endings in data.folder) or "photos" (photographs inside scikit-image and scikit-learn).
       directory: TFDS's data_dir ("" is TFDS's default), or the root of the tree; unused by photos.
       split: a split of the set; `all`, `train`, `validation` or a sub-folder of the tree; `train`
         or `validation` of the photos. An optional slice follows: `train[:2000]`, `all[50%:]`.
       holdout: which images of a tree without folders of splits validate, of splits.HOLDOUTS.
+      reading: how image files are read.
 
     Returns:
       The source, never empty.
@@ -71,16 +79,17 @@ def open_source(spec: str, *, directory: str, split: str, holdout: str = HOLDOUT
     """
     kind, _, name = spec.partition(":")
     if kind == "tfds" and name:
-        return TfdsSource(name, split, directory)
+        return TfdsSource(name, split, directory, reading)
     if spec not in SPECS[1:]:
         raise ValueError(f"the source is {spec!r}; expected one of {', '.join(SPECS)}.")
     match = _SPLIT.fullmatch(split)
     if not match:
         raise ValueError(f"split is {split!r}; expected NAME or NAME[a:b], such as 'train[:90%]'.")
     if spec == "folder":
-        source = FolderSource(directory, list_folder(directory, match["name"], holdout))
+        listing = list_folder(directory, match["name"], holdout)
+        source = FolderSource(directory, listing, reading)
     else:
-        source = PhotoSource(match["name"])
+        source = PhotoSource(match["name"], reading)
     start = _bound(match["start"], 0, len(source), split)
     stop = _bound(match["stop"], len(source), len(source), split)
     if start >= stop:
@@ -91,17 +100,19 @@ def open_source(spec: str, *, directory: str, split: str, holdout: str = HOLDOUT
 class TfdsSource:
     """A split of a prepared TFDS set; images are decoded by `decode_image`."""
 
-    def __init__(self, name: str, split: str, directory: str):
+    def __init__(self, name: str, split: str, directory: str, reading: Reading):
         prepared = apart(lambda: open_prepared(name, split, directory))
         self._records, self.class_names, self._labelled, self._contents = prepared
         self._title = f"{name} {split}"
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Record:
         record: dict[str, Any] = self._records[index]
-        return Record(decode_image(record["image"]), record["label"] if self._labelled else -1)
+        image = decode_image(record["image"], self._reading)
+        return Record(image, record["label"] if self._labelled else -1)
 
     def name(self, index: int) -> str:
         return f"{self._title} #{index}"
@@ -113,20 +124,18 @@ class TfdsSource:
 class FolderSource:
     """The images of a directory tree that a listing names."""
 
-    def __init__(self, directory: str, listing: Listing):
+    def __init__(self, directory: str, listing: Listing, reading: Reading):
         self.class_names = listing.class_names
         self._root = pathlib.Path(directory).expanduser().absolute()
         self._listing = listing
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._listing.paths)
 
     def __getitem__(self, index: int) -> Record:
-        try:
-            data = read_regular(self._root / self._listing.paths[index])
-        except OSError as error:
-            raise ValueError(f"cannot read the file ({error}).") from error
-        return Record(decode_image(data), self._listing.labels[index])
+        image = read_image(self._root / self._listing.paths[index], self._reading)
+        return Record(image, self._listing.labels[index])
 
     def name(self, index: int) -> str:
         return str(self._root / self._listing.paths[index])
@@ -139,17 +148,18 @@ class FolderSource:
 class PhotoSource:
     """Rectangles of the embedded photographs; the label tells the photograph."""
 
-    def __init__(self, split: str):
+    def __init__(self, split: str, reading: Reading):
         self.class_names = tuple(photos.PHOTOS)
         self._crops = photos.photo_crops(split)
         self._split = split
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._crops)
 
     def __getitem__(self, index: int) -> Record:
         crop = self._crops[index]
-        return Record(photos.read_crop(crop), self.class_names.index(crop.photo))
+        return Record(photos.read_crop(crop, self._reading), self.class_names.index(crop.photo))
 
     def name(self, index: int) -> str:
         photo, box = self._crops[index]

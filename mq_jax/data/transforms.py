@@ -18,6 +18,12 @@ import numpy as np
 
 FILTERS = ("area", "bilinear")
 
+# Pixels of an enlarged image that is made whole before its crop; few images have more.
+_LARGEST_ENLARGED = 2**24
+
+# OpenCV's fixed point: weights of 11 bits.
+_ONE = 2**11
+
 # The pipeline runs its own threads and processes; OpenCV's would compete with them.
 cv2.setNumThreads(0)
 
@@ -59,6 +65,33 @@ def make_train_transform(
     return transform
 
 
+def apply_transform(
+    transform: Callable[..., np.ndarray], image: np.ndarray, *arguments: np.random.Generator
+) -> np.ndarray:
+    """Applies a transform to one image of many, of which some may be bad.
+
+    Args:
+      transform: from make_train_transform or make_eval_transform.
+      image: u8[H, W, 3].
+      arguments: the transform's others.
+
+    Returns:
+      The transform's result.
+
+    Raises:
+      ValueError: whatever the transform raised.
+    """
+    try:
+        return transform(image, *arguments)
+    # OpenCV's own, or the memory that an image of extreme sides would take.
+    except Exception as error:
+        height, width = image.shape[:2]
+        raise ValueError(
+            f"cannot crop and scale an image of {height} x {width} pixels "
+            f"({type(error).__name__}: {error})."
+        ) from error
+
+
 def make_eval_transform(
     *, image_size: int, crop: int, resize: bool, filter: str
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -89,29 +122,72 @@ def _resize_and_crop(image, image_size, crop, resize, filter, corner) -> np.ndar
     """The shared geometry; `corner(slack)` places a crop among `slack` + 1 offsets."""
     if crop:
         image = _square(image, crop, corner)
-    if resize:
-        image = _scale_smaller_side(image, image_size, filter)
+    if resize and min(image.shape[:2]) > image_size:
+        shape = _scaled(image, image_size)
+        area = filter == "area"
+        image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
     return _square(image, image_size, corner)
 
 
 def _square(image: np.ndarray, size: int, corner: Callable[[int], int]) -> np.ndarray:
     """A size × size crop, of an enlarged image where the given one is smaller."""
-    if min(image.shape[:2]) < size:
-        image = _scale_smaller_side(image, size, "bilinear")
     height, width = image.shape[:2]
+    smaller = min(height, width) < size
+    if smaller:
+        width, height = _scaled(image, size)
     top, left = corner(height - size), corner(width - size)
+    if smaller and width * height > _LARGEST_ENLARGED:
+        return _enlarged_window(image, (height, width), (top, left), size)
+    if smaller:
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return image[top : top + size, left : left + size]
 
 
-def _scale_smaller_side(image: np.ndarray, size: int, filter: str) -> np.ndarray:
-    """The image scaled, aspect kept, so that its smaller side has `size` pixels."""
+def _scaled(image: np.ndarray, size: int) -> tuple[int, int]:
+    """Width and height at which the smaller side has `size` pixels, the aspect kept."""
     height, width = image.shape[:2]
     smaller = min(height, width)
-    if smaller == size:
-        return image
-    area = filter == "area" and smaller > size
-    shape = (round(width * size / smaller), round(height * size / smaller))
-    return cv2.resize(image, shape, interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
+    return round(width * size / smaller), round(height * size / smaller)
+
+
+def _enlarged_window(
+    image: np.ndarray, shape: tuple[int, int], corner: tuple[int, int], size: int
+) -> np.ndarray:
+    """The pixels that cv2.resize with INTER_LINEAR gives a square of its result, to the bit.
+
+    Args:
+      image: u8[h, w, 3].
+      shape: (H, W) of the whole result, at least h and w.
+      corner: (top, left) of the square in the result.
+      size: its side S.
+
+    Returns:
+      u8[S, S, 3].
+    """
+    (top, left), (height, width) = corner, shape
+    rows, lower = _weights(top, size, image.shape[0], height, clamped=False)
+    columns, right = _weights(left, size, image.shape[1], width, clamped=True)
+    first, last = rows.min(), rows.max() + 1
+    # Only the pixels that the square is made of.
+    image = image[first:last].astype(np.int64)
+    near, far = image[:, columns[0]], image[:, columns[1]]
+    blended = near * (_ONE - right)[:, None] + far * right[:, None]
+    lower = lower[:, None, None]
+    above, below = blended[rows[0] - first] >> 4, blended[rows[1] - first] >> 4
+    # Rounded as OpenCV's vector instructions round: each product on its own, then their sum.
+    total = ((above * (_ONE - lower)) >> 16) + ((below * lower) >> 16)
+    return np.clip((total + 2) >> 2, 0, 255).astype(np.uint8)
+
+
+def _weights(start, size, source, result, *, clamped):
+    """For each pixel of the window: the two of the source, i[2, S], and the second one's weight."""
+    position = ((np.arange(start, start + size) + 0.5) / (result / source) - 0.5).astype(np.float32)
+    index = np.floor(position).astype(np.int64)
+    weight = position - index.astype(np.float32)
+    if clamped:
+        weight[(index < 0) | (index >= source - 1)] = 0
+    weight = np.rint(weight * np.float32(_ONE)).astype(np.int64)
+    return np.clip([index, index + 1], 0, source - 1), weight
 
 
 def _check(image_size: int, crop: int, filter: str) -> None:

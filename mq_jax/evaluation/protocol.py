@@ -65,6 +65,8 @@ def protocol_card(
             "crop": data.crop,
             "resize": data.filter if data.resize else "none",
             "crop_position": "centre",
+            # Without, as on all cards of before the field.
+            **({"icc": "to sRGB"} if data.icc else {}),
             # Absent where there are none, as in cards of before.
             **({"changes": list(changes)} if changes else {}),
         },

@@ -174,4 +174,5 @@ def _protocol(config, images):
         "crop": data.crop,
         "resize": data.resize,
         "filter": data.filter,
+        "icc": data.icc,
     }

@@ -72,8 +72,8 @@ class Attention(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """f[B, h, w, C] -> f[B, h, w, C]."""
+    def __call__(self, x: jax.Array, inside: jax.Array | None = None) -> jax.Array:
+        """f[B, h, w, C] -> f[B, h, w, C]; `inside`: bool[B, h, w, 1], the positions looked at."""
         width = self.features
         y = self.layers.norm()(x)
         query, key, value = [
@@ -81,6 +81,8 @@ class Attention(nn.Module):
             for name in ("query", "key", "value")
         ]
         logits = jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=wide(y.dtype))
+        if inside is not None:
+            logits = jnp.where(inside.reshape(x.shape[0], 1, -1), logits, -jnp.inf)
         weights = nn.softmax(logits * width**-0.5)
         mixed = jnp.einsum("bqk,bkc->bqc", weights.astype(value.dtype), value).reshape(x.shape)
         return x + self.layers.convolution(width, 1, width, name="out")(mixed)

@@ -8,6 +8,7 @@ import os
 
 from absl import logging
 
+from mq_jax.data.decode import Reading
 from mq_jax.data.transforms import make_eval_transform
 from mq_jax.devices.cache import use_compilation_cache
 from mq_jax.devices.interrupt import stopping
@@ -68,7 +69,7 @@ def _encode(given) -> int:
     listed = {name: stamp(root / name) for name in names}
     _check_output(given)
     tokenizer = load_tokenizer(given.tokenizer)
-    preparation, transform = _preparation(given, tokenizer)
+    preparation, transform, reading = _preparation(given, tokenizer)
     claim = make_claim("encode", given.input, tokenizer, preparation)
     with claimed(given.output, claim, force=given.force) as manifest:
         if given.force:
@@ -78,7 +79,7 @@ def _encode(given) -> int:
             writer = tokens.ShardWriter(given.output, manifest)
             tally = Tally(names, done, "encoded")
             manifest["bad"] = tally.bad
-            items = sources.watched(read_images(root, tally.left, transform), root)
+            items = sources.watched(read_images(root, tally.left, transform, reading), root)
             try:
                 for part in encode_images(tokenizer, items, given.batch_size, tally.name_bad):
                     writer.add(part)
@@ -124,10 +125,10 @@ def _reconstruct(given) -> int:
     listed = {name: stamp(root / name) for name in names}
     _check_output(given)
     tokenizer = load_tokenizer(given.tokenizer)
-    preparation, transform = _preparation(given, tokenizer)
+    preparation, transform, reading = _preparation(given, tokenizer)
 
     def reconstructed(tally, sources):
-        items = sources.watched(read_images(root, tally.left, transform), root)
+        items = sources.watched(read_images(root, tally.left, transform, reading), root)
         return reconstruct_images(tokenizer, items, given.batch_size, tally.name_bad)
 
     claim = make_claim("reconstruct", given.input, tokenizer, preparation)
@@ -186,8 +187,13 @@ def _ended(tally, where, given, changed) -> int:
 
 
 def _preparation(given, tokenizer: Tokenizer):
-    """How images are made, as the manifest has it, and the function; (None, None): not at all."""
-    trained = tokenizer.preparation
+    """How images are made, as the manifest has it, the function, how files are read."""
+    trained = dict(tokenizer.preparation)
+    # Exports of before it left colours as they are.
+    colours = {"icc": True} if trained.pop("icc", False) else {}
+    limits = {"max_pixels": given.max_pixels, "max_bytes": given.max_bytes}
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    reading = Reading(icc=bool(colours), **limits)
     if given.size is None:
         # A model of crops at their own scale takes whole images at their own scale.
         scaled = trained["resize"] or trained["crop"]
@@ -198,8 +204,8 @@ def _preparation(given, tokenizer: Tokenizer):
         preparation = {**trained, "image_size": given.size, "resize": True}
     logging.info("Images: %s", _told(preparation))
     if preparation is None:
-        return None, None
-    return preparation, make_eval_transform(**preparation)
+        return None, None, reading
+    return {**preparation, **colours}, make_eval_transform(**preparation), reading
 
 
 def _told(preparation):

@@ -7,6 +7,10 @@ from typing import Any
 # Fields that configurations gained after the first runs, in the order in which they came.
 ADDED: dict[str, Any] = {
     "data.holdout": "every-tenth",
+    "data.icc": False,
+    # Where Pillow refused an image.
+    "data.max_pixels": 178_956_970,
+    "data.max_bytes": 0,
 }
 
 

@@ -95,7 +95,8 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
       ValueError: as open_bounded.
     """
     with open_bounded(path, most) as file:
-        return file.read(most)
+        # Python makes room for as much as it is asked for.
+        return file.read(os.fstat(file.fileno()).st_size)
 
 
 def open_bounded(path: str | os.PathLike, most: int) -> BinaryIO:

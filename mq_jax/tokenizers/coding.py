@@ -7,6 +7,7 @@ import jax
 from flax import linen as nn
 
 from mq_jax.data.images import from_uint8, to_uint8
+from mq_jax.models.extent import within
 from mq_jax.quantizers.nearest import Lookup
 
 
@@ -31,11 +32,14 @@ class Coding(NamedTuple):
       encode: (weights, images u8 or f32 in [-1, 1], [B, H, W, 3]) -> indices i32[B, h, w].
       pixels: (weights, indices i[B, h, w]) -> x_hat f32[B, H, W, 3], not clipped.
       decode: (weights, indices i[B, h, w]) -> images u8[B, H, W, 3].
+      encode_within: (weights, images, sizes i32[B, 2]) -> indices; each image has the codes that it
+        has alone, and what lies beyond its own size means nothing.
     """
 
     encode: Callable[[Weights, jax.Array], jax.Array]
     pixels: Callable[[Weights, jax.Array], jax.Array]
     decode: Callable[[Weights, jax.Array], jax.Array]
+    encode_within: Callable[[Weights, jax.Array, jax.Array], jax.Array]
 
 
 def make_coding(autoencoder: nn.Module, lookup: Lookup) -> Coding:
@@ -63,4 +67,8 @@ def make_coding(autoencoder: nn.Module, lookup: Lookup) -> Coding:
     def decode(weights, indices):
         return to_uint8(pixels(weights, indices))
 
-    return Coding(encode, pixels, decode)
+    def encode_within(weights, images, sizes):
+        with within(sizes, images.shape[1:3]):
+            return encode(weights, images)
+
+    return Coding(encode, pixels, decode, encode_within)

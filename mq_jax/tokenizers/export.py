@@ -28,7 +28,8 @@ class Export(NamedTuple):
 
     Attributes:
       architecture: the sections of a configuration that make_autoencoder and the lookup read.
-      preparation: how images were made, arguments of data.transforms.make_eval_transform.
+      preparation: how images were made, arguments of data.transforms.make_eval_transform; and
+        "icc": True where colour profiles were followed.
       weights: Weights of NumPy arrays.
       fingerprint: sha256 of architecture and weights.
     """
@@ -72,6 +73,8 @@ def make_export(config: ConfigDict, objective: Objective, state: TrainState) -> 
         "data": {"image_size": data.image_size},
     }
     preparation = {name: data[name] for name in ("image_size", "crop", "resize", "filter")}
+    # Without, as in exports of before the field.
+    preparation |= {"icc": True} if data.icc else {}
     weights = jax.tree.map(np.asarray, Weights(theta, state.batch_stats, codebook))
     # As JSON gives it back: lists for tuples.
     architecture = json.loads(json.dumps(architecture))

@@ -51,7 +51,7 @@ class Tokenizer:
       dim: D.
       downsampling: pixels to a code, along one side.
       image_size: side of the images it was trained on, pixels.
-      preparation: how these images were made, arguments of data.transforms.make_eval_transform.
+      preparation: how these images were made, as Export.preparation.
       fingerprint: sha256 of architecture and weights; tokens of equal fingerprints mean the same.
     """
 
@@ -97,11 +97,47 @@ class Tokenizer:
           ValueError: images of another shape, dtype or range.
         """
         images = _checked_images(images)
-        # At the right and at the bottom alone, so that a crop takes it off again.
-        padding = [(0, 0), *((0, -side % self.downsampling) for side in images.shape[1:3]), (0, 0)]
-        images = np.pad(images, padding, mode="edge") if len(images) else images
-        codes = [-(-side // self.downsampling) for side in images.shape[1:3]]
-        return self._in_batches(self._coding.encode, images, np.zeros((0, *codes), np.int32))
+        images = self.padded(images)
+        codes = [side // self.downsampling for side in images.shape[1:3]]
+        return self._in_batches(self._coding.encode, np.zeros((0, *codes), np.int32), images)
+
+    def encode_within(self, images: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """The codes of images of several sizes at once.
+
+        Args:
+          images: u8[B, H, W, 3], each at the top left, edges repeated as by `padded`; H and W are
+            multiples of the downsampling.
+          sizes: i[B, 2], height and width of each with those edges.
+
+        Returns:
+          i32[B, h, w]; each image has the codes that `encode` gives it, the rest means nothing.
+
+        Raises:
+          ValueError: as encode.
+        """
+        images, sizes = _checked_images(images), np.asarray(sizes, np.int32)
+        if any(side % self.downsampling for side in (*images.shape[1:3], *sizes.ravel())):
+            raise ValueError(
+                f"images have sides {images.shape[1:3]}, sizes {sizes.tolist()}; expected "
+                f"multiples of {self.downsampling}."
+            )
+        codes = [side // self.downsampling for side in images.shape[1:3]]
+        nothing = np.zeros((0, *codes), np.int32)
+        return self._in_batches(self._coding.encode_within, nothing, images, sizes)
+
+    def padded(self, images: np.ndarray) -> np.ndarray:
+        """Images whose sides are multiples of the downsampling; of equal codes.
+
+        Args:
+          images: [..., H, W, 3].
+
+        Returns:
+          The edge repeated at the right and at the bottom alone, so that a crop takes it off.
+        """
+        missing = [(0, -side % self.downsampling) for side in images.shape[-3:-1]]
+        # NumPy repeats no edge of no images.
+        mode = "edge" if images.size else "constant"
+        return np.pad(images, [(0, 0)] * (images.ndim - 3) + [*missing, (0, 0)], mode=mode)
 
     def decode(self, indices: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """The images of codes.
@@ -125,7 +161,7 @@ class Tokenizer:
                 f"codes of {indices.shape[1:]} make."
             )
         nothing = np.zeros((0, *made, 3), np.uint8)
-        return self._in_batches(self._coding.decode, indices, nothing)[:, :height, :width]
+        return self._in_batches(self._coding.decode, nothing, indices)[:, :height, :width]
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """decode(encode(images)), of the images' own size.
@@ -142,15 +178,18 @@ class Tokenizer:
         images = np.asarray(images)
         return self.decode(self.encode(images), images.shape[1:3])
 
-    def _in_batches(self, function, rows, nothing):
+    def _in_batches(self, function, nothing, *arrays):
         """The function of all rows, by batches whose sizes are powers of two."""
         results = []
-        for start in range(0, len(rows), LARGEST_BATCH):
-            batch = rows[start : start + LARGEST_BATCH]
-            padding = (1 << (len(batch) - 1).bit_length()) - len(batch)
-            padded = np.pad(batch, [(0, padding)] + [(0, 0)] * (rows.ndim - 1))
+        for start in range(0, len(arrays[0]), LARGEST_BATCH):
+            count = min(len(arrays[0]) - start, LARGEST_BATCH)
+            padding = (1 << (count - 1).bit_length()) - count
+            padded = [
+                np.pad(rows[start : start + count], [(0, padding)] + [(0, 0)] * (rows.ndim - 1))
+                for rows in arrays
+            ]
             # Computed while the next batch is prepared.
-            results.append((function(self._weights, padded), len(batch)))
+            results.append((function(self._weights, *padded), count))
         return np.concatenate([nothing, *[np.asarray(out)[:n] for out, n in results]])
 
 

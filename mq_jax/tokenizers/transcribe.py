@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from mq_jax.data.decode import decode_image
+from mq_jax.data.decode import USUAL, Reading, read_image
 from mq_jax.data.folder import list_folder
-from mq_jax.devices.reading import read_regular
+from mq_jax.data.transforms import apply_transform
 from mq_jax.runs.files import replacing
 from mq_jax.tokenizers.shards import Tokens
 from mq_jax.tokenizers.tokenizer import Tokenizer
@@ -27,6 +27,12 @@ _THREADS = 2
 # while they are coded.
 BATCH_PIXELS = 2**21
 HELD_PIXELS = 2**24
+
+# Shapes that get a program of their own before canvases are used.
+_OWN_PROGRAMS = 4
+
+# Images that canvases are coded by.
+_CANVAS_BATCH = 8
 
 
 # What fails for one file fails for the next one too.
@@ -70,7 +76,10 @@ def list_images(path: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
 
 
 def read_images(
-    root: pathlib.Path, names: Iterable[str], transform: Callable[[np.ndarray], np.ndarray] | None
+    root: pathlib.Path,
+    names: Iterable[str],
+    transform: Callable[[np.ndarray], np.ndarray] | None,
+    reading: Reading = USUAL,
 ) -> Iterator[Item]:
     """Reads images in the order of their names, a few ahead of who takes them.
 
@@ -78,6 +87,7 @@ def read_images(
       root: of the names.
       names: relative paths.
       transform: of u8[H, W, 3]; None keeps images as they are.
+      reading: how files are read.
 
     Yields:
       An Item for each name.
@@ -85,10 +95,10 @@ def read_images(
 
     def read(name):
         try:
-            image = decode_image(read_regular(root / name))
-            return Item(name, image if transform is None else transform(image), "")
-        # OpenCV refuses what a thin image becomes at its new size.
-        except (OSError, ValueError, cv2.error) as error:
+            image = read_image(root / name, reading)
+            image = image if transform is None else apply_transform(transform, image)
+            return Item(name, image, "")
+        except ValueError as error:
             return Item(name, None, " ".join(str(error).split()))
 
     pool = ThreadPoolExecutor(_THREADS)
@@ -102,7 +112,10 @@ def read_images(
 def encode_images(
     tokenizer: Tokenizer, items: Iterable[Item], batch_size: int, on_bad: Callable[[str, str], Any]
 ) -> Iterator[Tokens]:
-    """Encodes images in batches of one shape.
+    """Encodes images in batches.
+
+    The first few shapes have programs of their own; images of further ones lie on canvases of a
+    few sizes, with the codes that each has alone.
 
     Args:
       tokenizer: encodes.
@@ -111,12 +124,20 @@ def encode_images(
       on_bad: told the name and the reason of each item without an image.
 
     Yields:
-      Tokens of at most batch_size images; all of one shape keep their order.
+      Tokens of at most batch_size images of one shape of codes.
     """
-    for batch in _by_shape(items, batch_size, on_bad):
-        images = np.stack([item.image for item in batch])
-        sizes = np.tile(np.int32(images.shape[1:3]), (len(batch), 1))
-        yield Tokens([item.name for item in batch], tokenizer.encode(images), sizes)
+    canvas_of = _canvases(tokenizer.downsampling, own=_OWN_PROGRAMS)
+    for batch in _by_shape(items, batch_size, on_bad, canvas_of):
+        canvas = canvas_of(batch[0].image.shape)
+        images = [tokenizer.padded(item.image) for item in batch]
+        codes = _codes(tokenizer, images, canvas)
+        by_shape: dict[tuple, list[int]] = {}
+        for row, image in enumerate(images):
+            by_shape.setdefault(image.shape[:2], []).append(row)
+        for shape, rows in by_shape.items():
+            height, width = (side // tokenizer.downsampling for side in shape)
+            sizes = np.array([batch[row].image.shape[:2] for row in rows], np.int32)
+            yield Tokens([batch[row].name for row in rows], codes[rows, :height, :width], sizes)
 
 
 def decode_tokens(
@@ -148,7 +169,7 @@ def decode_tokens(
 def reconstruct_images(
     tokenizer: Tokenizer, items: Iterable[Item], batch_size: int, on_bad: Callable[[str, str], Any]
 ) -> Iterator[Item]:
-    """Encodes and decodes images in batches of one shape.
+    """Encodes and decodes images in batches of one shape of codes.
 
     Args:
       tokenizer: encodes and decodes.
@@ -159,10 +180,12 @@ def reconstruct_images(
     Yields:
       Items with reconstructions.
     """
-    for batch in _by_shape(items, batch_size, on_bad):
-        images = tokenizer.reconstruct(np.stack([item.image for item in batch]))
-        for item, image in zip(batch, images, strict=True):
-            yield item._replace(image=image)
+    exact = _canvases(tokenizer.downsampling, own=None)
+    for batch in _by_shape(items, batch_size, on_bad, exact):
+        images = np.stack([tokenizer.padded(item.image) for item in batch])
+        for item, image in zip(batch, tokenizer.reconstruct(images), strict=True):
+            height, width, _ = item.image.shape
+            yield item._replace(image=image[:height, :width])
 
 
 def write_pngs(
@@ -247,15 +270,52 @@ def png_paths(names: Sequence[str]) -> dict[str, str]:
     return {name: paths[name] for name in names}
 
 
-def _by_shape(items, batch_size, on_bad) -> Iterator[list[Item]]:
-    """Batches of images of one shape, of a bounded number of pixels; few are held back."""
+def _canvases(multiple, own) -> Callable[[tuple[int, ...]], tuple[int, int]]:
+    """Makes the function from an image's shape to the sides of the canvas that it is coded on.
+
+    The multiple's next, for the first `own` of these; then also rounded up by at most a half.
+    `own` None: for all.
+    """
+    exact = set()
+
+    def canvas(shape):
+        codes = tuple(-(-side // multiple) for side in shape[:2])
+        if own is None or codes in exact or len(exact) < own:
+            exact.add(codes)
+        else:
+            steps = [1 << max(count.bit_length() - 2, 0) for count in codes]
+            codes = tuple(
+                -(-count // step) * step for count, step in zip(codes, steps, strict=True)
+            )
+        return tuple(multiple * count for count in codes)
+
+    return canvas
+
+
+def _codes(tokenizer, images, canvas) -> np.ndarray:
+    """The codes of padded images on one canvas, with a mask only where one needs it."""
+    shapes = np.array([image.shape[:2] for image in images], np.int32)
+    if (shapes == canvas).all():
+        return tokenizer.encode(np.stack(images))
+    # Of one size, the last one too: a compilation takes longer than some blank images.
+    count = min(_CANVAS_BATCH, max(BATCH_PIXELS // int(np.prod(canvas)), 1))
+    whole = np.zeros((len(images) + -len(images) % count, *canvas, 3), np.uint8)
+    for place, image in zip(whole, images, strict=False):
+        place[: image.shape[0], : image.shape[1]] = image
+    sizes = np.resize(shapes, (len(whole), 2))
+    parts = [slice(start, start + count) for start in range(0, len(whole), count)]
+    return np.concatenate([tokenizer.encode_within(whole[part], sizes[part]) for part in parts])
+
+
+def _by_shape(items, batch_size, on_bad, canvas_of=lambda shape: shape[:2]) -> Iterator[list[Item]]:
+    """Batches of images on one canvas, of a bounded number of pixels; few are held back."""
     groups: dict[tuple, list[Item]] = {}
     held = 0
     for item in items:
         if item.image is None:
             on_bad(item.name, item.reason)
             continue
-        height, width, _ = item.image.shape
+        height, width = canvas_of(item.image.shape)
         group = groups.setdefault((height, width), [])
         group.append(item)
         held += height * width

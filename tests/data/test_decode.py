@@ -1,12 +1,16 @@
 """What `decode_image` makes of every kind of image file."""
 
 import io
+import os
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mq_jax.data.decode import decode_image
+from configs import base
+from mq_jax.data.decode import FORMATS, Reading, decode_image, read_image
+from mq_jax.runs import earlier
 
 
 def _smooth(height=24, width=40):
@@ -106,7 +110,10 @@ def test_broken_exif_leaves_the_pixels_readable():
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize(
     "mode, format",
-    [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("RGB", "WEBP")],
+    [
+        *(("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("RGB", "WEBP")),
+        *(("RGB", "TIFF"), ("L", "GIF"), ("RGB", "BMP")),
+    ],
 )
 def test_a_truncated_file_is_refused(mode, format, share):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -121,7 +128,127 @@ def test_garbage_is_refused(data):
         decode_image(data)
 
 
-def test_a_decompression_bomb_is_refused(monkeypatch):
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(format, monkeypatch):
+    image = Image.fromarray(_smooth())
+    data = _encode(image, format)
+    assert decode_image(data, Reading(max_pixels=24 * 40)).shape == (24, 40, 3)
+    for name in ("PngImagePlugin.PngImageFile.load", "ImageFile.ImageFile.load"):
+        monkeypatch.setattr(f"PIL.{name}", lambda self: pytest.fail("decoded"))
+    monkeypatch.setattr("simplejpeg.decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="has 40 x 24 pixels; max_pixels is 959, raise it"):
+        decode_image(data, Reading(max_pixels=959))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_limit_of_pillow_is_not_ours(format, monkeypatch):
+    """It warns at its own limit and refuses at twice that, with no field to raise it by."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(ValueError, match="DecompressionBomb"):
-        decode_image(_encode(Image.fromarray(_smooth()), "PNG"))
+    assert decode_image(_encode(Image.fromarray(_smooth()), format)).shape == (24, 40, 3)
+
+
+def test_a_small_file_of_very_many_pixels_is_refused_at_once():
+    """Grey, two megabytes, 13,300 pixels a side: its header alone is needed."""
+    data = bytearray(_encode(Image.new("L", (16, 16)), "JPEG"))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = (13_300).to_bytes(2) * 2
+    with pytest.raises(ValueError, match="has 13300 x 13300 pixels; max_pixels is 100000000"):
+        decode_image(bytes(data))
+
+
+def test_a_file_of_too_many_bytes_is_refused_before_it_is_read(tmp_path):
+    with open(tmp_path / "sparse.png", "wb") as file:
+        file.truncate(3_000_000_000)
+    with pytest.raises(ValueError, match="has 3000000000 bytes; max_bytes is 268435456, raise it"):
+        read_image(tmp_path / "sparse.png", Reading())
+    data = _encode(Image.fromarray(_smooth()), "PNG")
+    with pytest.raises(ValueError, match=f"has {len(data)} bytes; max_bytes is 10"):
+        decode_image(data, Reading(max_bytes=10))
+    assert decode_image(data, Reading(max_bytes=0)).shape == (24, 40, 3)
+
+
+@pytest.mark.parametrize("kind", ["device", "link to a device", "pipe", "folder", "nothing"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "image.png"
+    if kind == "device":
+        path = "/dev/zero"
+    elif kind == "link to a device":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(ValueError, match="cannot read the file"):
+        read_image(path, Reading())
+
+
+def test_the_limits_of_a_configuration_are_those_of_reading():
+    data = base.get_config().data
+    assert Reading(data.icc, data.max_pixels, data.max_bytes) == Reading()
+    assert Reading(**{n.split(".")[1]: v for n, v in earlier.ADDED.items() if _of_reading(n)}) == (
+        Reading(icc=False, max_pixels=2 * (2**30 // 4 // 3), max_bytes=0)
+    )
+
+
+def _of_reading(name):
+    return name.removeprefix("data.") in Reading._fields
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"compression": "tiff_jpeg"}])
+def test_tiff_decodes_to_its_pixels(options):
+    decoded = decode_image(_encode(Image.fromarray(_smooth()), "TIFF", **options))
+    assert np.abs(decoded.astype(int) - _smooth()).mean() < (3 if "jpeg" in str(options) else 1e-9)
+
+
+def test_a_tiff_is_turned_once():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = _encode(Image.fromarray(_smooth()), "TIFF", exif=exif)
+    np.testing.assert_array_equal(decode_image(data), np.rot90(_smooth(), -1))
+
+
+def test_the_first_of_several_pages_or_frames_counts():
+    pages = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 200)]
+    for format in ("TIFF", "GIF", "PNG", "WEBP"):
+        options = {"lossless": True} if format == "WEBP" else {}
+        data = _encode(pages[0], format, save_all=True, append_images=pages[1:], **options)
+        assert (decode_image(data) == 10).all(), format
+
+
+GREY = _smooth()[..., 0].astype(int)
+# Values, and the bytes that they are to become.
+WIDE = {
+    "whole, 16 bits": (GREY.astype(np.uint16) * 257, GREY),
+    "whole, 32 bits, of which 8": (GREY.astype(np.int32), GREY),
+    "whole, 32 bits, of which 16": (GREY.astype(np.int32) * 256 + 255, GREY),
+    "whole, 32 bits": (GREY.astype(np.int32) * 2**23, GREY // 2),
+    "floats in [0, 1]": ((GREY / 255).astype(np.float32), GREY),
+    "floats in [0, 255]": (GREY.astype(np.float32), GREY),
+    "floats in [0, 65535]": ((GREY * 257).astype(np.float32), GREY),
+    "floats just outside": ((GREY / 255).astype(np.float32) - 1e-4, GREY),
+    "dark floats": (GREY.astype(np.float32) / 510, (GREY + 1) // 2),
+}
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_wide_grey_tiffs_are_scaled_to_bytes(kind):
+    values, expected = WIDE[kind]
+    decoded = decode_image(_encode(Image.fromarray(values), "TIFF"))
+    assert np.abs(decoded.astype(int) - expected[..., None]).max() <= ("dark" in kind)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_wide_coloured_tiffs_are_scaled_to_bytes(dtype):
+    values = _smooth() / 255 if dtype == np.float32 else _smooth().astype(int) * 257
+    _, data = cv2.imencode(".tiff", values.astype(dtype)[..., ::-1])
+    np.testing.assert_array_equal(decode_image(data.tobytes()), _smooth())
+    with pytest.raises(ValueError, match="has 40 x 24 pixels; max_pixels is 1"):
+        decode_image(data.tobytes(), Reading(max_pixels=1))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1, 70000])
+def test_floats_without_a_range_are_refused(value):
+    values = np.full((8, 8), 0.5, np.float32)
+    values[3, 3] = value
+    with pytest.raises(ValueError, match="its values lie in|it has values"):
+        decode_image(_encode(Image.fromarray(values), "TIFF"))

@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -158,12 +159,51 @@ def test_more_bad_records_in_a_row_are_refused_by_name():
         _take(_Numbers(10, bad=range(10)), 1)
 
 
-def test_an_error_of_the_transform_is_not_taken_for_a_bad_image():
-    def fail(image, rng):
-        raise ValueError("transform at fault")
+FAILURES = [ValueError("at fault"), cv2.error("at fault"), MemoryError("at fault")]
 
-    with pytest.raises(ValueError, match="transform at fault"):
-        next(train_stream(_Numbers(3), fail, batch_size=1, seed=0))
+
+def _failing(error, numbers):
+    """Fails for the images of some numbers."""
+
+    def transform(image, rng=None):
+        if image[0, 0, 0] in numbers:
+            raise error
+        return np.resize(image, (4, 4, 3))
+
+    return transform
+
+
+@pytest.mark.parametrize("error", FAILURES)
+def test_what_cannot_be_transformed_is_skipped_in_training_as_what_cannot_be_read(error):
+    found, expected = (
+        list(itertools.islice(train_stream(source, transform, batch_size=4, seed=0), 5))
+        for source, transform in (
+            (_Numbers(10), _failing(error, (3, 4, 9))),
+            (_Numbers(10, bad=(3, 4, 9)), _failing(error, ())),
+        )
+    )
+    _assert_equal(found, expected)
+    assert any((batch["skipped"] == 9).any() for batch in found)
+
+
+@pytest.mark.parametrize("error", FAILURES)
+def test_what_cannot_be_transformed_is_masked_in_evaluation_as_what_cannot_be_read(error):
+    found, expected = (
+        list(eval_batches(source, transform, batch_size=4))
+        for source, transform in (
+            (_Numbers(4), _failing(error, (2,))),
+            (_Numbers(4, bad=(2,)), _failing(error, ())),
+        )
+    )
+    _assert_equal(found, expected)
+    assert found[0]["skipped"].tolist() == [-1, -1, 2, -1]
+
+
+def test_a_transform_that_fails_for_all_ends_the_stream_with_its_reason():
+    every = _failing(ValueError("at fault"), range(10))
+    message = "more than 8 .*cannot crop and scale an image of 4 x 4 pixels .*at fault.*number 1"
+    with pytest.raises(ValueError, match=message):
+        next(train_stream(_Numbers(10), every, batch_size=1, seed=0))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mq_jax.data import photos
 from mq_jax.data.contents import sentence
+from mq_jax.data.decode import Reading
 from mq_jax.data.sources import halves, open_source, subset
 
 SPLITS = ("train", "validation")
@@ -322,3 +323,44 @@ def test_sources_survive_pickling():
     assert len(pickle.dumps(source)) < 20_000 and len(copy) == 6
     np.testing.assert_array_equal(copy[2].image, source[2].image)
     assert copy.name(2) == source.name(2)
+
+
+def test_every_usual_ending_of_an_image_is_listed_in_any_case_and_read(tmp_path):
+    formats = {"jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG"}
+    formats |= {"png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP"}
+    formats |= {"tif": "TIFF", "tiff": "TIFF"}
+    for number, (ending, format) in enumerate(formats.items()):
+        ending = ending.upper() if number % 2 else ending
+        Image.new("RGB", (4, 4), (90, 90, 90)).save(tmp_path / f"a.{ending}", format)
+    source = _folder(tmp_path, "all")
+    assert len(source) == len(formats)
+    assert all(np.abs(source[i].image.astype(int) - 90).max() < 2 for i in range(len(source)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"max_pixels": 15}, "it has 4 x 4 pixels; max_pixels is 15"),
+        ({"max_bytes": 20}, "bytes; max_bytes is 20"),
+    ],
+)
+def test_a_folders_images_over_a_limit_count_as_unreadable(tree, limits, reason):
+    directory, reading = tree("a.png", "b.jpg"), Reading(**limits)
+    source = open_source("folder", directory=directory, split="all", reading=reading)
+    for index in range(2):
+        with pytest.raises(ValueError, match=reason):
+            source[index]
+
+
+def test_photos_follow_their_profiles_where_asked():
+    """One of the six has another than sRGB."""
+    new, old = (
+        open_source("photos", directory="", split="validation", reading=Reading(icc=icc))
+        for icc in (True, False)
+    )
+    changed = {
+        new.class_names[new[i].label]
+        for i in range(len(new))
+        if (new[i].image != old[i].image).any()
+    }
+    assert changed == {"rocket"}

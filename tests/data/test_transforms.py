@@ -1,9 +1,18 @@
 """The augmentations against NumPy."""
 
+import tracemalloc
+
+import cv2
 import numpy as np
 import pytest
 
-from mq_jax.data.transforms import make_eval_transform, make_train_transform
+from mq_jax.data import transforms
+from mq_jax.data.transforms import (
+    _enlarged_window,
+    apply_transform,
+    make_eval_transform,
+    make_train_transform,
+)
 
 
 def _image(height, width, seed=0):
@@ -88,6 +97,60 @@ def test_an_image_smaller_than_the_crop_is_enlarged(shape, crop):
     image = np.full((*shape, 3), 7, np.uint8)
     for out in (_train(crop=crop)(image, np.random.default_rng(0)), _eval(crop=crop)(image)):
         assert out.shape == (32, 32, 3) and (out == 7).all()
+
+
+def _enlarged(image, size, top, left):
+    """A crop of the image that OpenCV enlarges whole."""
+    height, width = image.shape[:2]
+    smaller = min(height, width)
+    shape = round(width * size / smaller), round(height * size / smaller)
+    whole = cv2.resize(image, shape, interpolation=cv2.INTER_LINEAR)
+    slack = shape[1] - size, shape[0] - size
+    top, left = round(top * slack[0]), round(left * slack[1])
+    return whole[top : top + size, left : left + size], shape[::-1], (top, left)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((1, 2000), 128), ((2000, 1), 128), ((3, 700), 50), ((33, 77), 128), ((9, 10), 77)],
+)
+@pytest.mark.parametrize("place", [0, 0.37, 0.5, 1])
+def test_a_window_of_an_enlarged_image_is_what_opencv_makes_of_the_whole(shape, size, place):
+    image = _image(*shape)
+    expected, whole, corner = _enlarged(image, size, place, place)
+    np.testing.assert_array_equal(_enlarged_window(image, whole, corner, size), expected)
+
+
+@pytest.mark.parametrize("options", [{"resize": True}, {"resize": False}, {"crop": 48}])
+@pytest.mark.parametrize("shape", [(1, 400), (300, 7), (20, 21)])
+def test_enlarging_whole_or_by_windows_is_the_same_in_both_transforms(options, shape, monkeypatch):
+    image, outs = _image(*shape), []
+    for largest in (2**24, 0):
+        monkeypatch.setattr(transforms, "_LARGEST_ENLARGED", largest)
+        rng = np.random.default_rng(5)
+        outs.append([_eval(**options)(image), *(_train(**options)(image, rng) for _ in range(5))])
+    np.testing.assert_array_equal(*outs)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((1, 40_000), 128), ((1, 60_000), 512)])
+@pytest.mark.parametrize("crop", [0, 140])
+def test_elongated_images_take_little_memory(shape, size, crop):
+    for image in (_image(*shape), _image(*shape[::-1])):
+        tracemalloc.start()
+        options = {"image_size": size, "resize": True, "crop": crop}
+        for out in (_eval(**options)(image), _train(**options)(image, np.random.default_rng(0))):
+            assert out.shape == (size, size, 3) and out.std() > 1
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1.5e8
+
+
+def test_whatever_a_transform_raises_names_the_image_as_bad():
+    def fail(image, rng):
+        raise cv2.error("too thin")
+
+    with pytest.raises(ValueError, match="an image of 3 x 5 pixels .error: too thin."):
+        apply_transform(fail, _image(3, 5), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("flip, expected", [(0.0, 0), (0.5, 500), (1.0, 1000)])

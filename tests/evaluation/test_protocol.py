@@ -45,6 +45,7 @@ def test_a_card_says_what_was_measured_on_and_how():
         "crop": 0,
         "resize": "none",
         "crop_position": "centre",
+        "icc": "to sRGB",
     }
     assert protocol["measures"]["lpips_vgg"] == {"weights": "abc"}
     assert protocol["measures"]["fid"]["reference"].startswith("the originals of this evaluation")
@@ -60,6 +61,10 @@ def test_a_card_says_how_the_data_changed_and_is_unlike_one_where_it_did_not():
     assert unlike(cards) == ["data.changes is None in a, ['after step 4: train: 1 added'] in b"]
 
 
+def test_a_card_without_colour_profiles_is_that_of_before_the_field():
+    assert "icc" not in card(data__icc=False)["protocol"]["data"]
+
+
 def test_a_card_has_no_path():
     protocol = card(data__source="folder", data__dir="/home/someone/images")["protocol"]
     assert "someone" not in json.dumps(protocol)
@@ -73,6 +78,7 @@ def test_a_card_has_no_path():
         (card(found=evaluation(pixels="cd")), "data.pixels is 'ab12' in A, 'cd' in B"),
         (card(data__eval_image_size=64), "data.image_size is 32 in A, 64 in B"),
         (card(data__resize=True, data__filter="bilinear"), "data.resize is 'none' in A, 'bilinear"),
+        (card(data__icc=False), "data.icc is 'to sRGB' in A, None in B"),
         (card({"lpips_vgg": {"weights": "xyz"}}), "measures.lpips_vgg.weights is 'abc' in A"),
     ],
 )

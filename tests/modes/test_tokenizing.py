@@ -1,6 +1,7 @@
 """The command line of tokenizers: what it writes, how it goes on, and what it refuses."""
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -10,8 +11,10 @@ import sys
 import time
 from unittest import mock
 
+import cv2
 import exports
 import numpy as np
+import profiles
 import pytest
 import runs
 from PIL import Image
@@ -128,6 +131,63 @@ def test_images_as_they_are_keep_their_sizes(run, tmp_path):
         assert pixels(tmp_path / "decoded" / f"{number}.png").shape == (height, width, 3)
 
 
+@pytest.mark.parametrize("command", ["encode", "reconstruct"])
+def test_images_of_mixed_sizes_share_programs_and_have_the_codes_that_each_has_alone(
+    run, tmp_path, monkeypatch, command
+):
+    """Sixteen sizes, of which padding to the downsampling makes one."""
+    (tmp_path / "images").mkdir()
+    stored = {}
+    for height, width in itertools.product(range(13, 17), range(29, 33)):
+        name = f"{height}x{width}.png"
+        stored[name] = exports.images(1, height, width, seed=height * width)
+        Image.fromarray(stored[name][0]).save(tmp_path / "images" / name)
+    seen, encode = set(), TOKENIZER.encode
+    monkeypatch.setattr(TOKENIZER, "encode", lambda x: seen.add(x.shape) or encode(x))
+    assert run(command, "images", "out", "--size=0")[0] == 0
+    assert seen == {(16, 16, 32, 3)}
+    for name, image in stored.items():
+        if command == "encode":
+            index, size = every_token(tmp_path / "out")[name]
+            np.testing.assert_array_equal(index, encode(image)[0])
+            assert size == image.shape[1:3]
+        else:
+            difference = pixels(tmp_path / "out" / name) - TOKENIZER.reconstruct(image)[0].astype(
+                int
+            )
+            assert np.abs(difference).max() <= 1
+
+
+def test_images_of_many_sizes_take_few_programs_and_have_the_codes_that_each_has_alone(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(transcribe, "_OWN_PROGRAMS", 1)
+    (tmp_path / "images").mkdir()
+    stored, canvases = {}, set()
+    for number, (height, width) in enumerate(itertools.product(range(33, 41, 2), repeat=2)):
+        name = f"{number:02}.png"
+        stored[name] = exports.images(1, height, width, seed=number)
+        Image.fromarray(stored[name][0]).save(tmp_path / "images" / name)
+    within = TOKENIZER.encode_within
+    monkeypatch.setattr(
+        TOKENIZER, "encode_within", lambda x, sizes: canvases.add(x.shape) or within(x, sizes)
+    )
+    assert run("encode", "images", "tokens", "--size=0")[0] == 0
+    assert canvases == {(8, 48, 48, 3)}
+    found = every_token(tmp_path / "tokens")
+    for name, image in stored.items():
+        np.testing.assert_array_equal(found[name][0], TOKENIZER.encode(image)[0])
+        assert found[name][1] == image.shape[1:3]
+
+
+def test_a_canvas_is_at_most_a_half_longer_and_there_are_few():
+    canvas_of = transcribe._canvases(4, own=0)
+    canvases = {side: canvas_of((side, side, 3))[0] for side in range(1, 1025)}
+    for side, canvas in canvases.items():
+        assert canvas % 4 == 0 and side <= canvas < 1.5 * side + 4
+    assert len(set(canvases.values())) <= 2 * 9
+
+
 def test_a_size_scales_and_crops(run, images, tmp_path):
     code, out, err = run("encode", "images", "tokens", "--size=16")
     assert code == 0 and "4 x 4 codes each" in out
@@ -135,8 +195,9 @@ def test_a_size_scales_and_crops(run, images, tmp_path):
     assert err.splitlines() == [told]
 
 
-def test_images_are_made_as_those_of_the_training_were(run, images, tmp_path, monkeypatch):
-    prepared = {"image_size": 8, "crop": 24, "resize": True, "filter": "bilinear"}
+@pytest.mark.parametrize("colours", [{}, {"icc": True}])
+def test_images_are_made_as_those_of_the_training_were(run, images, tmp_path, monkeypatch, colours):
+    prepared = {"image_size": 8, "crop": 24, "resize": True, "filter": "bilinear", **colours}
     monkeypatch.setattr(TOKENIZER, "preparation", prepared)
     code, out, err = run("encode", "images", "tokens")
     assert code == 0 and "2 x 2 codes each" in out
@@ -194,6 +255,54 @@ def test_bad_files_are_named_counted_and_left_out(run, images, tmp_path):
     assert run("encode", "images", "strict", "--strict")[0] == 1
     assert len(every_token(tmp_path / "strict")) == 10
     assert run("reconstruct", "images", "direct", "--strict")[0] == 1
+
+
+@pytest.mark.parametrize("size", ["--size=0", "--size=8"])
+def test_colour_profiles_are_followed_where_the_training_followed_them(
+    run, tmp_path, monkeypatch, size
+):
+    profiles.write_red(tmp_path / "images" / "red.png")
+    stored, seen = dict(TOKENIZER.preparation), {}
+    encode = TOKENIZER.encode
+    for name in ("new", "old"):
+        # Exports of before have no such entry.
+        kept = {key: value for key, value in stored.items() if name == "new" or key != "icc"}
+        monkeypatch.setattr(TOKENIZER, "preparation", kept)
+        monkeypatch.setattr(
+            TOKENIZER,
+            "encode",
+            lambda images, name=name: seen.__setitem__(name, images[0, 0, 0]) or encode(images),
+        )
+        assert run("encode", "images", name, size)[0] == 0
+        prepared = claims.read_manifest(tmp_path / name)["preparation"]
+        assert prepared is None or ("icc" in prepared) == (name == "new")
+    assert seen["old"].tolist() == profiles.RED and seen["new"].tolist() != profiles.RED
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--max_pixels=100", "it has 32 x 32 pixels; max_pixels is 100, raise it"),
+        ("--max_bytes=10", "bytes; max_bytes is 10, raise it"),
+    ],
+)
+def test_images_over_a_limit_are_bad_and_say_which(run, images, tmp_path, flag, reason):
+    code, out, err = run("encode", "images", "tokens", flag)
+    assert code == 1 and "10 of 10 cannot be read" in out and reason in err
+    name = flag.split("=")[0]
+    assert run("encode", "images", "tokens", f"{name}=1000000")[0] == 0
+
+
+def test_an_image_that_cannot_be_transformed_is_bad(run, images, tmp_path, monkeypatch):
+    def fail(image):
+        if image[0, 0, 0] == pixels(sorted(images.rglob("*.png"))[0])[0, 0, 0]:
+            raise cv2.error("too thin")
+        return image[:8, :8]
+
+    monkeypatch.setattr(tokenizing, "make_eval_transform", lambda **_: fail)
+    code, out, err = run("encode", "images", "tokens", "--size=8")
+    assert code == 0 and "1 of 10 cannot be read" in out
+    assert "cannot crop and scale an image of 32 x 32 pixels (error: too thin)" in err
 
 
 def test_nothing_but_bad_files_is_a_failure(run, tmp_path):

@@ -16,7 +16,8 @@ CONFIG = {
 
 
 @pytest.fixture(autouse=True)
-def no_field_is_new(monkeypatch):
+def complete(monkeypatch):
+    """What these configurations lack, no older ones have either."""
     monkeypatch.setattr(earlier, "ADDED", {})
 
 

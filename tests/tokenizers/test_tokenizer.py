@@ -112,10 +112,29 @@ def test_any_height_and_width_is_taken_and_given_back(kind, height, width):
     np.testing.assert_array_equal(tok.reconstruct(images), whole[:, :height, :width])
 
 
+@pytest.mark.parametrize("kind", ["vqvae", "vqgan"])
+def test_images_of_any_size_on_one_canvas_have_the_codes_that_each_has_alone(kind):
+    """Whatever lies beyond their edges."""
+    tok = tokenizer(kind)
+    f = tok.downsampling
+    sizes = np.array([(8, 16), (32, 4), (16, 32), (32, 32), (4, 4)], np.int32)
+    for beyond in (0, 255):
+        canvas = np.full((len(sizes), 32, 32, 3), beyond, np.uint8)
+        for place, (height, width) in zip(canvas, sizes, strict=True):
+            place[:height, :width] = exports.images(1, height, width, seed=height + width)[0]
+        found = tok.encode_within(canvas, sizes)
+        for row, (height, width) in enumerate(sizes):
+            alone = tok.encode(canvas[row : row + 1, :height, :width])[0]
+            np.testing.assert_array_equal(found[row, : height // f, : width // f], alone)
+    with pytest.raises(ValueError, match="expected multiples of"):
+        tok.encode_within(canvas, sizes + 1)
+
+
 def test_what_it_says_of_itself():
     tok = tokenizer("vqvae in chunks")
     assert (tok.size, tok.dim, tok.downsampling, tok.image_size) == (80, 4, 4, 32)
-    assert tok.preparation == {"image_size": 32, "crop": 0, "resize": False, "filter": "area"}
+    geometry = {"image_size": 32, "crop": 0, "resize": False, "filter": "area"}
+    assert tok.preparation == {**geometry, "icc": True}
     assert len(tok.fingerprint) == 64
 
 

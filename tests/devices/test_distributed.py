@@ -200,7 +200,7 @@ def test_two_processes_are_stopped_by_one_signal_and_one_process_ends_their_run(
     ]
     names = {path.name for path in folder.iterdir()}
     written = {"config.json", "metrics.jsonl", "train.log", "tensorboard", "reconstructions"}
-    assert names == {*written, "checkpoints", "environment.json", "snapshot.npz"}
+    assert names == {*written, "checkpoints", "cost.json", "environment.json", "snapshot.npz"}
     assert len(list((folder / "tensorboard").iterdir())) == 1
     assert runs.pictures(folder).keys() == {"00000000.png", "00000004.png"}
     assert_close(runs.metrics(folder), [r for r in runs.metrics(whole) if r["step"] <= 6])

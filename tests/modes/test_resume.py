@@ -14,7 +14,7 @@ import pytest
 import runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mq_jax.modes import training
+from mq_jax.modes import exporting, training
 from mq_jax.runs import lock
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.writers import Writers
@@ -183,6 +183,20 @@ def test_a_signal_in_the_final_report_ends_with_the_promised_code(
     assert not (folder / lock.FILE).exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_outside_a_training_ends_any_mode_with_one_line(
+    tmp_path, whole, number, monkeypatch
+):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    monkeypatch.setattr(exporting, "restore", lambda *_: os.kill(os.getpid(), number))
+    for code, given in {128 + number: [], 75: ["--interrupted_code=75"]}.items():
+        outcome = runs.cli("--mode=export", f"--workdir={folder}", *given)
+        assert (outcome.code, outcome.out) == (code, "")
+        line = f"{number.name}: stopped at once; the same command starts again."
+        assert outcome.err.splitlines() == [line]
+    assert not (folder / lock.FILE).exists()
+
+
 COMMANDS = {
     "train": [],
     "evaluate": ["--mode=evaluate", "--metrics="],
@@ -211,6 +225,10 @@ def test_a_report_of_a_run_that_goes_on_is_written_elsewhere(tmp_path, whole):
     with lock.held(folder, "wait"):
         given = ["--mode=report", f"--workdir={folder}", f"--output={tmp_path}/page.html"]
         assert runs.cli(*given).code == 0 and (tmp_path / "page.html").exists()
+        for inside in ("other.html", "deep/er/page.html"):
+            outcome = runs.cli(*given[:2], f"--output={folder}/{inside}")
+            assert outcome.code == 1 and "elsewhere: --output=FILE" in outcome.err
+    assert not (folder / "deep").exists()
 
 
 def truncate_arrays(folder):

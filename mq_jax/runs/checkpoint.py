@@ -216,6 +216,18 @@ class Checkpoints:
             self._manager.wait_until_finished()
         self._saving = None
 
+    def check(self) -> None:
+        """Looks, without waiting, whether the save in the background has failed.
+
+        Of several processes each learns of it in the next save, where all wait anyway.
+
+        Raises:
+          OSError: it has; as wait.
+        """
+        ended = self._saving is not None and not self._manager.is_saving_in_progress()
+        if ended and jax.process_count() == 1:
+            self.wait()
+
     def close(self) -> None:
         """Waits, then ends the background threads.
 

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 
 import grain
 import numpy as np
@@ -74,6 +75,7 @@ def train_stream(
     batches = rows.batch(local_size, drop_remainder=True)[process_index::process_count]
     if workers:
         _accept_default_flags()
+        _start_tracker()
         # Grain cannot set the state of several workers; an index shift does the same.
         stream = batches[start:].to_iter_dataset(_read_options(threads, buffer))
         options = grain.MultiprocessingOptions(workers, buffer)
@@ -207,6 +209,16 @@ def _attach_worker(index: int, count: int) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _start_tracker() -> None:
+    """Starts Python's helper process deaf to the signals that ask the main process to save."""
+    # By itself it ignores two of them alone; what is blocked here stays blocked in it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:

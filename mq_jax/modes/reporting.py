@@ -27,13 +27,14 @@ def run_report(folders: Sequence[str | pathlib.Path], output: str) -> None:
     paths = [local_path(folder, "The folder of a run") for folder in folders]
     default = paths[0] / "report.html" if len(paths) == 1 else pathlib.Path("comparison.html")
     path = local_path(output, "--output") if output else default
-    with _own(path.parent):
+    with _own(path.absolute()):
         write_report(paths, path)
     tell(f"Report: {path}")
 
 
-def _own(folder: pathlib.Path) -> contextlib.AbstractContextManager:
-    """Keeps others out of the folder of a run; any other folder is not this program's."""
-    if not (folder / "config.json").is_file():
-        return contextlib.nullcontext()
-    return held(folder, "write the report elsewhere: --output=FILE")
+def _own(path: pathlib.Path) -> contextlib.AbstractContextManager:
+    """Keeps others out of the run in whose folder a file lies, if it lies in any."""
+    for folder in path.parents:
+        if (folder / "config.json").is_file():
+            return held(folder, "write the report elsewhere: --output=FILE")
+    return contextlib.nullcontext()

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import math
 import pathlib
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +18,7 @@ from jax.experimental import multihost_utils
 
 from mq_jax.devices.agreement import together
 from mq_jax.runs import orbax_noise
+from mq_jax.runs.damaged import remove_unfinished, set_aside
 from mq_jax.runs.plain_path import plain_path
 from mq_jax.runs.preservation import LatestAndBest, monitored_values, step_of_lowest
 from mq_jax.runs.trees import differences, shapes
@@ -216,6 +216,18 @@ class Checkpoints:
             self._manager.wait_until_finished()
         self._saving = None
 
+    def check(self) -> None:
+        """Looks, without waiting, whether the save in the background has failed.
+
+        Of several processes each learns of it in the next save, where all wait anyway.
+
+        Raises:
+          OSError: it has; as wait.
+        """
+        ended = self._saving is not None and not self._manager.is_saving_in_progress()
+        if ended and jax.process_count() == 1:
+            self.wait()
+
     def close(self) -> None:
         """Waits, then ends the background threads.
 
@@ -274,25 +286,10 @@ class Checkpoints:
             return
         if jax.process_index() == 0:
             for folder, reason in aside.items():
-                self._rename(folder, reason)
-            self._remove_unfinished()
+                set_aside(folder, reason)
+            remove_unfinished(self.directory)
         multihost_utils.sync_global_devices("mq_jax: damaged checkpoints set aside")
         self._reload()
-
-    def _remove_unfinished(self) -> None:
-        """Removes what a process left that was stopped in a save; no arrays are whole there."""
-        for folder in self.directory.glob("[0-9]*.orbax-checkpoint-tmp*"):
-            logging.warning("Removing %s: its save never finished", folder)
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _rename(self, folder: pathlib.Path, reason: str) -> None:
-        """Gives a folder a name that Orbax ignores."""
-        target = self.directory / f"damaged-{folder.name.split('.')[0]}"
-        while target.exists():
-            target = target.with_name(f"{target.name}-again")
-        message = "Skipping the damaged checkpoint %s (%s); it becomes %s"
-        logging.warning(message, folder, reason, target.name)
-        folder.rename(target)
 
     @contextlib.contextmanager
     def _failure_explained(self) -> Iterator[None]:

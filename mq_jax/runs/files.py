@@ -12,7 +12,7 @@ from typing import BinaryIO
 from mq_jax.devices.reading import open_regular
 
 # What a killed process leaves of a file that `replacing` was writing.
-_LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
+LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
 # What a killed process leaves of a folder that it was about to replace: its name is in it.
 _REPLACED = re.compile(r"\.(.+)\.\d+\.old")
 
@@ -55,7 +55,7 @@ def remove_leftovers(folder: pathlib.Path) -> None:
             else:
                 _remove(old)
     for path in list(folder.rglob(".*.tmp")):
-        if _LEFTOVER.fullmatch(path.name):
+        if LEFTOVER.fullmatch(path.name):
             _remove(path)
 
 

@@ -9,8 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mq_jax.devices.reading import open_regular
-from mq_jax.runs.files import replacing
+from mq_jax.runs.files import read_bytes, replacing
 from mq_jax.runs.schema import TEXT, Each, parse, read_json, whole
 from mq_jax.runs.workdir import write_atomically
 
@@ -28,6 +27,8 @@ _SCHEMA = {
 
 # Of the names when they are unpacked: ten million images.
 _MOST_NAMES = 2**30
+# What zlib calls its format.
+_GZIP = 31
 
 _COMPARED = ("origin", "images", "sha256")
 _SHOWN = 3
@@ -130,8 +131,8 @@ def _of_names(before: Sequence[str] | None, now: Sequence[str]) -> str:
 def _read_names(path: pathlib.Path) -> dict[str, list[str]]:
     """The names, empty where they cannot be read: the digests tell whether anything changed."""
     try:
-        with open_regular(path) as packed, gzip.open(packed) as file:
-            # More than that is cut, and so no JSON.
-            return parse(file.read(_MOST_NAMES), Each([TEXT]))
-    except (OSError, EOFError, ValueError, zlib.error):
+        packed = read_bytes(path, _MOST_NAMES)
+        # More than that is cut, and so no JSON.
+        return parse(zlib.decompressobj(_GZIP).decompress(packed, _MOST_NAMES), Each([TEXT]))
+    except (OSError, ValueError, zlib.error):
         return {}

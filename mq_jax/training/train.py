@@ -204,6 +204,7 @@ class _Run:
         }
         row, evaluation = {}, None
         if due["log_every"]:
+            self._saved.check()
             row = self._close_window()
             left = (self._total - self._step) * self._config.train.batch_size
             progress.report(self._step, row, left / row["train/images_per_second"])

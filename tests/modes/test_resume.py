@@ -15,7 +15,7 @@ import pytest
 import runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mq_jax.modes import training
+from mq_jax.modes import exporting, training
 from mq_jax.runs import lock
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.writers import Writers
@@ -68,7 +68,7 @@ def test_a_program_killed_three_times_ends_as_one_that_was_not(tmp_path):
     assert (folder / "checkpoints" / "8.orbax-checkpoint-tmp").is_dir()
     last = start()
     assert last.code == 0 and "Traceback" not in last.err, last.err
-    assert re.search(r"Skipping the damaged checkpoint \S*/8\.orbax.* never finished", last.err)
+    assert re.search(r"Removing \S*/8\.orbax\S*: its save never finished", last.err)
 
     runs.assert_same_run(folder, whole)
     # TensorBoard shows each number once, too.
@@ -221,6 +221,20 @@ def test_a_signal_in_the_final_report_ends_with_the_promised_code(
     assert not (folder / lock.FILE).exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_outside_a_training_ends_any_mode_with_one_line(
+    tmp_path, whole, number, monkeypatch
+):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    monkeypatch.setattr(exporting, "restore", lambda *_: os.kill(os.getpid(), number))
+    for code, given in {128 + number: [], 75: ["--interrupted_code=75"]}.items():
+        outcome = runs.cli("--mode=export", f"--workdir={folder}", *given)
+        assert (outcome.code, outcome.out) == (code, "")
+        line = f"{number.name}: stopped at once; the same command starts again."
+        assert outcome.err.splitlines() == [line]
+    assert not (folder / lock.FILE).exists()
+
+
 COMMANDS = {
     "train": [],
     "evaluate": ["--mode=evaluate", "--metrics="],
@@ -249,6 +263,10 @@ def test_a_report_of_a_run_that_goes_on_is_written_elsewhere(tmp_path, whole):
     with lock.held(folder, "wait"):
         given = ["--mode=report", f"--workdir={folder}", f"--output={tmp_path}/page.html"]
         assert runs.cli(*given).code == 0 and (tmp_path / "page.html").exists()
+        for inside in ("other.html", "deep/er/page.html"):
+            outcome = runs.cli(*given[:2], f"--output={folder}/{inside}")
+            assert outcome.code == 1 and "elsewhere: --output=FILE" in outcome.err
+    assert not (folder / "deep").exists()
 
 
 def truncate_arrays(folder):
@@ -311,8 +329,8 @@ def contents(folder):
     """Every file but those that only grow."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     relative = {str(path.relative_to(folder)): path.read_bytes() for path in files}
-    # The report's title is the name of the folder.
-    others = ("tensorboard/", "train.log", "report.html")
+    # The report's title is the name of the folder; compilation takes its time.
+    others = ("tensorboard/", "train.log", "report.html", "cost.json")
     return {k: v for k, v in relative.items() if not k.startswith(others)}
 
 

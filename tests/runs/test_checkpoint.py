@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 
 import flax
 import jax
@@ -300,7 +301,10 @@ def test_a_save_that_does_not_read_back_is_an_error_at_once(tmp_path, monkeypatc
             # In the background by now, where each array must still be listed.
             checkpoints.save(2, tree, {}, None)
             with pytest.raises(OSError, match="arrays .* do not read back.*is that of step 1"):
-                checkpoints.wait()
+                for _ in range(500):
+                    checkpoints.check()
+                    time.sleep(0.01)
+            checkpoints.check()
         assert checkpoints.restore(abstract(tree)).step == 1
 
 

@@ -353,7 +353,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_the_older_checkpoint_is_good
     assert (outcome.code, outcome.out) == (1, "")
     line = outcome.err.splitlines()[-1]
     assert line.startswith("error: Saving the checkpoint of step 8 in ")
-    assert "The last good checkpoint is that of step 5. Check the free space" in line
+    assert "The last good checkpoint is that of step 5. Check the disk and its free space" in line
     assert "Traceback" not in outcome.err
     assert runs.checkpoint_steps(tmp_path / "w") == [4, 5]
     assert given(f"--workdir={tmp_path / 'w'}").code == 0

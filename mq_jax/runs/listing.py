@@ -131,8 +131,9 @@ def _of_names(before: Sequence[str] | None, now: Sequence[str]) -> str:
 def _read_names(path: pathlib.Path) -> dict[str, list[str]]:
     """The names, empty where they cannot be read: the digests tell whether anything changed."""
     try:
-        packed = read_bytes(path, _MOST_NAMES)
-        # More than that is cut, and so no JSON.
-        return parse(zlib.decompressobj(_GZIP).decompress(packed, _MOST_NAMES), Each([TEXT]))
+        unpacking = zlib.decompressobj(_GZIP)
+        names = unpacking.decompress(read_bytes(path, _MOST_NAMES), _MOST_NAMES)
+        # Not where there is more, nor where the end with its checksum is lost.
+        return parse(names, Each([TEXT])) if unpacking.eof else {}
     except (OSError, ValueError, zlib.error):
         return {}

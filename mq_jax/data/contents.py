@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+_SHOWN = 8
+
 
 class Contents(NamedTuple):
     """The listing of a split, the same wherever the data lies.
@@ -62,5 +64,7 @@ def sentence(contents: Mapping[str, Contents]) -> str:
     """
     told = [f"{use} {found.images} ({found.rule})" for use, found in contents.items()]
     aside = {ending: n for found in contents.values() for ending, n in found.aside.items()}
-    counts = ", ".join(f"{count} {ending}" for ending, count in aside.items())
+    counts = ", ".join(f"{count} {ending}" for ending, count in list(aside.items())[:_SHOWN])
+    if len(aside) > _SHOWN:
+        counts += f", {sum(list(aside.values())[_SHOWN:])} of {len(aside) - _SHOWN} other endings"
     return f"Images: {', '.join(told)}{f'; left aside: {counts}' if counts else ''}"

@@ -122,7 +122,11 @@ def _is(question) -> bool:
 
 def _ending(path: str, regular: bool) -> str:
     """What a file is counted under that is left aside."""
-    return (os.path.splitext(path)[1].lower() or "without ending") if regular else _IRREGULAR
+    if not regular:
+        return _IRREGULAR
+    ending = os.path.splitext(path)[1].lower()
+    # A name may hold what would forge a line of the log.
+    return (ending if ending.isprintable() else repr(ending)) or "without ending"
 
 
 def _inventory(others: list[tuple[str, bool]], extensions: tuple[str, ...]) -> str:

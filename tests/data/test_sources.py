@@ -230,6 +230,14 @@ def test_one_line_says_what_each_split_holds_by_which_rule_and_what_was_left_asi
     )
 
 
+def test_many_endings_and_hostile_ones_stay_one_line(tree):
+    directory = tree("a.png")
+    for name in ("x.\x1b[2J", "x.\nERROR", *(f"y.{i}" for i in range(20))):
+        (pathlib.Path(directory) / name).touch()
+    told = sentence({"all": _folder(directory, "all").contents()})
+    assert told.isprintable() and told.endswith("14 of 14 other endings") and len(told) < 200
+
+
 def test_contents_are_the_same_wherever_the_data_lies_and_follow_every_slice(tree, tmp_path):
     directory = tree(*(f"{i}.png" for i in range(6)))
     copy = shutil.copytree(directory, tmp_path / ".copy")

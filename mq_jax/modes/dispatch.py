@@ -142,17 +142,18 @@ def _dispatch(folders: Sequence[str]) -> int:
 def _compute(mode: str) -> int:
     """Trains or evaluates, on all processes of the run."""
     folder, weights_dir = _workdir(), FLAGS.weights_dir
+    typed = commandline.overridden(sys.argv)
     local_path(weights_dir, "--weights_dir")
     require_platform()
     with together():
         if FLAGS.download_weights and jax.process_index() == 0:
             inception_weights.download(weights_dir)
     if mode == "evaluate":
-        asked = {"metrics": FLAGS.metrics, "step": FLAGS.step}
+        asked = {"metrics": FLAGS.metrics, "step": FLAGS.step, "typed": typed}
         run_evaluation(folder, FLAGS.config, **asked, weights_dir=weights_dir)
         return 0
-    accept = FLAGS.accept_changed_data
-    ended = run_training(_given_config(), folder, weights_dir, accept_changed_data=accept)
+    asked = {"accept_changed_data": FLAGS.accept_changed_data, "typed": typed}
+    ended = run_training(_given_config(), folder, weights_dir, **asked)
     if ended.startswith("SIG"):
         logging.info("%s: saved. To go on:\n  %s", ended, _command())
         return FLAGS.interrupted_code

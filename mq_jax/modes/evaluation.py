@@ -3,7 +3,7 @@
 import json
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import jax
 from absl import logging
@@ -25,6 +25,7 @@ from mq_jax.evaluation.protocol import (
     write_evaluation,
 )
 from mq_jax.metrics.measures import Measures, check_names, every_measure, load_measures
+from mq_jax.modes.older import take_over
 from mq_jax.modes.restored import Restored, move_to_this_machine, restore
 from mq_jax.modes.table import evaluation_table
 from mq_jax.modes.unchanged import changes_since, tell_data
@@ -50,6 +51,7 @@ def run_evaluation(
     metrics: str,
     weights_dir: str,
     step: int | None = None,
+    typed: Collection[str] = (),
 ) -> None:
     """Evaluates a checkpoint of a run; leaves evaluation.json and evaluation.png.
 
@@ -59,6 +61,7 @@ def run_evaluation(
       metrics: names from measures.NAMES, divided by commas; "all": what can be measured here.
       weights_dir: of the Inception weights; "": the cache of this program.
       step: of the checkpoint; None: the best.
+      typed: dotted names of the fields that a person gave.
 
     Raises:
       ValueError: the configuration, the data or the checkpoint do not fit, or another process
@@ -71,7 +74,7 @@ def run_evaluation(
         if given is not None:
             config = given
             # A run of before held out other images, which alone it was not trained on.
-            config.update_from_flattened_dict(workdir.adopted(folder))
+            take_over(config, folder, typed)
             workdir.claim(folder, config.to_dict(), FREE_FIELDS)
         else:
             move_to_this_machine(config)

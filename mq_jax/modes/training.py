@@ -3,6 +3,7 @@
 import json
 import pathlib
 import sys
+from collections.abc import Collection
 
 import jax
 from absl import logging
@@ -13,6 +14,7 @@ from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.measures import load_measures
+from mq_jax.modes.older import take_over
 from mq_jax.modes.table import evaluation_table
 from mq_jax.modes.unchanged import keep_to_data, require_alike, tell_data
 from mq_jax.report import write_report
@@ -35,7 +37,12 @@ FREE_FIELDS = (
 
 
 def run_training(
-    config: ConfigDict, folder: pathlib.Path, weights_dir: str, *, accept_changed_data: bool
+    config: ConfigDict,
+    folder: pathlib.Path,
+    weights_dir: str,
+    *,
+    accept_changed_data: bool,
+    typed: Collection[str] = (),
 ) -> str:
     """Trains, or goes on with a run; ends with its table and its report.
 
@@ -44,6 +51,7 @@ def run_training(
       folder: of the run.
       weights_dir: of the Inception weights; "": the cache of this program.
       accept_changed_data: whether a run may go on with other images than it began with.
+      typed: dotted names of the fields that a person gave.
 
     Returns:
       "finished", "stopped early" or the name of a signal.
@@ -55,7 +63,7 @@ def run_training(
       FloatingPointError: the training went wrong.
     """
     with together():
-        _take_over(config, folder)
+        take_over(config, folder, typed)
         validate(config)
         make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
         inputs.require_divisible(config)
@@ -86,15 +94,6 @@ def run_training(
         if not ended.startswith("SIG") and jax.process_index() == 0:
             _print_summary(folder, ended, monitored(config))
     return ended
-
-
-def _take_over(config: ConfigDict, folder: pathlib.Path) -> None:
-    """Sets the fields that a run of before does not know to what was done without them."""
-    fields = workdir.adopted(folder)
-    config.update_from_flattened_dict(fields)
-    if fields and jax.process_index() == 0:
-        told = ", ".join(f"{name} = {value!r}" for name, value in fields.items())
-        logging.info("This run is older than some fields of the configuration: %s", told)
 
 
 def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:

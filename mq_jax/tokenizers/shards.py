@@ -97,10 +97,7 @@ def read_shard(shard: Shard, downsampling: int | None = None) -> Content:
       ValueError: it is missing, damaged or too large.
     """
     with _damage_named(shard.path):
-        data = read_bytes(shard.path, MOST_BYTES)
-        if shard.sha256 is not None and hashlib.sha256(data).hexdigest() != shard.sha256:
-            raise ValueError("its sha256 is not the manifest's")
-        stored = read_arrays(data, _STORED, most=MOST_BYTES)
+        stored = read_arrays(_verified(shard), _STORED, most=MOST_BYTES)
         tokens = Tokens(_names(stored["names"]), stored["indices"], stored["sizes"])
         fingerprint, size = str(stored["tokenizer"]), int(stored["codebook_size"])
         for what, own, said in (
@@ -116,7 +113,7 @@ def read_shard(shard: Shard, downsampling: int | None = None) -> Content:
 
 
 def read_shard_names(shard: Shard) -> list[str]:
-    """The names of a shard, a member of the archive that is read without the codes.
+    """The names of a shard that is what its manifest says, without the codes.
 
     Args:
       shard: where it is.
@@ -129,7 +126,24 @@ def read_shard_names(shard: Shard) -> list[str]:
     """
     with _damage_named(shard.path):
         names = {"names": _STORED["names"]}
-        return _names(read_arrays(shard.path, names, most=MOST_BYTES)["names"])
+        return _names(read_arrays(_verified(shard), names, most=MOST_BYTES)["names"])
+
+
+def read_shard_tokenizer(shard: Shard) -> str:
+    """The fingerprint of the tokenizer that made a shard, without the codes.
+
+    Args:
+      shard: where it is.
+
+    Returns:
+      The fingerprint.
+
+    Raises:
+      ValueError: it is missing or damaged.
+    """
+    with _damage_named(shard.path):
+        fingerprint = {"tokenizer": _STORED["tokenizer"]}
+        return str(read_arrays(_verified(shard), fingerprint, most=MOST_BYTES)["tokenizer"])
 
 
 def twice_named(names: list[str]) -> str | None:
@@ -137,6 +151,14 @@ def twice_named(names: list[str]) -> str | None:
     if len(set(names)) == len(names):
         return None
     return shown(next(name for name, n in collections.Counter(names).items() if n > 1))
+
+
+def _verified(shard: Shard) -> bytes:
+    """The bytes of a shard, those that the manifest speaks of."""
+    data = read_bytes(shard.path, MOST_BYTES)
+    if shard.sha256 is not None and hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise ValueError("its sha256 is not the manifest's")
+    return data
 
 
 def _names(array: np.ndarray) -> list[str]:

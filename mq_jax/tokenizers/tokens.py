@@ -19,6 +19,7 @@ from mq_jax.tokenizers.shards import (
     Tokens,
     read_shard,
     read_shard_names,
+    read_shard_tokenizer,
     twice_named,
     write_shard,
 )
@@ -109,7 +110,7 @@ def read_names(path: str | os.PathLike) -> list[str]:
       path: of the folder or the .npz file.
 
     Returns:
-      Names in the order of read_tokens, which alone checks the manifest's hashes.
+      Names in the order of read_tokens.
 
     Raises:
       FileNotFoundError: there is nothing of the kind.
@@ -158,7 +159,7 @@ def token_source(path: str | os.PathLike) -> tuple[str, bool]:
       ValueError: it is damaged, or holds images.
     """
     if pathlib.Path(path).is_file():
-        return read_shard(Shard(pathlib.Path(path))).tokenizer, True
+        return read_shard_tokenizer(Shard(pathlib.Path(path))), True
     manifest = _token_manifest(path)
     return manifest["tokenizer"], manifest["complete"]
 

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from ml_collections import ConfigDict
 
+from mq_jax.modes.older import take_over
 from mq_jax.runs import earlier, workdir
 
 OLD = {"seed": 0, "data": {"dir": "/a"}}
@@ -24,6 +26,16 @@ def test_what_is_lacking_is_completed_and_the_file_stays(tmp_path):
     assert json.loads(path.read_text()) == OLD
     with pytest.raises(ValueError, match="data.new: False in the workdir, True now"):
         workdir.claim(tmp_path, {**whole, "data": {"dir": "/a", "new": True}})
+
+
+def test_what_was_typed_stays_and_is_then_refused(tmp_path):
+    workdir.claim(tmp_path, OLD)
+    for typed, expected in (((), False), (("data.new",), True)):
+        config = ConfigDict({"seed": 0, "data": {"dir": "/a", "new": True}, "later": {"x": 9}})
+        take_over(config, tmp_path, typed)
+        assert (config.data.new, config.later.x) == (expected, 3)
+    with pytest.raises(ValueError, match="data.new: False in the workdir, True now"):
+        workdir.claim(tmp_path, config.to_dict())
 
 
 def test_a_run_of_today_and_a_folder_without_a_run_lack_nothing(tmp_path):

@@ -2,17 +2,20 @@
 
 import ast
 import importlib
+import json
 import re
 import shlex
 
 import pytest
 import runs
 from absl.testing import flagsaver
+from ml_collections import ConfigDict
 
 from configs import base, mqgan
 from mq_jax import commandline
 from mq_jax.algorithm import mq
 from mq_jax.quantizers import codebook
+from mq_jax.runs.earlier import ADDED, completed
 from mq_jax.runs.workdir import flat
 from mq_jax.training.validate import RULES, validate
 
@@ -83,6 +86,15 @@ def test_the_header_of_every_experiment_has_a_command_that_parses(experiment, mo
 
 def test_the_base_has_exactly_the_fields_that_have_rules():
     assert set(flat(base.get_config().to_dict())) == set(RULES)
+
+
+# The fields of the first runs; their config.json has these and no others.
+FIRST = json.loads((runs.ROOT / "tests" / "fixtures" / "first_config.json").read_text())
+
+
+def test_a_configuration_of_the_first_runs_is_whole_with_what_was_done_then():
+    assert set(flat(FIRST)) | set(ADDED) == set(RULES) and not set(flat(FIRST)) & set(ADDED)
+    validate(ConfigDict(completed(FIRST)))
 
 
 def test_every_field_of_the_base_has_a_comment():

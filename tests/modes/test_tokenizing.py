@@ -262,7 +262,7 @@ def test_colour_profiles_are_followed_where_the_training_followed_them(
     run, tmp_path, monkeypatch, size
 ):
     profiles.write_red(tmp_path / "images" / "red.png")
-    stored, seen = {**TOKENIZER.preparation, "icc": True}, {}
+    stored, seen = dict(TOKENIZER.preparation), {}
     encode = TOKENIZER.encode
     for name in ("new", "old"):
         # Exports of before have no such entry.

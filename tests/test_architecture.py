@@ -15,21 +15,24 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "mq_jax"
 GRAPH = {
     "devices": "",
     "terminal": "",
-    "runs": "devices",
+    "storage": "devices",
+    "runs": "storage devices",
     "quantizers": "devices",
     "algorithm": "quantizers",
-    "data": "algorithm devices",
-    "models": "quantizers runs devices",
-    "metrics": "models data quantizers runs devices",
-    "evaluation": "metrics data algorithm quantizers runs devices",
-    "training": "evaluation metrics models algorithm quantizers data runs devices terminal",
+    "images": "devices",
+    "data": "images algorithm devices",
+    "models": "quantizers storage devices",
+    "metrics": "models data images quantizers storage devices",
+    "evaluation": "metrics data images algorithm quantizers runs storage devices",
+    "training": "evaluation metrics models data images algorithm quantizers runs storage devices "
+    "terminal",
     "planning": "training devices terminal",
-    "tokenizers": "training models data algorithm quantizers runs devices",
-    "report": "evaluation runs terminal",
+    "tokenizers": "training models data images algorithm quantizers runs storage devices",
+    "report": "evaluation runs storage terminal",
     "commandline": "terminal",
-    "modes": "commandline report planning tokenizers training evaluation metrics models algorithm "
-    "data runs devices terminal",
-    "bench": "commandline tokenizers training data quantizers runs devices terminal",
+    "modes": "commandline report planning tokenizers training evaluation metrics models data "
+    "images algorithm runs storage devices terminal",
+    "bench": "commandline tokenizers training data quantizers storage devices terminal",
 }
 # What a program's file imports only once its arguments are known.
 PROGRAMS = {

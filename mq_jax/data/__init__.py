@@ -1,13 +1,10 @@
-"""From files to batches on devices: sources, decoding, the paper's augmentations, streams.
+"""From sets and folders of images to batches on devices: sources, splits, streams.
 
-What is measured on images belongs to metrics/.
+What becomes of one image belongs to images/.
 """
 
 from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
-    from mq_jax.data.decode import decode_image
-    from mq_jax.data.images import from_uint8, to_uint8
     from mq_jax.data.pipeline import eval_batches, train_stream
     from mq_jax.data.sources import Source, open_source
-    from mq_jax.data.transforms import make_eval_transform, make_train_transform

@@ -7,10 +7,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import Parts
-from mq_jax.data.decode import Reading
 from mq_jax.data.pipeline import eval_batches, train_stream
 from mq_jax.data.sources import Source, halves, open_source
-from mq_jax.data.transforms import make_eval_transform, make_train_transform
+from mq_jax.images.decode import Reading
+from mq_jax.images.transforms import make_eval_transform, make_train_transform
 
 
 def open_training(config: ConfigDict) -> Parts:

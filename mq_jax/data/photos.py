@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mq_jax.data.decode import USUAL, Reading, read_image
+from mq_jax.images.decode import USUAL, Reading, read_image
 
 SPLITS = ("train", "validation")
 TILE = 128

@@ -17,8 +17,8 @@ import numpy as np
 from absl import flags
 
 from mq_jax.data.sources import Source
-from mq_jax.data.transforms import apply_transform
 from mq_jax.devices.interrupt import SIGNALS
+from mq_jax.images.transforms import apply_transform
 
 MAX_SKIPS = 8
 

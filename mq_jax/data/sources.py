@@ -12,11 +12,11 @@ import numpy as np
 
 from mq_jax.data import photos
 from mq_jax.data.contents import Contents
-from mq_jax.data.decode import USUAL, Reading, decode_image, read_image
 from mq_jax.data.folder import Listing, list_folder
 from mq_jax.data.prepared import open_prepared
 from mq_jax.data.splits import HOLDOUTS
 from mq_jax.devices.reading import apart
+from mq_jax.images.decode import USUAL, Reading, decode_image, read_image
 
 SPECS = ("tfds:NAME", "folder", "photos")
 

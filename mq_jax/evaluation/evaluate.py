@@ -13,12 +13,12 @@ from mq_jax.algorithm.losses import psnr_per_image, squared_error_per_image
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import TrainState
 from mq_jax.data import inputs
-from mq_jax.data.images import from_uint8, to_uint8
 from mq_jax.data.ledger import BadImages
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import gather
 from mq_jax.devices.cache import cache_directory
+from mq_jax.images.scale import from_uint8, to_uint8
 from mq_jax.metrics.collections import empty_evaluation, scalars
 from mq_jax.metrics.feature_moments import FeatureMoments
 from mq_jax.metrics.fingerprint import PixelDigest

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from mq_jax.data import inputs
 from mq_jax.evaluation.evaluate import Evaluation
 from mq_jax.metrics.measures import Measures
-from mq_jax.runs.schema import ANY, NUMBER, TEXT, Each, Nullable, read_json, whole
-from mq_jax.runs.workdir import write_atomically
+from mq_jax.storage.files import write_atomically
+from mq_jax.storage.schema import ANY, NUMBER, TEXT, Each, Nullable, read_json, whole
 
 FILE = "evaluation.json"
 

@@ -15,10 +15,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax.data import inputs
-from mq_jax.data.images import from_uint8
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import gather
+from mq_jax.images.scale import from_uint8
 from mq_jax.metrics.frechet import Moments, frechet_distance, load_reference, save_reference
 from mq_jax.metrics.measures import Measures
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from mq_jax.runs.archive import Stored, read_arrays
-from mq_jax.runs.files import replacing
+from mq_jax.storage.archive import Stored, read_arrays
+from mq_jax.storage.files import replacing
 
 _STORED = {
     "key": Stored("U", 0),

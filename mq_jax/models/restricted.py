@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from mq_jax.runs.files import read_bytes
+from mq_jax.storage.files import read_bytes
 
 # The largest of the published files has 95 million.
 MOST_BYTES = 2**28

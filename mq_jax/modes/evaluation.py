@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from mq_jax.data import inputs
-from mq_jax.data.images import comparison
 from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
 from mq_jax.devices.places import local_path
@@ -24,15 +23,16 @@ from mq_jax.evaluation.protocol import (
     unlike,
     write_evaluation,
 )
+from mq_jax.images.scale import comparison
 from mq_jax.metrics.measures import Measures, check_names, every_measure, load_measures
 from mq_jax.modes.older import take_over
 from mq_jax.modes.restored import Restored, move_to_this_machine, restore
 from mq_jax.modes.table import evaluation_table
 from mq_jax.modes.unchanged import changes_since, tell_data
 from mq_jax.runs import workdir
-from mq_jax.runs.files import replacing
-from mq_jax.runs.joint_lock import held_together
 from mq_jax.runs.snapshot import write_snapshot
+from mq_jax.storage.files import replacing
+from mq_jax.storage.joint_lock import held_together
 from mq_jax.terminal import console
 from mq_jax.terminal.streams import tell
 from mq_jax.training.validate import validate

@@ -10,8 +10,8 @@ from mq_jax.evaluation.protocol import FILE, read_evaluation
 from mq_jax.modes.restored import move_to_this_machine, restore
 from mq_jax.modes.unchanged import accepted_changes
 from mq_jax.runs import workdir
-from mq_jax.runs.files import size_of
-from mq_jax.runs.joint_lock import held_together
+from mq_jax.storage.files import size_of
+from mq_jax.storage.joint_lock import held_together
 from mq_jax.terminal import console
 from mq_jax.terminal.streams import tell
 from mq_jax.tokenizers.export import make_export

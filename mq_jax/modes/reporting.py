@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mq_jax.devices.places import local_path
 from mq_jax.report import write_report
-from mq_jax.runs.lock import held
+from mq_jax.storage.lock import held
 from mq_jax.terminal.streams import tell
 
 

@@ -8,27 +8,26 @@ import os
 
 from absl import logging
 
-from mq_jax.data.decode import Reading
-from mq_jax.data.transforms import make_eval_transform
 from mq_jax.devices.cache import use_compilation_cache
 from mq_jax.devices.interrupt import stopping
 from mq_jax.devices.places import local_path
 from mq_jax.devices.platforms import require_platform
 from mq_jax.devices.reading import end_within
-from mq_jax.runs.claims import claimed, make_claim, write_manifest
+from mq_jax.images.decode import Reading
+from mq_jax.images.transforms import make_eval_transform
 from mq_jax.terminal import console
 from mq_jax.terminal.tally import Tally
 from mq_jax.tokenizers import tokens
+from mq_jax.tokenizers.claims import claimed, make_claim, write_manifest
+from mq_jax.tokenizers.pngs import png_paths, write_pngs
 from mq_jax.tokenizers.sources import Sources, stamp
 from mq_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mq_jax.tokenizers.transcribe import (
     decode_tokens,
     encode_images,
     list_images,
-    png_paths,
     read_images,
     reconstruct_images,
-    write_pngs,
 )
 
 

@@ -19,8 +19,9 @@ from mq_jax.modes.table import evaluation_table
 from mq_jax.modes.unchanged import keep_to_data, require_alike, tell_data
 from mq_jax.report import write_report
 from mq_jax.runs import workdir
-from mq_jax.runs.joint_lock import held_together
 from mq_jax.runs.writers import read_metrics
+from mq_jax.storage.files import write_atomically
+from mq_jax.storage.joint_lock import held_together
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
 from mq_jax.terminal.streams import tell
@@ -85,7 +86,7 @@ def run_training(
                 workdir.claim(folder, config.to_dict(), FREE_FIELDS)
                 told = keep_to_data(folder, contents, accept=accept_changed_data)
                 text = json.dumps(environment(), indent=2) + "\n"
-                workdir.write_atomically(folder / "environment.json", text)
+                write_atomically(folder / "environment.json", text)
                 console.log_to_file(folder / "train.log")
                 if told:
                     logging.warning("%s", told)

@@ -18,7 +18,7 @@ from mq_jax.report.figures import Figure, curve_figure, figures_by_prefix
 from mq_jax.report.names import METRICS, PREFIXES, number, reading
 from mq_jax.report.pictures import pictures
 from mq_jax.report.runs import Run, read_runs
-from mq_jax.runs.workdir import write_atomically
+from mq_jax.storage.files import write_atomically
 
 
 class Section(NamedTuple):

@@ -8,10 +8,10 @@ from absl import logging
 
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.runs.cost import Cost, read_cost
-from mq_jax.runs.schema import ANY, TEXT, Each, check, read_json, whole
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
 from mq_jax.runs.workdir import flat, read_config
 from mq_jax.runs.writers import read_metrics
+from mq_jax.storage.schema import ANY, TEXT, Each, check, read_json, whole
 from mq_jax.terminal.escaping import shell_word, visible
 
 _NEEDED = {

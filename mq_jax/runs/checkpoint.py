@@ -19,7 +19,6 @@ from jax.experimental import multihost_utils
 from mq_jax.devices.agreement import together
 from mq_jax.runs import orbax_noise
 from mq_jax.runs.damaged import remove_unfinished, set_aside
-from mq_jax.runs.plain_path import plain_path
 from mq_jax.runs.preservation import LatestAndBest, monitored_values, step_of_lowest
 from mq_jax.runs.trees import differences, shapes
 from mq_jax.runs.wholeness import (
@@ -29,6 +28,7 @@ from mq_jax.runs.wholeness import (
     seal,
     visible_damage,
 )
+from mq_jax.storage.plain_path import plain_path
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mq_jax.runs.workdir import write_atomically
+from mq_jax.storage.files import write_atomically
 
 FILE = "checksums.json"
 

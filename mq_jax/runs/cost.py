@@ -5,8 +5,8 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from mq_jax.runs.schema import AMOUNT, Each, Nullable, read_json, whole
-from mq_jax.runs.workdir import write_atomically
+from mq_jax.storage.files import write_atomically
+from mq_jax.storage.schema import AMOUNT, Each, Nullable, read_json, whole
 
 FILE = "cost.json"
 

@@ -9,9 +9,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mq_jax.runs.files import read_bytes, replacing
-from mq_jax.runs.schema import TEXT, Each, parse, read_json, whole
-from mq_jax.runs.workdir import write_atomically
+from mq_jax.storage.files import read_bytes, replacing, write_atomically
+from mq_jax.storage.schema import TEXT, Each, parse, read_json, whole
 
 FILE = "data.json"
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mq_jax.runs.archive import Stored, read_arrays
-from mq_jax.runs.files import replacing
+from mq_jax.storage.archive import Stored, read_arrays
+from mq_jax.storage.files import replacing
 
 FILE = "snapshot.npz"
 

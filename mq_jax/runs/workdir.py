@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import tempfile
 from typing import Any
 
 from mq_jax.devices.places import local_path
 from mq_jax.runs import earlier
-from mq_jax.runs.files import replacing
-from mq_jax.runs.schema import ANY, Each, read_json
+from mq_jax.storage.files import write_atomically
+from mq_jax.storage.schema import ANY, Each, read_json
 
 _ABSENT = object()
 
@@ -129,24 +128,6 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
         inside = flat(value) if isinstance(value, dict) and value else {}
         fields |= {f"{key}.{name}": inner for name, inner in inside.items()} or {key: value}
     return fields
-
-
-def write_atomically(path, text: str) -> None:
-    """Writes a text file so that a crash leaves the old content or the new, never a part.
-
-    Args:
-      path: of the file; its folder exists.
-      text: the whole content.
-
-    Raises:
-      OSError: the file cannot be written; the old one is as it was.
-    """
-    # The name of a file that the text tells need not be text that UTF-8 can hold.
-    data = text.encode("utf-8", "backslashreplace")
-    with replacing(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read(workdir) -> dict[str, Any]:

@@ -22,9 +22,8 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
-from mq_jax.runs.files import read_bytes, replacing
-from mq_jax.runs.schema import NUMBER, Each, Nullable, check, parse, whole
-from mq_jax.runs.workdir import write_atomically
+from mq_jax.storage.files import read_bytes, replacing, write_atomically
+from mq_jax.storage.schema import NUMBER, Each, Nullable, check, parse, whole
 
 # Of metrics.jsonl: a million lines.
 _MOST_BYTES = 2**30

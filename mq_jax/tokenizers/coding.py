@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from mq_jax.data.images import from_uint8, to_uint8
+from mq_jax.images.scale import from_uint8, to_uint8
 from mq_jax.models.extent import within
 from mq_jax.quantizers.nearest import Lookup
 

@@ -9,9 +9,9 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from mq_jax.data.transforms import FILTERS
+from mq_jax.images.transforms import FILTERS
 from mq_jax.runs.orbax_noise import one_line
-from mq_jax.runs.schema import AMOUNT, ANY, FLAG, SHA256, check, choice, shown, whole
+from mq_jax.storage.schema import AMOUNT, ANY, FLAG, SHA256, check, choice, shown, whole
 from mq_jax.tokenizers.coding import Weights
 from mq_jax.tokenizers.export import VERSION, Export, digest, fingerprint, named
 from mq_jax.training.build import make_autoencoder

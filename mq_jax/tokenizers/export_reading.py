@@ -14,9 +14,9 @@ import safetensors
 
 from mq_jax.devices.places import local_path
 from mq_jax.runs import orbax_noise
-from mq_jax.runs.files import open_bounded
-from mq_jax.runs.plain_path import plain_path
-from mq_jax.runs.schema import parse
+from mq_jax.storage.files import open_bounded
+from mq_jax.storage.plain_path import plain_path
+from mq_jax.storage.schema import parse
 from mq_jax.tokenizers.export import Export
 from mq_jax.tokenizers.export_checking import REMEDY, from_named, require_arrays, require_header
 from mq_jax.tokenizers.programs import is_program

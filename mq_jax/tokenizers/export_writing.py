@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 import safetensors.numpy
 
 from mq_jax.runs import orbax_noise
-from mq_jax.runs.plain_path import plain_path
+from mq_jax.storage.plain_path import plain_path
 from mq_jax.tokenizers.export import Export, coding_of, downsampling, named
 from mq_jax.tokenizers.export_card import card_of, page_of
 from mq_jax.tokenizers.export_reading import HEADER_KEY, ORBAX, SAFETENSORS, read_export

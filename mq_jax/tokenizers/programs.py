@@ -6,8 +6,8 @@ import pathlib
 
 import jax.export
 
-from mq_jax.runs.files import read_bytes
 from mq_jax.runs.orbax_noise import one_line
+from mq_jax.storage.files import read_bytes
 
 # Of one file, its weights inside.
 MOST_BYTES = 2**34

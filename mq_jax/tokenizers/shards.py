@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mq_jax.runs.archive import Stored, read_arrays
-from mq_jax.runs.files import read_bytes, replacing
-from mq_jax.runs.schema import shown
+from mq_jax.storage.archive import Stored, read_arrays
+from mq_jax.storage.files import read_bytes, replacing
+from mq_jax.storage.schema import shown
 
 # What a shard may have, on the disk and decompressed, and an image that its codes make.
 MOST_BYTES = 2**31

@@ -11,10 +11,9 @@ import pathlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from mq_jax.runs.files import read_bytes
-from mq_jax.runs.schema import ANY, TEXT, parse, shown
-from mq_jax.runs.workdir import write_atomically
-from mq_jax.tokenizers.transcribe import Item
+from mq_jax.storage.files import read_bytes, write_atomically
+from mq_jax.storage.schema import ANY, TEXT, parse, shown
+from mq_jax.tokenizers.items import Item
 
 FILE = "sources.jsonl"
 

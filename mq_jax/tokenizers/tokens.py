@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mq_jax.runs.claims import SHARD, read_manifest, write_manifest
-from mq_jax.runs.files import read_bytes
+from mq_jax.storage.files import read_bytes
+from mq_jax.tokenizers.claims import SHARD, read_manifest, write_manifest
 from mq_jax.tokenizers.shards import (
     MOST_BYTES,
     Shard,

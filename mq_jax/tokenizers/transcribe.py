@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import collections
-import errno
-import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import cv2
 import numpy as np
 
-from mq_jax.data.decode import USUAL, Reading, read_image
 from mq_jax.data.folder import list_folder
-from mq_jax.data.transforms import apply_transform
-from mq_jax.runs.files import replacing
+from mq_jax.images.decode import USUAL, Reading, read_image
+from mq_jax.images.transforms import apply_transform
+from mq_jax.tokenizers.items import THREADS, Item, ahead
 from mq_jax.tokenizers.shards import Tokens
 from mq_jax.tokenizers.tokenizer import Tokenizer
-
-# Decoding and compressing release the interpreter; the model has the other cores.
-_THREADS = 2
 
 # Pixels of a batch, and of images that wait for others of their shape: a few hundred bytes each
 # while they are coded.
@@ -33,24 +26,6 @@ _OWN_PROGRAMS = 4
 
 # Images that canvases are coded by.
 _CANVAS_BATCH = 8
-
-
-# What fails for one file fails for the next one too.
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
-
-
-class Item(NamedTuple):
-    """An image by its name, or why it cannot be read.
-
-    Attributes:
-      name: relative path, with "/".
-      image: u8[H, W, 3], or None.
-      reason: empty for an image.
-    """
-
-    name: str
-    image: np.ndarray | None
-    reason: str
 
 
 def list_images(path: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
@@ -101,9 +76,9 @@ def read_images(
         except ValueError as error:
             return Item(name, None, " ".join(str(error).split()))
 
-    pool = ThreadPoolExecutor(_THREADS)
+    pool = ThreadPoolExecutor(THREADS)
     try:
-        yield from _ahead(pool, read, names, 16)
+        yield from ahead(pool, read, names, 16)
     finally:
         # Whoever is interrupted does not wait for a read that hangs.
         pool.shutdown(wait=False, cancel_futures=True)
@@ -188,88 +163,6 @@ def reconstruct_images(
             yield item._replace(image=image[:height, :width])
 
 
-def write_pngs(
-    folder: pathlib.Path,
-    paths: dict[str, str],
-    items: Iterable[Item],
-    on_bad: Callable[[str, str], Any],
-) -> Iterator[str]:
-    """Writes images as PNG files, each whole or not at all, while the next are computed.
-
-    Args:
-      folder: of the output; exists.
-      paths: from png_paths.
-      items: with images.
-      on_bad: told the name and the reason of each image whose own file cannot be written.
-
-    Yields:
-      The name of each image that is on the disk.
-
-    Raises:
-      OSError: no file can be written: the disk is full, say.
-    """
-
-    def write(item):
-        path = folder / paths[item.name]
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # OpenCV's order of channels; it compresses ten times as fast as Pillow.
-            _, encoded = cv2.imencode(".png", np.ascontiguousarray(item.image[..., ::-1]))
-            with replacing(path) as temporary:
-                temporary.write_bytes(encoded.tobytes())
-        # A name of another hand may hold what no file's name can.
-        except (OSError, ValueError, cv2.error) as error:
-            if getattr(error, "errno", None) in _OF_THE_DISK:
-                raise
-            return item.name, f"cannot be written: {' '.join(str(error).split())}"
-        return item.name, ""
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for name, reason in _ahead(pool, write, items, 16):
-            if reason:
-                on_bad(name, reason)
-            else:
-                yield name
-
-
-def png_paths(names: Sequence[str]) -> dict[str, str]:
-    """The PNG file of each image: its name with another suffix.
-
-    Names that would share a file, `a.jpg` and `a.png`, or `a.jpg` and `A.JPG` where the file
-    system folds case, keep their whole name, `a.jpg.png`, with a number where even that is taken.
-
-    Args:
-      names: relative paths with "/".
-
-    Returns:
-      name -> relative path; no two are equal in any case, and none is another one's folder.
-
-    Raises:
-      ValueError: a name leads out of the folder.
-    """
-    shorts, taken = {}, set()
-    for name in names:
-        pure = pathlib.PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts or not pure.name:
-            raise ValueError(f"The name {name!r} leads out of the output folder; expected a/b.jpg.")
-        shorts[name] = str(pure.with_suffix(".png"))
-        taken |= {str(parent).casefold() for parent in pure.parents}
-    counts = collections.Counter(short.casefold() for short in shorts.values())
-    # Whoever has a short name to itself keeps it, whatever the others are called.
-    free = {n for n, s in shorts.items() if counts[s.casefold()] == 1} - {
-        n for n, s in shorts.items() if s.casefold() in taken
-    }
-    paths = {name: shorts[name] for name in free}
-    taken |= {path.casefold() for path in paths.values()}
-    for name in (name for name in names if name not in free):
-        path, number = f"{name}.png", 2
-        while path.casefold() in taken:
-            path, number = f"{name}.{number}.png", number + 1
-        taken.add(path.casefold())
-        paths[name] = path
-    return {name: paths[name] for name in names}
-
-
 def _canvases(multiple, own) -> Callable[[tuple[int, ...]], tuple[int, int]]:
     """Makes the function from an image's shape to the sides of the canvas that it is coded on.
 
@@ -327,15 +220,3 @@ def _by_shape(items, batch_size, on_bad, canvas_of=lambda shape: shape[:2]) -> I
             held -= largest[0] * largest[1] * len(groups[largest])
             yield groups.pop(largest)
     yield from groups.values()
-
-
-def _ahead(pool: ThreadPoolExecutor, function, values: Iterable, count: int) -> Iterator:
-    """function(value) of each value in order, at most `count` of them ahead."""
-    values, waiting = iter(values), collections.deque[Future]()
-    for value in itertools.islice(values, count):
-        waiting.append(pool.submit(function, value))
-    while waiting:
-        result = waiting.popleft().result()
-        for value in itertools.islice(values, 1):
-            waiting.append(pool.submit(function, value))
-        yield result

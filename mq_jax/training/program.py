@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mq_jax.data.images import from_uint8
 from mq_jax.devices import sharding
+from mq_jax.images.scale import from_uint8
 from mq_jax.metrics.collections import empty_window
 from mq_jax.training.build import Built, init_state
 from mq_jax.training.frozen import frozen_shapes

@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import Parts
 from mq_jax.data.feed import Feed
-from mq_jax.data.images import comparison
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import AgreedSignal
 from mq_jax.devices.interrupt import Interrupt
 from mq_jax.evaluation.evaluate import Evaluator
+from mq_jax.images.scale import comparison
 from mq_jax.metrics.collections import empty_like, first_nonfinite, scalars
 from mq_jax.metrics.measures import Measures
 from mq_jax.runs.checkpoint import Checkpoints

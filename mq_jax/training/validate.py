@@ -5,13 +5,13 @@ from ml_collections import ConfigDict
 from mq_jax.algorithm import mq, optim
 from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
 from mq_jax.data.splits import HOLDOUTS
-from mq_jax.data.transforms import FILTERS
 from mq_jax.devices.places import local_path
+from mq_jax.images.transforms import FILTERS
 from mq_jax.metrics import measures
 from mq_jax.models import discriminator, lpips
 from mq_jax.quantizers import codebook
-from mq_jax.runs.schema import Rule, fits
 from mq_jax.runs.workdir import flat
+from mq_jax.storage.schema import Rule, fits
 from mq_jax.terminal.spelling import suggestion
 from mq_jax.training.consistency import validate_together
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from mq_jax.data import photos
 from mq_jax.data.contents import sentence
-from mq_jax.data.decode import Reading
 from mq_jax.data.sources import halves, open_source, subset
+from mq_jax.images.decode import Reading
 
 SPLITS = ("train", "validation")
 

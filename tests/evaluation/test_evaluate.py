@@ -12,9 +12,9 @@ import runs
 from PIL import Image
 
 from mq_jax.data import inputs
-from mq_jax.data.images import comparison
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation.evaluate import Evaluator
+from mq_jax.images.scale import comparison
 from mq_jax.metrics.measures import Measures
 from mq_jax.training.build import build, init_state
 

@@ -9,8 +9,8 @@ import runs
 import scipy.linalg
 
 from mq_jax.data import inputs
-from mq_jax.data.images import from_uint8
 from mq_jax.devices import sharding
+from mq_jax.images.scale import from_uint8
 from mq_jax.metrics.feature_moments import FeatureMoments
 from mq_jax.metrics.measures import Features, Measures
 

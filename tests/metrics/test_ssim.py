@@ -8,7 +8,7 @@ import skimage.metrics
 import tiny
 
 from mq_jax.algorithm.losses import psnr_per_image
-from mq_jax.data.images import from_uint8
+from mq_jax.images.scale import from_uint8
 from mq_jax.metrics.ssim import ssim_per_image
 
 SSIM = tiny.jit(ssim_per_image)

@@ -13,8 +13,8 @@ from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.metrics.frechet import load_reference
 from mq_jax.models import inception_weights, lpips_weights
 from mq_jax.report import write_report
-from mq_jax.runs import claims, cost, listing, snapshot, workdir, writers
-from mq_jax.tokenizers import tokens, transcribe
+from mq_jax.runs import cost, listing, snapshot, workdir, writers
+from mq_jax.tokenizers import claims, tokens, transcribe
 from mq_jax.tokenizers.export_reading import read_export, read_orbax, read_safetensors
 
 # What reads a file, by the file.

@@ -16,9 +16,9 @@ import runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mq_jax.modes import exporting, training
-from mq_jax.runs import lock
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.writers import Writers
+from mq_jax.storage import lock
 from mq_jax.terminal.console import Progress
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

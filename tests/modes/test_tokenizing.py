@@ -21,8 +21,7 @@ from PIL import Image
 
 from mq_jax import tokenize
 from mq_jax.modes import tokenizing
-from mq_jax.runs import claims
-from mq_jax.tokenizers import tokens, transcribe
+from mq_jax.tokenizers import claims, tokens, transcribe
 from mq_jax.tokenizers.export_writing import write_export
 from mq_jax.tokenizers.tokenizer import Tokenizer
 

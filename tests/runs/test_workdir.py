@@ -6,7 +6,8 @@ import pathlib
 import pytest
 
 from mq_jax.runs import earlier
-from mq_jax.runs.workdir import claim, read_config, write_atomically
+from mq_jax.runs.workdir import claim, read_config
+from mq_jax.storage.files import write_atomically
 
 CONFIG = {
     "train": {"steps": 800, "betas": (0.9, 0.95)},

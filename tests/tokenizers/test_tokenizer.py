@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from mq_jax.data.images import from_uint8
 from mq_jax.evaluation.evaluate import make_eval_step
+from mq_jax.images.scale import from_uint8
 from mq_jax.metrics.collections import empty_evaluation
 from mq_jax.tokenizers import tokenizer as module
 from mq_jax.tokenizers.tokenizer import Tokenizer

@@ -8,8 +8,8 @@ import types
 import numpy as np
 import pytest
 
-from mq_jax.runs.claims import claimed, make_claim, read_manifest
 from mq_jax.tokenizers import shards, tokens
+from mq_jax.tokenizers.claims import claimed, make_claim, read_manifest
 
 TOKENIZER = types.SimpleNamespace(fingerprint="ab" * 32, size=16, downsampling=4)
 NAMES = ["a/é.png", "b.png"]

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from absl import logging
 
-from mq_jax.runs.files import remove_leftovers
+from mq_jax.storage.files import remove_leftovers
 
 FILE = ".lock"
 

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from mq_jax.runs.archive import Stored, read_arrays
+from mq_jax.storage.archive import Stored, read_arrays
 
 ARRAYS = {
     "names": np.array(["a", "é", ""]),

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from mq_jax.runs.schema import (
+from mq_jax.storage.schema import (
     AMOUNT,
     FLAG,
     MOST_DEPTH,

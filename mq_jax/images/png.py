@@ -3,7 +3,7 @@
 import zlib
 from typing import NamedTuple
 
-from mq_jax.data.metadata import Metadata
+from mq_jax.images.metadata import Metadata
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

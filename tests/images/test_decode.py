@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from configs import base
-from mq_jax.data.decode import FORMATS, Reading, decode_image, read_image
+from mq_jax.images.decode import FORMATS, Reading, decode_image, read_image
 from mq_jax.runs import earlier
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mq_jax.runs.files import read_bytes
+from mq_jax.storage.files import read_bytes
 
 # Configurations, cards and costs have some kilobytes.
 MOST_BYTES = 2**24

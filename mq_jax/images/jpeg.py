@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from mq_jax.data.metadata import Metadata
+from mq_jax.images.metadata import Metadata
 
 SIGNATURE = b"\xff\xd8"
 

@@ -11,13 +11,13 @@ import threading
 
 import pytest
 
-from mq_jax.runs import lock
-from mq_jax.runs.joint_lock import held_together
-from mq_jax.runs.lock import FILE, held
+from mq_jax.storage import lock
+from mq_jax.storage.joint_lock import held_together
+from mq_jax.storage.lock import FILE, held
 
 HOLDER = """
 import pathlib, sys, time
-from mq_jax.runs.lock import held
+from mq_jax.storage.lock import held
 with held(pathlib.Path(sys.argv[1]), "go"):
     print("held", flush=True)
     time.sleep(60)

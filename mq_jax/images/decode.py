@@ -13,9 +13,9 @@ import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin
 from PIL.WebPImagePlugin import WebPImageFile
 
-from mq_jax.data import jpeg, png, wide
-from mq_jax.data.metadata import Metadata, orientation, srgb_transform, to_srgb, upright
 from mq_jax.devices.reading import open_regular
+from mq_jax.images import jpeg, png, wide
+from mq_jax.images.metadata import Metadata, orientation, srgb_transform, to_srgb, upright
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mq_jax.data import transforms
-from mq_jax.data.transforms import (
+from mq_jax.images import transforms
+from mq_jax.images.transforms import (
     _enlarged_window,
     apply_transform,
     make_eval_transform,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jax
 
 from mq_jax.devices.agreement import together
-from mq_jax.runs.lock import held
+from mq_jax.storage.lock import held
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mq_jax.data import jpeg, png
-from mq_jax.data.decode import decode_image
+from mq_jax.images import jpeg, png
+from mq_jax.images.decode import decode_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 JPEGS = {

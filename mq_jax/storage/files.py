@@ -41,6 +41,24 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_atomically(path, text: str) -> None:
+    """Writes a text file so that a crash leaves the old content or the new, never a part.
+
+    Args:
+      path: of the file; its folder exists.
+      text: the whole content.
+
+    Raises:
+      OSError: the file cannot be written; the old one is as it was.
+    """
+    # The name of a file that the text tells need not be text that UTF-8 can hold.
+    data = text.encode("utf-8", "backslashreplace")
+    with replacing(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def remove_leftovers(folder: pathlib.Path) -> None:
     """Removes what killed processes left half-written; what they had moved aside goes back.
 

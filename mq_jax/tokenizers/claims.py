@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from mq_jax.runs.lock import held
-from mq_jax.runs.schema import (
+from mq_jax.storage.files import write_atomically
+from mq_jax.storage.lock import held
+from mq_jax.storage.schema import (
     ANY,
     FLAG,
     SHA256,
@@ -31,7 +32,6 @@ from mq_jax.runs.schema import (
     shown,
     whole,
 )
-from mq_jax.runs.workdir import write_atomically
 
 MANIFEST = "manifest.json"
 VERSION = 1

@@ -7,8 +7,8 @@ import profiles
 import pytest
 from PIL import Image, ImageCms
 
-from mq_jax.data import metadata
-from mq_jax.data.decode import Reading, decode_image
+from mq_jax.images import metadata
+from mq_jax.images.decode import Reading, decode_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
 RGB, GREY = profiles.profile(), profiles.profile("GRAY", 1.4)

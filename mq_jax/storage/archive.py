@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from mq_jax.runs.files import open_bounded
+from mq_jax.storage.files import open_bounded
 
 # Of all arrays that are asked for, decompressed; a snapshot or a reference has some megabytes.
 MOST_BYTES = 2**31

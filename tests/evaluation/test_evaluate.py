@@ -169,10 +169,6 @@ def logged(folder, step):
     return [format(row[f"eval/{s.split(':')[0]}"], s.split(":")[1]) for s in shown]
 
 
-# What an evaluation says before it computes.
-IMAGES = "Images: evaluation 10 (photos validation)\n"
-
-
 def state_of(folder):
     return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
@@ -182,7 +178,7 @@ def test_evaluate_mode_without_a_config_gives_what_training_logged():
     (folder / "evaluation.png").unlink(missing_ok=True)
     before = state_of(folder)
     outcome = runs.program("--mode=evaluate", "--metrics=", f"--workdir={folder}")
-    assert (outcome.code, outcome.err) == (0, IMAGES)
+    assert (outcome.code, outcome.err) == (0, runs.IMAGES)
     step, numbers = evaluated(outcome)
     assert numbers == logged(folder, step)
     rows = [row for row in runs.metrics(folder)[1:] if "eval/mse" in row]
@@ -254,7 +250,7 @@ def test_evaluate_mode_without_checkpoints_gets_one_line(finished):
     outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={finished}")
     assert (outcome.code, outcome.out) == (1, "")
     error = f"error: {finished}/checkpoints has no checkpoint; train first.\n"
-    assert outcome.err == IMAGES + error
+    assert outcome.err == runs.IMAGES + error
     assert state_of(finished) == before
 
 

@@ -14,8 +14,9 @@ from mq_jax.metrics.frechet import load_reference
 from mq_jax.models import inception_weights, lpips_weights
 from mq_jax.report import write_report
 from mq_jax.runs import cost, listing, snapshot, workdir, writers
-from mq_jax.tokenizers import claims, tokens, transcribe
+from mq_jax.tokenizers import claims, shards, transcribe
 from mq_jax.tokenizers.export_reading import read_export, read_orbax, read_safetensors
+from mq_jax.tokenizers.shards import Shard
 
 # What reads a file, by the file.
 READERS = {
@@ -29,8 +30,8 @@ READERS = {
     "snapshot.npz": snapshot.read_snapshot,
     "evaluation.json": read_evaluation,
     "manifest.json": claims.read_manifest,
-    "tokens-00000.npz": lambda folder: tokens._read_shard(folder / "tokens-00000.npz"),
-    "tokens-00001.npz": lambda folder: tokens._read_names(folder / "tokens-00001.npz"),
+    "tokens-00000.npz": lambda folder: shards.read_shard(Shard(folder / "tokens-00000.npz")),
+    "tokens-00001.npz": lambda folder: shards.read_shard_names(Shard(folder / "tokens-00001.npz")),
     "tokenizer.safetensors": lambda folder: read_safetensors(folder / "tokenizer.safetensors"),
     "export": lambda folder: read_export(folder / "export"),
     "orbax": lambda folder: read_orbax(folder),
@@ -56,7 +57,7 @@ def test_a_fifo_is_refused_and_not_waited_for(tmp_path, name):
 
 def test_reference_statistics_that_are_a_fifo_are_left(tmp_path):
     os.mkfifo(tmp_path / "reference.npz")
-    assert load_reference(tmp_path / "reference.npz", "key") is None
+    assert load_reference(tmp_path / "reference.npz", "key", 3) is None
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,11 @@ def test_tokenize_takes_every_name_and_shows_it_on_one_line(
     assert tokenize.main(given) == 0
     out, err = capfd.readouterr()
     (line,) = safe(out)
-    assert line.startswith("4 ") and line.endswith("1 of 5 cannot be read") and SHOWN in line
+    assert (
+        line.startswith("4 ")
+        and line.endswith("1 of 5 cannot be read or written")
+        and SHOWN in line
+    )
     assert [line for line in safe(err) if line.startswith(f"Skipping {SHOWN}.png: ")]
     manifest = json.loads((output / "manifest.json").read_text())
     assert [bad["name"] for bad in manifest["bad"]] == [f"{HOSTILE}.png"]

@@ -51,7 +51,8 @@ def test_what_was_computed_is_kept_where_standard_output_takes_nothing(mode, dis
     outcome = runs.cli(*given, out=disk())
     assert outcome.code == 0
     lost = "Standard output cannot be written to (No space left on device); going on without it\n"
-    assert outcome.err == (lost if disk is FullDisk else "")
+    said = runs.IMAGES if mode == "evaluate" else ""
+    assert outcome.err == said + (lost if disk is FullDisk else "")
     assert (finished / left).exists() and bool(outcome.out) == (disk is Ascii)
 
 
@@ -64,7 +65,7 @@ def test_the_numbers_of_an_evaluation_are_printed_where_their_files_cannot_be_wr
     monkeypatch.setattr("mq_jax.modes.evaluation.write_snapshot", full)
     outcome = runs.cli("--mode=evaluate", f"--workdir={finished}", "--metrics=")
     assert outcome.code == 1
-    assert outcome.err == "error: [Errno 28] No space left on device\n"
+    assert outcome.err == f"{runs.IMAGES}error: [Errno 28] No space left on device\n"
     assert f"{read_evaluation(finished)['metrics']['mse']:.4f}" in outcome.out
 
 

@@ -251,7 +251,8 @@ def test_no_command_writes_where_another_one_does(tmp_path, whole, command):
     with lock.held(folder, "wait"):
         outcome = runs.cli(*given)
         assert (outcome.code, outcome.out) == (1, "")
-        (line,) = outcome.err.splitlines()
+        line = outcome.err.splitlines()[-1]
+        assert outcome.err.count("error: ") == 1
         assert line.startswith(f"error: Another process ({os.getpid()} on ")
         assert f"writes into {folder}; wait until it ends, or " in line
         (folder / lock.FILE).unlink()

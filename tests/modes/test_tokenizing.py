@@ -21,8 +21,9 @@ from PIL import Image
 
 from mq_jax import tokenize
 from mq_jax.modes import tokenizing
-from mq_jax.tokenizers import claims, tokens, transcribe
+from mq_jax.tokenizers import claims, pngs, tokens, transcribe
 from mq_jax.tokenizers.export_writing import write_export
+from mq_jax.tokenizers.items import Item
 from mq_jax.tokenizers.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(exports.export("vqvae"))
@@ -438,13 +439,13 @@ def test_a_manifest_of_another_version_is_named(run, images, tmp_path):
     ],
 )
 def test_no_two_images_share_a_file_in_any_case(names, paths):
-    assert list(transcribe.png_paths(names).values()) == paths
+    assert list(pngs.png_paths(names).values()) == paths
 
 
 @pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x.png", ""])
 def test_names_that_lead_out_are_refused(name):
     with pytest.raises(ValueError, match="leads out of the output folder"):
-        transcribe.png_paths(["fine.png", name])
+        pngs.png_paths(["fine.png", name])
 
 
 def test_another_input_is_refused(run, images, tmp_path):
@@ -547,9 +548,7 @@ def test_batches_are_small_where_images_are_large(monkeypatch):
     monkeypatch.setattr(transcribe, "BATCH_PIXELS", 200)
     monkeypatch.setattr(transcribe, "HELD_PIXELS", 500)
     sides = [10] * 5 + [30] * 2 + [4, 5, 6, 7, 8, 9, 11, 12, 13]
-    items = [
-        transcribe.Item(str(i), np.zeros((s, s, 3), np.uint8), "") for i, s in enumerate(sides)
-    ]
+    items = [Item(str(i), np.zeros((s, s, 3), np.uint8), "") for i, s in enumerate(sides)]
     batches = list(transcribe._by_shape(iter(items), 64, None))
     assert sorted(item.name for batch in batches for item in batch) == sorted(i.name for i in items)
     assert [len(batch) for batch in batches if batch[0].image.shape[0] == 30] == [1, 1]
@@ -676,7 +675,7 @@ def test_a_full_disk_ends_the_command_at_once(run, images, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(transcribe, "replacing", full)
+    monkeypatch.setattr(pngs, "replacing", full)
     code, out, err = run("reconstruct", "images", "out")
     assert (code, out) == (1, "") and "No space left" in err and "Skipping" not in err
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mq_jax.data.splits import HOLDOUTS, class_of, select_split, some
+from mq_jax.devices.places import local_path
 from mq_jax.devices.reading import apart
 
 EXTENSIONS = (
@@ -56,7 +57,7 @@ def list_folder(directory: str, name: str, holdout: str = HOLDOUTS[0]) -> Listin
       FileNotFoundError: the directory does not exist.
       ValueError: it holds no image, or the split is unknown or empty.
     """
-    root = pathlib.Path(directory).expanduser()
+    root = local_path(directory, "The folder")
     if not directory or not apart(root.is_dir):
         raise FileNotFoundError(
             f"directory is {directory!r}, which is no directory (looked at {root.absolute()}); "

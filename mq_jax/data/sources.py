@@ -3,7 +3,6 @@
 A split may end in a slice as TFDS writes it: `train[:2000]`, `validation[10%:]`.
 """
 
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +14,7 @@ from mq_jax.data.contents import Contents
 from mq_jax.data.folder import Listing, list_folder
 from mq_jax.data.prepared import open_prepared
 from mq_jax.data.splits import HOLDOUTS
+from mq_jax.devices.places import local_path
 from mq_jax.devices.reading import apart
 from mq_jax.images.decode import USUAL, Reading, decode_image, read_image
 
@@ -126,7 +126,7 @@ class FolderSource:
 
     def __init__(self, directory: str, listing: Listing, reading: Reading):
         self.class_names = listing.class_names
-        self._root = pathlib.Path(directory).expanduser().absolute()
+        self._root = local_path(directory, "The folder").absolute()
         self._listing = listing
         self._reading = reading
 

@@ -27,7 +27,7 @@ def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = (
 
     Raises:
       ValueError: the folder belongs to another configuration, its `config.json` is damaged, or
-        its path is no UTF-8.
+        the place is no path of this machine.
       OSError: the folder cannot be made or written to.
     """
     workdir = local_path(workdir, "The workdir")
@@ -57,15 +57,7 @@ def require_writable(workdir: pathlib.Path) -> None:
 
     Raises:
       OSError: it cannot be made or written to, or is a file.
-      ValueError: its path is no UTF-8.
     """
-    try:
-        str(workdir.absolute()).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"The workdir {workdir} has bytes that are no UTF-8, under which no checkpoint can be "
-            "written; give another --workdir."
-        ) from error
     if workdir.exists() and not workdir.is_dir():
         raise NotADirectoryError(f"The workdir {workdir} is a file; give another --workdir.")
     try:

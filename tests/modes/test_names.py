@@ -84,18 +84,9 @@ def test_an_error_about_a_hostile_place_is_one_line(mode, tmp_path):
     assert line.startswith("error: ") and SHOWN in line
 
 
-def test_a_workdir_under_which_no_checkpoint_can_be_written_is_refused_at_once(tmp_path):
-    place = tmp_path / HOSTILE / "w"
-    outcome = runs.cli(*runs.arguments(), f"--workdir={place}")
-    assert (outcome.code, outcome.out) == (1, "")
-    (line,) = safe(outcome.err)
-    assert SHOWN in line and line.endswith("no checkpoint can be written; give another --workdir.")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.slow
 def test_a_run_in_hostile_places_keeps_its_log_and_its_pages(images, tmp_path):
-    folder = tmp_path / f"run {HOSTILE}".translate(str.maketrans("", "", "\udcff[]"))
+    folder = tmp_path / f"run {HOSTILE}"
     changes = {"data__source": "folder", "data__dir": images, "data__train_split": "all"}
     changes |= {"data__eval_split": "all", "data__max_bad_share": 0.5, "data__crop": 0}
     given = runs.arguments(**changes, train__batch_size=8, data__resize=True)

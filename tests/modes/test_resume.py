@@ -313,7 +313,7 @@ def test_a_run_with_nothing_but_damage_gets_one_line_and_is_left_alone(tmp_path,
 
 
 def test_a_run_in_a_folder_of_any_legal_name_goes_on_where_it_was(tmp_path, whole):
-    folder = tmp_path / "[a]\\n ?*" / "run"
+    folder = tmp_path / "[a]\\n ?*\udcff" / "run"
     with runs.signalled_after(6):
         assert runs.train_here(runs.configure(), folder) == "SIGTERM"
     assert runs.train_here(runs.configure(), folder) == "finished"

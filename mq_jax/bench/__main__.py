@@ -43,7 +43,7 @@ def run() -> None:
     protect_streams()
     commandline.answer_help(__doc__, (_PART, _CONFIG, _ROUNDS, _STRAIGHT_THROUGH, _CORES))
     # Only now: help needs none of JAX.
-    from mq_jax.bench.parts import run_part
+    from mq_jax.bench.parts import run_part, use_cores
     from mq_jax.training.validate import validate
 
     try:
@@ -51,6 +51,7 @@ def run() -> None:
         if rest:
             raise commandline.UsageError(f"{rest[0]!r} is no flag; all arguments are flags.")
         validate(_CONFIG.value)
+        use_cores(_CORES.value)
     except (commandline.UsageError, ValueError) as error:
         sys.exit(f"error: {visible(error)}")
     run_part(

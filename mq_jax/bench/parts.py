@@ -13,6 +13,20 @@ from mq_jax.bench.tokenizer import bench_tokenizer
 from mq_jax.devices.platforms import require_platform
 
 
+def use_cores(count: int) -> None:
+    """Keeps to some cores and starts JAX, which takes as many threads as it is allowed cores.
+
+    Args:
+      count: of CPU cores.
+
+    Raises:
+      ValueError: JAX cannot start here as the environment asks.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+    require_platform()
+
+
 def run_part(
     part: str, config: ConfigDict, *, rounds: int, straight_through: str, cores: int
 ) -> None:
@@ -23,12 +37,8 @@ def run_part(
       config: the experiment, validated.
       rounds: interleaved ones; medians count.
       straight_through: estimator of the train steps, or "all".
-      cores: CPU cores to run on.
+      cores: CPU cores that use_cores took.
     """
-    # Before the backend starts: it takes as many threads as it is allowed cores.
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    require_platform()
     parts = {
         "step": lambda: bench_step(config, rounds, straight_through),
         "pieces": lambda: bench_pieces(config, rounds),

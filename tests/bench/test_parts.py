@@ -13,15 +13,22 @@ PARTS = ("step", "pieces", "lookup", "input", "startup", "tokenizer")
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_has_its_timings(monkeypatch, part):
-    called, cores = [], []
+    called = []
     for name in PARTS:
         monkeypatch.setattr(parts, f"bench_{name}", lambda *_, name=name: called.append(name))
+    parts.run_part(part, None, rounds=1, straight_through="all", cores=2)
+    assert called == [part]
+
+
+def test_the_first_of_the_cores_are_taken_before_jax_starts(monkeypatch):
+    done = []
     monkeypatch.setattr(parts.os, "sched_getaffinity", lambda _: {5, 3, 4}, raising=False)
     monkeypatch.setattr(
-        parts.os, "sched_setaffinity", lambda _, own: cores.append(own), raising=False
+        parts.os, "sched_setaffinity", lambda _, own: done.append(own), raising=False
     )
-    parts.run_part(part, None, rounds=1, straight_through="all", cores=2)
-    assert called == [part] and cores == [[3, 4]]
+    monkeypatch.setattr(parts, "require_platform", lambda: done.append("started"))
+    parts.use_cores(2)
+    assert done == [[3, 4], "started"]
 
 
 @pytest.mark.parametrize(

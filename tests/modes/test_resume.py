@@ -84,12 +84,12 @@ from mq_jax import main
 from mq_jax.data import sources
 hanging = threading.Event()
 
-def read(path):
+def read(path, reading):
     if len(reads) >= 60:
         hanging.set()
         threading.Event().wait()
     reads.append(path)
-    return read_regular(path)
+    return read_image(path, reading)
 
 def press_twice():
     hanging.wait()
@@ -97,7 +97,7 @@ def press_twice():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
 
-reads, read_regular, sources.read_regular = [], sources.read_regular, read
+reads, read_image, sources.read_image = [], sources.read_image, read
 threading.Thread(target=press_twice, daemon=True).start()
 main.run()
 """

@@ -29,7 +29,7 @@ from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
 from mq_jax.training.unused import unused_fields
 
-# After a second signal; a thread that hangs in a read would make Python wait for ever.
+# At the end; a thread that hangs in a read would make Python wait for ever.
 _ORDERLY_SECONDS = 5
 
 # Those of mq_jax.main.
@@ -154,10 +154,13 @@ def _compute(mode: str) -> int:
         return 0
     asked = {"accept_changed_data": FLAGS.accept_changed_data, "typed": typed}
     ended = run_training(_given_config(), folder, weights_dir, **asked)
+    code = FLAGS.interrupted_code if ended.startswith("SIG") else 0
     if ended.startswith("SIG"):
         logging.info("%s: saved. To go on:\n  %s", ended, _command())
-        return FLAGS.interrupted_code
-    return 0
+    if not jax.distributed.is_initialized():
+        # All is saved; what reads ahead may hang. Of several processes, some may end later.
+        end_within(_ORDERLY_SECONDS, code)
+    return code
 
 
 def _workdir() -> pathlib.Path:

@@ -79,40 +79,46 @@ def test_a_program_killed_three_times_ends_as_one_that_was_not(tmp_path):
 
 
 _HANGING = """
-import os, signal, threading, time
+import os, signal, sys, threading, time
 from mq_jax import main
 from mq_jax.data import sources
 hanging = threading.Event()
 
 def read(path, reading):
-    if len(reads) >= 60:
+    if len(reads) >= most:
         hanging.set()
         threading.Event().wait()
     reads.append(path)
     return read_image(path, reading)
 
-def press_twice():
+def press():
     hanging.wait()
-    for _ in range(2):
+    for _ in range(presses):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
 
+most, presses = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+
 reads, read_image, sources.read_image = [], sources.read_image, read
-threading.Thread(target=press_twice, daemon=True).start()
+threading.Thread(target=press, daemon=True).start()
 main.run()
 """
 
 
 @pytest.mark.slow
-def test_a_second_signal_ends_a_program_whose_reads_hang(tmp_path):
+@pytest.mark.parametrize(
+    "reads, presses, code, said",
+    # Before a step has its batches; and behind those of the next steps.
+    [(20, 2, 130, "Stopped at once; the same command goes on"), (60, 1, 0, "SIGINT: saved.")],
+)
+def test_a_program_whose_reads_hang_ends_when_it_is_told_to(tmp_path, reads, presses, code, said):
     images = runs.write_images(tmp_path / "images")
     given = runs.arguments(data__source="folder", data__dir=images, data__threads=2)
-    command = ["-c", _HANGING, *given, f"--workdir={tmp_path / 'run'}"]
-    launched = runs.start(command)
+    workdir = f"--workdir={tmp_path / 'run'}"
+    launched = runs.start(["-c", _HANGING, reads, presses, *given, workdir])
     outcome = runs.outcome(launched)
-    assert outcome.code == 130, outcome.err
-    assert "SIGINT: finishing this step" in outcome.err
-    assert "Stopped at once; the same command goes on" in outcome.err
+    assert outcome.code == code, outcome.err
+    assert "SIGINT: finishing this step" in outcome.err and said in outcome.err
 
 
 # In this process.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
 import pathlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -20,24 +18,15 @@ from mq_jax.devices.agreement import together
 from mq_jax.runs import orbax_noise
 from mq_jax.runs.damaged import remove_unfinished, set_aside
 from mq_jax.runs.preservation import LatestAndBest, monitored_values, step_of_lowest
-from mq_jax.runs.trees import differences, shapes
+from mq_jax.runs.restoring import Restored, read_step
+from mq_jax.runs.trees import shapes
 from mq_jax.runs.wholeness import (
     committing,
     require_saved,
-    require_unchanged,
     seal,
     visible_damage,
 )
 from mq_jax.storage.plain_path import plain_path
-
-
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    """What a checkpoint held: its step, the tree in the target's structure, the JSON extra."""
-
-    step: int
-    tree: Any
-    extra: dict[str, Any]
 
 
 class Checkpoints:
@@ -181,7 +170,9 @@ class Checkpoints:
         for candidate in reversed(self.steps) if step is None else [step]:
             try:
                 with together():
-                    found = self._read(candidate, abstract_tree)
+                    found = read_step(
+                        self._manager, self._folder(candidate), self._place, abstract_tree
+                    )
             except Exception as error:
                 damages[candidate] = self._reason(error)
                 continue
@@ -244,34 +235,6 @@ class Checkpoints:
         """Looks at a save that is about to take its name, and seals it with checksums."""
         require_saved(folder, *self._expected, thorough=not self._proven)
         seal(folder)
-
-    def _read(self, step: int, abstract_tree) -> Restored | str:
-        """One checkpoint, or why it is of another model; raises if it is damaged."""
-        damage = visible_damage(self._folder(step))
-        if damage is not None:
-            raise FileNotFoundError(damage)
-        with ThreadPoolExecutor(1) as beside:
-            share = jax.process_index(), jax.process_count()
-            unchanged = beside.submit(require_unchanged, self._folder(step), *share)
-            try:
-                return self._arrays(step, abstract_tree)
-            finally:
-                # Whatever came of it: the bytes must be those that were written.
-                unchanged.result()
-
-    def _arrays(self, step: int, abstract_tree) -> Restored | str:
-        """As _read, of a folder whose bytes are looked at elsewhere."""
-        place = self._place / str(step) / "tree"
-        stored = ocp.StandardCheckpointHandler().metadata(place).tree
-        differing = differences(shapes(stored), shapes(abstract_tree))
-        if differing:
-            return (
-                f"The checkpoint {self._folder(step)} is of another model: {differing}. "
-                "Use the configuration it was trained with."
-            )
-        items = {"tree": ocp.args.StandardRestore(abstract_tree), "record": ocp.args.JsonRestore()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        return Restored(step, restored.tree, restored.record["extra"])
 
     def _reason(self, error: Exception) -> str:
         """An error of Orbax in one line, with the folder under its own name."""

@@ -1,0 +1,70 @@
+"""Reading one checkpoint, while its bytes are compared with their checksums."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from mq_jax.runs.trees import differences, shapes
+from mq_jax.runs.wholeness import require_unchanged, visible_damage
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a checkpoint held: its step, the tree in the target's structure, the JSON extra."""
+
+    step: int
+    tree: Any
+    extra: dict[str, Any]
+
+
+def read_step(
+    manager: ocp.CheckpointManager, folder: pathlib.Path, place: pathlib.Path, abstract_tree: Any
+) -> Restored | str:
+    """Reads a step folder; in several processes each compares a share of its bytes.
+
+    Args:
+      manager: of the step folders.
+      folder: named as its step.
+      place: of the step folders, as Orbax knows it.
+      abstract_tree: as Checkpoints.restore's.
+
+    Returns:
+      A Restored, or why the checkpoint is of another model.
+
+    Raises:
+      Exception: whatever Orbax raises for a damaged one.
+      FileNotFoundError: the folder is not whole.
+      ValueError: its bytes are not those that were written.
+    """
+    damage = visible_damage(folder)
+    if damage is not None:
+        raise FileNotFoundError(damage)
+    with ThreadPoolExecutor(1) as beside:
+        share = jax.process_index(), jax.process_count()
+        unchanged = beside.submit(require_unchanged, folder, *share)
+        try:
+            return _arrays(manager, folder, place, abstract_tree)
+        finally:
+            # Whatever came of it: the bytes must be those that were written.
+            unchanged.result()
+
+
+def _arrays(manager, folder, place, abstract_tree) -> Restored | str:
+    """As read_step, of a folder whose bytes are looked at elsewhere."""
+    stored = ocp.StandardCheckpointHandler().metadata(place / folder.name / "tree").tree
+    differing = differences(shapes(stored), shapes(abstract_tree))
+    if differing:
+        return (
+            f"The checkpoint {folder} is of another model: {differing}. "
+            "Use the configuration it was trained with."
+        )
+    items = {"tree": ocp.args.StandardRestore(abstract_tree), "record": ocp.args.JsonRestore()}
+    step = int(folder.name)
+    restored = manager.restore(step, args=ocp.args.Composite(**items))
+    return Restored(step, restored.tree, restored.record["extra"])

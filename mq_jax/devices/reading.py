@@ -54,20 +54,6 @@ def read_regular(path: str | os.PathLike) -> bytes:
         return file.readall()
 
 
-def require_regular(folder: str | os.PathLike) -> None:
-    """Checks that a tree holds regular files alone, before a library opens them.
-
-    Args:
-      folder: of the tree.
-
-    Raises:
-      OSError: something in it is no file and no folder, or cannot be looked at.
-    """
-    for inner, _, files in os.walk(folder):
-        for name in files:
-            open_regular(os.path.join(inner, name)).close()
-
-
 def apart(function: Callable[[], Any]) -> Any:
     """The value of a function that a thread of its own computes, which nobody has to wait for.
 

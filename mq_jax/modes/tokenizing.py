@@ -63,13 +63,23 @@ def run_command(given: argparse.Namespace) -> int:
         return 1
 
 
-def _encode(given) -> int:
+def _images(given):
+    """What encode and reconstruct begin with; the last is (tally, sources) -> items."""
     root, names = list_images(given.input)
     listed = {name: stamp(root / name) for name in names}
     _check_output(given)
     tokenizer = load_tokenizer(given.tokenizer)
     preparation, transform, reading = _preparation(given, tokenizer)
-    claim = make_claim("encode", given.input, tokenizer, preparation)
+    claim = make_claim(given.command, given.input, tokenizer, preparation)
+
+    def read(tally, sources):
+        return sources.watched(read_images(root, tally.left, transform, reading), root)
+
+    return names, listed, tokenizer, claim, read
+
+
+def _encode(given) -> int:
+    names, listed, tokenizer, claim, read = _images(given)
     with claimed(given.output, claim, force=given.force) as manifest:
         if given.force:
             tokens.remove_shards(given.output)
@@ -78,7 +88,7 @@ def _encode(given) -> int:
             writer = tokens.ShardWriter(given.output, manifest)
             tally = Tally(names, done, "encoded")
             manifest["bad"] = tally.bad
-            items = sources.watched(read_images(root, tally.left, transform, reading), root)
+            items = read(tally, sources)
             try:
                 for part in encode_images(tokenizer, items, given.batch_size, tally.name_bad):
                     writer.add(part)
@@ -120,17 +130,12 @@ def _decode(given) -> int:
 
 
 def _reconstruct(given) -> int:
-    root, names = list_images(given.input)
-    listed = {name: stamp(root / name) for name in names}
-    _check_output(given)
-    tokenizer = load_tokenizer(given.tokenizer)
-    preparation, transform, reading = _preparation(given, tokenizer)
+    names, listed, tokenizer, claim, read = _images(given)
 
     def reconstructed(tally, sources):
-        items = sources.watched(read_images(root, tally.left, transform, reading), root)
+        items = read(tally, sources)
         return reconstruct_images(tokenizer, items, given.batch_size, tally.name_bad)
 
-    claim = make_claim("reconstruct", given.input, tokenizer, preparation)
     return _write(given, names, listed, claim, reconstructed)
 
 

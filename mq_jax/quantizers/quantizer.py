@@ -1,0 +1,88 @@
+"""The contract of a quantizer: who turns z into codes, and codes into what a decoder takes.
+
+A quantizer is a frozen dataclass of numbers and functions; its arrays are arguments. `params` are
+what a gradient may move, `state` what none moves (counts, averages, anchors). Which argument is
+differentiated says who learns.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+
+class Quantized(NamedTuple):
+    """What a quantizer makes of encodings.
+
+    Attributes:
+      indices: i32[...] in [0, K); i32[..., J] where a position has J codes.
+      z_q: f32[..., D], what the codes decode to; the mean of it where they are drawn.
+      z_hat: f32[..., D], the same value with the estimator's gradient, for the decoder.
+      loss: f32[], the quantizer's own loss, its weights included.
+      terms: f32[] by name, what the loss is made of, without weights; empty where it is one term.
+      statistics: of this batch, what `advance` takes; () where the quantizer has no state.
+    """
+
+    indices: jax.Array
+    z_q: jax.Array
+    z_hat: jax.Array
+    loss: jax.Array
+    terms: dict[str, jax.Array]
+    statistics: Any = ()
+
+
+class Advanced(NamedTuple):
+    """Parameters and state of a quantizer after a step.
+
+    Attributes:
+      params: with codewords overwritten, where the quantizer does that.
+      state: one step later.
+      replaced: bool, a tree like params, true where a number was overwritten, so that an
+        optimizer's moments of it start anew; None where nothing ever is.
+    """
+
+    params: Any
+    state: Any
+    replaced: Any = None
+
+
+class Quantizer(Protocol):
+    """What every quantizer offers.
+
+    Attributes:
+      size: K, values of an index.
+      depth: J, indices of a position; 0 where they have no axis of their own.
+      channels: of z, which the encoder gives.
+      dim: D, channels of z_q, which the decoder takes.
+    """
+
+    size: int
+    depth: int
+    channels: int
+    dim: int
+
+    def init(self, rng: jax.Array) -> tuple[Any, Any]:
+        """(params, state) before the first step."""
+
+    def __call__(
+        self,
+        params: Any,
+        state: Any,
+        z: jax.Array,
+        *,
+        straight_through: str,
+        train: bool,
+        rng: jax.Array | None = None,
+    ) -> Quantized:
+        """Quantizes z f32[..., channels]; with `train` False exactly decode(encode(z))."""
+
+    def advance(self, params: Any, state: Any, statistics: Any, rng: jax.Array) -> Advanced:
+        """Once a step, after the optimizers: statistics have an axis of parts before their own."""
+
+    def fold(self, params: Any, state: Any) -> Any:
+        """All that `encode` and `decode` need: what an export keeps."""
+
+    def encode(self, folded: Any, z: jax.Array) -> jax.Array:
+        """z f32[..., channels] -> indices, without a gradient."""
+
+    def decode(self, folded: Any, indices: jax.Array) -> jax.Array:
+        """indices -> z_q f32[..., D]."""

@@ -1,6 +1,7 @@
 """Schedules and optimizers, from numbers to Optax."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -97,3 +98,24 @@ def freeze(
         )
 
     return optax.multi_transform({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
+def restarted(
+    optimizer: optax.GradientTransformation, opt_state: Any, params: Any, replaced: Any
+) -> Any:
+    """An optimizer's state in which some numbers have no past.
+
+    Args:
+      optimizer: the transformation.
+      opt_state: of it.
+      params: the tree that it is for.
+      replaced: bool, a tree like params, true where a number has been overwritten.
+
+    Returns:
+      The state, with what it would begin with there; counts of steps stay.
+    """
+    return optax.tree.map_params(
+        optimizer,
+        lambda now, first, overwritten: jnp.where(overwritten, first, now),
+        *(opt_state, optimizer.init(params), replaced),
+    )

@@ -11,7 +11,8 @@ class Parts(NamedTuple):
 
     Attributes:
       autoencoder: theta, the encoder and the decoder.
-      codebook: phi, the embedding and the hyper-net that make the codebook.
+      codebook: phi, the parameters of the quantizer: of plain vector quantization the embedding
+        and the hyper-net that make the codebook.
       discriminator: psi; without an adversarial loss, empty.
     """
 
@@ -33,6 +34,7 @@ class TrainState:
       ema: Parts of moving averages of the parameters, psi left out; empty where none is kept.
       anchors: f32[2], moving averages of the discriminator's output on real and on
         reconstructed images, for LeCAM.
+      quantizer: what no gradient moves of the quantizer, counts and averages say; () for most.
     """
 
     step: jax.Array
@@ -42,6 +44,7 @@ class TrainState:
     rng: jax.Array
     ema: Any
     anchors: jax.Array
+    quantizer: Any = ()
 
     @property
     def evaluated(self) -> tuple[Any, Any]:

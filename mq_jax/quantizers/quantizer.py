@@ -8,6 +8,7 @@ differentiated says who learns.
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 
 class Quantized(NamedTuple):
@@ -86,3 +87,23 @@ class Quantizer(Protocol):
 
     def decode(self, folded: Any, indices: jax.Array) -> jax.Array:
         """indices -> z_q f32[..., D]."""
+
+
+def codes(quantizer: Quantizer) -> int:
+    """How many distinct codes there are: K, of each of the J a position has."""
+    return quantizer.size * max(quantizer.depth, 1)
+
+
+def distinct(indices: jax.Array, quantizer: Quantizer) -> jax.Array:
+    """Indices that tell the J codes of a position apart.
+
+    Args:
+      indices: as Quantized has them.
+      quantizer: whose they are.
+
+    Returns:
+      i32, of the same shape, in [0, codes(quantizer)): index k of code j becomes j K + k.
+    """
+    if not quantizer.depth:
+        return indices
+    return indices + quantizer.size * jnp.arange(quantizer.depth, dtype=indices.dtype)

@@ -19,8 +19,8 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.perceptual import perceptual_distance
 from mq_jax.models import vqgan, vqvae
 from mq_jax.models.discriminator import Discriminator
-from mq_jax.quantizers.codebook import Codebook
 from mq_jax.quantizers.lookup import make_lookup
+from mq_jax.training.quantizing import make_quantizer
 
 
 class Built(NamedTuple):
@@ -90,7 +90,8 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
     rng, theta_key, phi_key, psi_key = jax.random.split(jax.random.key(config.seed), 4)
     images = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
     theta = problem.objective.autoencoder.init(theta_key, images, train=False)
-    params = Parts(theta["params"], problem.objective.codebook.init(phi_key)["params"])
+    phi, quantizer_state = problem.objective.quantizer.init(phi_key)
+    params = Parts(theta["params"], phi)
     ema = params if problem.ema_decay else ()
     if problem.adversary is not None:
         psi = problem.adversary.discriminator.init(psi_key, images)["params"]
@@ -107,6 +108,7 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
         rng=rng,
         ema=ema,
         anchors=jnp.zeros(2),
+        quantizer=quantizer_state,
     )
 
 
@@ -136,13 +138,6 @@ def total_steps(config: ConfigDict, images: int) -> int:
 
 def _make_objective(config: ConfigDict, mesh: Mesh) -> Objective:
     """L with its modules."""
-    codebook = Codebook(
-        kind=config.codebook.kind,
-        size=config.codebook.size,
-        dim=config.codebook.dim,
-        embedding_dim=config.codebook.embedding_dim,
-        hidden=config.codebook.hidden,
-    )
     perceptual = adversarial = None
     if config.perceptual.net != "none":
         distance = perceptual_distance(
@@ -159,10 +154,14 @@ def _make_objective(config: ConfigDict, mesh: Mesh) -> Objective:
         )
     return Objective(
         make_autoencoder(config),
-        codebook,
+        make_quantizer(
+            config,
+            make_lookup(
+                mesh, chunk=config.codebook.lookup_chunk, sharded=config.codebook.shard_lookup
+            ),
+        ),
         RECONSTRUCTION_LOSSES[config.train.reconstruction],
         config.train.quantization_weight,
-        make_lookup(mesh, chunk=config.codebook.lookup_chunk, sharded=config.codebook.shard_lookup),
         perceptual,
         adversarial,
     )

@@ -1,5 +1,6 @@
 """The paper's step: exact gradients on two levels, and the steps around them."""
 
+import dataclasses
 import functools
 
 import jax
@@ -61,12 +62,12 @@ def freeze_stopped_values(objective, theta, phi, batch_stats, images, kind):
     stop_gradient: the rounding error z_q - z for `encoder`, z for `encoder-and-codewords`.
     """
     z = forward(objective, theta, batch_stats, "encode", images)
-    indices = nearest_codeword(z, objective.codewords(phi))
-    offset = objective.codewords(phi)[indices] - z if kind == "encoder" else -z
+    indices = nearest_codeword(z, objective.quantizer.fold(phi, ()))
+    offset = objective.quantizer.fold(phi, ())[indices] - z if kind == "encoder" else -z
 
     def loss(theta, phi):
         z = forward(objective, theta, batch_stats, "encode", images)
-        z_q = objective.codewords(phi)[indices]
+        z_q = objective.quantizer.fold(phi, ())[indices]
         z_hat = z + offset if kind == "encoder" else z_q + z + offset
         x_hat = forward(objective, theta, batch_stats, "decode", z_hat)
         quantization = jnp.mean((z - z_q) ** 2)
@@ -224,7 +225,7 @@ def test_stop_gradient_between_levels_would_zero_the_indirect_part(stopped):
         loss, outputs = objective(theta, phi, parameters[2], images, straight_through="encoder")
         if stopped:
             z = forward(objective, theta, parameters[2], "encode", images)
-            z_q = objective.codewords(phi)[outputs.indices]
+            z_q = objective.quantizer.fold(phi, ())[outputs.indices]
             terms = jnp.mean((z - stop(z_q)) ** 2) + jnp.mean((stop(z) - z_q) ** 2)
             loss = outputs.terms["reconstruction"] + objective.quantization_weight * terms
         return loss, outputs
@@ -254,7 +255,9 @@ def test_stop_gradient_between_levels_would_zero_the_indirect_part(stopped):
 
 def make_indirect(**changes):
     """A program for the indirect part, exact and by finite difference, with inner SGD."""
-    objective = tiny.make_objective()._replace(**changes)
+    objective = tiny.make_objective()
+    quantizer = dataclasses.replace(objective.quantizer, **changes)
+    objective = objective._replace(quantizer=quantizer)
 
     def indirect(learning_rate, params, *batches):
         optimizers = Parts(optax.sgd(learning_rate), optax.sgd(1.0))
@@ -300,7 +303,7 @@ def test_codes_left_free_flip_between_the_probes_and_turn_the_finite_difference_
     @tiny.jit
     def initialise(key):
         theta = objective.autoencoder.init(key, batches[0], train=True)["params"]
-        params = Parts(theta, objective.codebook.init(key)["params"])
+        params = Parts(theta, objective.quantizer.init(key)[0])
         return jax.tree.map(lambda p: p.astype(jnp.float64), params)
 
     exact, difference, flips = make_indirect()(1e-4, initialise(jax.random.key(1)), *batches)
@@ -412,7 +415,7 @@ def test_each_level_reads_its_own_batch_and_the_outer_one_the_new_theta():
 def test_the_objective_is_reconstruction_plus_weighted_quantization():
     objective, state, (images, _) = tiny.make_objective(), start(), batches_of(0)
     loss, outputs = evaluate(state, images)
-    codewords = objective.codewords(state.params.codebook)
+    codewords = objective.quantizer.fold(state.params.codebook, ())
     z_q = codewords[outputs.indices]
     np.testing.assert_allclose(
         outputs.terms["reconstruction"], np.mean((images - outputs.images) ** 2)
@@ -434,7 +437,7 @@ def test_one_pass_advances_the_running_statistics_of_both_halves():
             variables, argument, train=True, method=method, mutable=["batch_stats"]
         )[1]["batch_stats"]
 
-    z_q = objective.codewords(state.params.codebook)[outputs.indices]
+    z_q = objective.quantizer.fold(state.params.codebook, ())[outputs.indices]
     for half, method, argument in (("encoder", "encode", images), ("decoder", "decode", z_q)):
         alone = advance(method, argument)
         leaves_equal(outputs.batch_stats[half], alone[half], **CLOSE)
@@ -462,7 +465,7 @@ def test_the_code_flip_rate_counts_what_the_new_codebook_reassigns():
     new, metrics = tiny.jit(step)(state, images, images)
     z = evaluate(state, images)[1].z[::8]
     before, after = [
-        nearest_codeword(z, objective.codewords(s.params.codebook)) for s in (state, new)
+        nearest_codeword(z, objective.quantizer.fold(s.params.codebook, ())) for s in (state, new)
     ]
     assert 0 < np.mean(before != after) < 1
     np.testing.assert_allclose(metrics["outer/code_flip_rate"], np.mean(before != after))

@@ -3,21 +3,27 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from arrays import brute_force, normal
+from kinds import Given
 
 from mq_jax.quantizers.nearest import nearest_codeword
-from mq_jax.quantizers.straight_through import STRAIGHT_THROUGH
-from mq_jax.quantizers.vq import quantize
+from mq_jax.quantizers.vq import VQ, unit_vectors
 
 
-@pytest.mark.parametrize("kind", STRAIGHT_THROUGH)
+def quantize(z, codebook, straight_through="encoder", **fields):
+    quantizer = VQ(Given(), **fields)
+    return quantizer(codebook, (), z, straight_through=straight_through, train=True)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "encoder-and-codewords"])
 def test_the_decoder_gets_the_estimator_that_is_asked_for(kind):
     z, codebook, cotangent = normal(0, 4, 3), normal(1, 6, 3), normal(2, 4, 3)
 
     def z_hat(z, codebook):
-        return quantize(z, codebook, straight_through=kind, lookup=nearest_codeword).z_hat
+        return quantize(z, codebook, kind).z_hat
 
     value, pullback = jax.vjp(z_hat, z, codebook)
     indices = brute_force(z, codebook)
@@ -30,7 +36,7 @@ def test_the_decoder_gets_the_estimator_that_is_asked_for(kind):
 
 def test_an_unknown_estimator_is_refused():
     with pytest.raises(ValueError, match="straight_through is 'none'; expected one of"):
-        quantize(normal(0, 2, 3), normal(1, 8, 3), straight_through="none", lookup=nearest_codeword)
+        quantize(normal(0, 2, 3), normal(1, 8, 3), "none")
 
 
 def test_the_loss_moves_encodings_and_codewords_towards_each_other():
@@ -38,12 +44,7 @@ def test_the_loss_moves_encodings_and_codewords_towards_each_other():
     z, codebook = normal(0, 5, 4, 3), normal(1, 6, 3)
 
     def loss(z, codebook):
-        q = quantize(
-            z,
-            codebook,
-            straight_through="encoder",
-            lookup=functools.partial(nearest_codeword, chunk=4),
-        )
+        q = quantize(z, codebook, lookup=functools.partial(nearest_codeword, chunk=4))
         return q.loss, q
 
     gradients, q = jax.grad(loss, argnums=(0, 1), has_aux=True)(z, codebook)
@@ -56,3 +57,41 @@ def test_the_loss_moves_encodings_and_codewords_towards_each_other():
     np.testing.assert_allclose(q.loss, np.mean((z - codebook[indices]) ** 2), rtol=1e-6)
     np.testing.assert_allclose(gradients[0], to_z, rtol=1e-5)
     np.testing.assert_allclose(gradients[1], to_codebook, rtol=1e-5, atol=1e-7)
+
+
+def test_unequal_weights_pull_each_side_by_its_own():
+    z, codebook = normal(0, 5, 4, 3), normal(1, 6, 3)
+
+    def gradients(**weights):
+        loss = lambda z, codebook: quantize(z, codebook, **weights).loss  # noqa: E731
+        return jax.grad(loss, argnums=(0, 1))(z, codebook)
+
+    to_z, to_codebook = gradients()
+    for commitment, weight in ((0.25, 1.0), (1.0, 0.25), (2.0, 0.5)):
+        found = gradients(commitment=commitment, codebook_weight=weight)
+        np.testing.assert_allclose(found[0], commitment * to_z, rtol=1e-5)
+        np.testing.assert_allclose(found[1], weight * to_codebook, rtol=1e-5)
+
+
+def test_on_the_unit_sphere_lengths_count_for_nothing():
+    """The decoder gets unit vectors, and the gradient passes through z / ||z||."""
+    z, codebook, cotangent = normal(0, 5, 3), normal(1, 6, 3), normal(2, 5, 3)
+    scales = np.linspace(0.1, 3, 6)[:, None].astype(np.float32)
+    q = quantize(z, codebook, unit=True)
+    longer = quantize(3 * z, scales * codebook, unit=True)
+    np.testing.assert_array_equal(q.indices, longer.indices)
+    np.testing.assert_allclose(q.z_q, longer.z_q, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(q.z_q, axis=-1), 1, rtol=1e-6)
+    # The nearest on the sphere has the largest cosine.
+    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+    np.testing.assert_array_equal(q.indices, (unit(z) @ unit(codebook).T).argmax(-1))
+    _, pullback = jax.vjp(lambda z: quantize(z, codebook, unit=True).z_hat, z)
+    norms = np.linalg.norm(z, axis=-1, keepdims=True)
+    across = cotangent - unit(z) * (unit(z) * cotangent).sum(-1, keepdims=True)
+    np.testing.assert_allclose(pullback(cotangent)[0], across / norms, rtol=1e-4, atol=1e-6)
+
+
+def test_a_vector_of_no_length_stays_and_passes_no_gradient():
+    value, pullback = jax.vjp(unit_vectors, jnp.zeros((2, 3)))
+    np.testing.assert_array_equal(value, 0)
+    np.testing.assert_array_equal(pullback(jnp.ones((2, 3)))[0], 0)

@@ -67,15 +67,13 @@ def make_eval_step(
     Returns:
       eval_step(state, metrics, images u8[B, H, W, 3], mask f32[B], weights) ->
       (metrics, reconstructions u8[B, H, W, 3]), pure. Rows whose mask is 0 do not count.
-      Where averages of the parameters are kept, they are what is evaluated.
+      Where averages are kept, they are what is evaluated.
     """
     objective = objective._replace(perceptual=None, adversarial=None)
 
     def eval_step(state, metrics, images, mask, weights):
         x = from_uint8(images)
-        _, outputs = objective(
-            *state.evaluated, state.batch_stats, x, straight_through="encoder", train=False
-        )
+        _, outputs = objective(*state.evaluated, x, straight_through="encoder", train=False)
         # A masked row's codes go to a code past the end, which the scatter drops.
         size = objective.codebook.size
         indices = jnp.where(mask[:, None, None] > 0, outputs.indices, size)
@@ -136,7 +134,7 @@ class Evaluator:
         """One pass over the whole set.
 
         Args:
-          state: parameters and running statistics; only read.
+          state: its `evaluated` is read.
           progress: told the number of further images that this process has done.
 
         Returns:
@@ -167,7 +165,7 @@ class Evaluator:
         return Evaluation(
             values,
             np.asarray(metrics.usage.counts, np.int64),
-            np.asarray(self._codewords(state.evaluated[1])),
+            np.asarray(self._codewords(state.evaluated.codebook)),
             *shown.in_order(),
             count,
             digest,

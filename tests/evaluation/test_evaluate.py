@@ -105,6 +105,16 @@ def test_the_numbers_are_numpys_over_the_readable_images_alone(found, expected):
     assert 0.5 < values["eval/usage"] and 4 < values["eval/perplexity"] < 16
 
 
+def test_where_averages_are_kept_all_that_is_evaluated_is_theirs(images, model, found):
+    objective, state = model
+    lost = jax.tree.map(lambda leaf: leaf * np.float32(0.5), (state.params, state.batch_stats))
+    averaged = state.replace(ema=state.raw, params=lost[0], batch_stats=lost[1])
+    of_averages = evaluate(configure(images), (objective, averaged))
+    assert of_averages.scalars == found.scalars
+    np.testing.assert_array_equal(of_averages.codebook, found.codebook)
+    np.testing.assert_array_equal(of_averages.reconstructions, found.reconstructions)
+
+
 def test_the_picture_shows_images_spread_over_the_set_over_their_reconstructions(found, expected):
     originals, reconstructions, _ = expected
     shown = [0, 5, 11]  # Records 0, 6 and 12; record 5 is damaged.

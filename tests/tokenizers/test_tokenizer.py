@@ -36,7 +36,7 @@ def test_pixels_and_codes_are_those_of_the_objective_in_evaluation_bit_for_bit(k
 
     @jax.jit
     def evaluated(state, x):
-        passed = *state.evaluated, state.batch_stats, from_uint8(x)
+        passed = *state.evaluated, from_uint8(x)
         _, outputs = objective(*passed, straight_through="encoder", train=False)
         return outputs.indices, outputs.images
 

@@ -13,7 +13,7 @@ from mq_jax.algorithm.losses import psnr_per_image, squared_error_per_image
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import TrainState
 from mq_jax.data import inputs
-from mq_jax.data.ledger import BadImages
+from mq_jax.data.ledger import LEFT_OUT, BadImages
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import gather
@@ -127,7 +127,7 @@ class Evaluator:
             self._moments = FeatureMoments(
                 measures, self._weights, mesh, config, source, references
             )
-        self._bad_images = BadImages(source, config.data.max_bad_share)
+        self._bad_images = BadImages(source, config.data.max_bad_share, LEFT_OUT)
         # Spread evenly over the set, which is often sorted by class.
         shown = np.linspace(0, len(source) - 1, min(config.eval.pictures, len(source)))
         self._shown = set(shown.round().astype(int).tolist())

@@ -146,7 +146,7 @@ def test_a_bad_image_is_named_and_too_many_are_refused(images, model, caplog):
     evaluate(configure(images), model)
     (message,) = [r.getMessage() for r in caplog.records if "Unreadable" in r.getMessage()]
     name = inputs.open_evaluation(configure(images)).name(BAD)
-    assert message.startswith(f"Unreadable image 1 of at most 1: {name}: ")
+    assert message.startswith(f"Unreadable image 1 of at most 1, left out: {name}: ")
     with pytest.raises(ValueError, match="1 of 13 images cannot be read"):
         evaluate(configure(images, data__max_bad_share=0.0), model)
 

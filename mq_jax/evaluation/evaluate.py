@@ -147,12 +147,16 @@ class Evaluator:
         """
         metrics = jax.device_put(self._nothing, sharding.replicated(self._mesh))
         pixels, shown, skipped = PixelDigest(), _Shown(self._config, self._shown), []
+        before = None
         if self._moments is not None:
             self._moments.begin()
         for batch in inputs.evaluation_pass(self._config, self._source):
             skipped.append(batch["skipped"])
             images, mask = sharding.shard_batch(self._mesh, (batch["image"], batch["mask"]))
             metrics, reconstructions = self._step(state, metrics, images, mask, self._weights)
+            # One batch ahead and no further: what waits for a slow device would fill its memory.
+            jax.block_until_ready(before)
+            before = reconstructions
             if self._moments is not None:
                 self._moments.add(images, reconstructions, batch["mask"])
             pixels.add(batch)

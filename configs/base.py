@@ -107,8 +107,10 @@ def get_config() -> ConfigDict:
     config.data.resize = True  # whether to scale the smaller side to the image size
     config.data.filter = "area"  # of resizing: area (antialiased) | bilinear (aliases; code)
     config.data.flip = 0.0  # probability of a horizontal flip
-    config.data.disjoint = False  # whether the two levels see disjoint halves of the data
-    config.data.max_bad_share = 0.01  # share of unreadable images that ends the run when exceeded
+    config.data.disjoint = False  # whether the two levels see halves of the data without a pixel in
+    #                               common (a link is the file it leads to, a copy is another)
+    config.data.max_bad_share = 0.01  # share of unreadable images that ends the run when exceeded;
+    #                                   training takes the next one in its place
     config.data.icc = True  # whether an embedded colour profile is followed, to sRGB
     config.data.max_pixels = 10**8  # of an image; larger ones count as unreadable
     config.data.max_bytes = 2**28  # of an image file, likewise; 0: any

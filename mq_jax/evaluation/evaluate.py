@@ -13,7 +13,7 @@ from mq_jax.algorithm.losses import psnr_per_image, squared_error_per_image
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import TrainState
 from mq_jax.data import inputs
-from mq_jax.data.ledger import BadImages
+from mq_jax.data.ledger import LEFT_OUT, BadImages
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import gather
@@ -125,7 +125,7 @@ class Evaluator:
             self._moments = FeatureMoments(
                 measures, self._weights, mesh, config, source, references
             )
-        self._bad_images = BadImages(source, config.data.max_bad_share)
+        self._bad_images = BadImages(source, config.data.max_bad_share, LEFT_OUT)
         # Spread evenly over the set, which is often sorted by class.
         shown = np.linspace(0, len(source) - 1, min(config.eval.pictures, len(source)))
         self._shown = set(shown.round().astype(int).tolist())
@@ -145,12 +145,16 @@ class Evaluator:
         """
         metrics = jax.device_put(self._nothing, sharding.replicated(self._mesh))
         pixels, shown, skipped = PixelDigest(), _Shown(self._config, self._shown), []
+        before = None
         if self._moments is not None:
             self._moments.begin()
         for batch in inputs.evaluation_pass(self._config, self._source):
             skipped.append(batch["skipped"])
             images, mask = sharding.shard_batch(self._mesh, (batch["image"], batch["mask"]))
             metrics, reconstructions = self._step(state, metrics, images, mask, self._weights)
+            # One batch ahead and no further: what waits for a slow device would fill its memory.
+            jax.block_until_ready(before)
+            before = reconstructions
             if self._moments is not None:
                 self._moments.add(images, reconstructions, batch["mask"])
             pixels.add(batch)

@@ -156,9 +156,28 @@ def test_a_bad_image_is_named_and_too_many_are_refused(images, model, caplog):
     evaluate(configure(images), model)
     (message,) = [r.getMessage() for r in caplog.records if "Unreadable" in r.getMessage()]
     name = inputs.open_evaluation(configure(images)).name(BAD)
-    assert message.startswith(f"Unreadable image 1 of at most 1: {name}: ")
+    assert message.startswith(f"Unreadable image 1 of at most 1, left out: {name}: ")
     with pytest.raises(ValueError, match="1 of 13 images cannot be read"):
         evaluate(configure(images, data__max_bad_share=0.0), model)
+
+
+def test_no_more_than_one_batch_is_ahead_of_the_device(images, model, monkeypatch):
+    config, (objective, state), events = configure(images), model, []
+    with runs.programs_shared():
+        source = inputs.open_evaluation(config)
+        evaluator = Evaluator(config, objective, source, make_mesh(), NOTHING)
+        step = evaluator._step
+
+        def recorded(*arguments):
+            metrics, reconstructions = step(*arguments)
+            events.append(id(reconstructions))
+            return metrics, reconstructions
+
+        monkeypatch.setattr(evaluator, "_step", recorded)
+        monkeypatch.setattr(jax, "block_until_ready", lambda array: events.append(array))
+        evaluator.run(state)
+    first, nothing, second, waited_for = events
+    assert nothing is None and id(waited_for) == first != second
 
 
 # The mode of the program.

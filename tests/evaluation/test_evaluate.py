@@ -217,7 +217,9 @@ def finished(tmp_path):
 
 def test_evaluate_mode_takes_another_split_and_changes_no_other_file(finished):
     before = state_of(finished / "checkpoints"), (finished / "config.json").read_text()
-    given = runs.arguments(**runs.WHOLE, data__eval_split="train[:24]", data__flip=0.0)
+    # A run of one device, on eight, which divide neither its set nor its batch.
+    other = {"data__eval_split": "train[:24]", "data__flip": 0.0, "eval__batch_size": 3}
+    given = runs.arguments(**runs.WHOLE, **other)
     outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={finished}", *given)
     assert outcome.code == 0, outcome.err
     assert "photos train[:24], 24 images" in outcome.out

@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.steps = 0  # inner updates; 0: as many as `epochs` make
     config.train.epochs = 90  # passes of the inner level over the data, where steps is 0
-    config.train.batch_size = 64  # images of one level's batch, over all devices
+    config.train.batch_size = 64  # images of one level's batch, over all devices, which divide it
     config.train.hypergradient = "unrolled"  # unrolled | unrolled-reverse | finite-difference
     #                                          | none (alternating) | joint (single-level)
     config.train.straight_through = "encoder"  # encoder | encoder-and-codewords
@@ -118,7 +118,8 @@ def get_config() -> ConfigDict:
     config.data.workers = 0  # reading processes beside them; changes no result
 
     config.eval = ConfigDict()
-    config.eval.batch_size = 64  # images of an evaluation batch, over all devices
+    config.eval.batch_size = 64  # images of an evaluation batch, over all devices; filled up
+    #                              where they do not divide it, which changes no result
     config.eval.metrics = ()  # beside MSE, PSNR, usage and perplexity, during training: of ssim,
     #                           lpips_alex, lpips_vgg, fid, frechet_vgg; --mode=evaluate: all
     config.eval.monitor = "mse"  # mse | lpips_alex | lpips_vgg | fid | frechet_vgg: the metric,

@@ -148,7 +148,7 @@ class Evaluator:
         before = None
         if self._moments is not None:
             self._moments.begin()
-        for batch in inputs.evaluation_pass(self._config, self._source):
+        for batch in inputs.evaluation_pass(self._config, self._source, self._mesh.size):
             skipped.append(batch["skipped"])
             images, mask = sharding.shard_batch(self._mesh, (batch["image"], batch["mask"]))
             metrics, reconstructions = self._step(state, metrics, images, mask, self._weights)

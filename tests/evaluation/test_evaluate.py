@@ -12,10 +12,11 @@ import runs
 from PIL import Image
 
 from mq_jax.data import inputs
-from mq_jax.devices.sharding import make_mesh
+from mq_jax.devices.sharding import make_mesh, replicated
 from mq_jax.evaluation.evaluate import Evaluator
 from mq_jax.images.scale import comparison
 from mq_jax.metrics.measures import Measures
+from mq_jax.quantizers.lookup import make_lookup
 from mq_jax.training.build import build, init_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -55,12 +56,13 @@ def model(images):
     return built.objective, state.replace(batch_stats=jax.tree.map(shifted, state.batch_stats))
 
 
-def evaluate(config, model):
+def evaluate(config, model, devices=None):
     objective, state = model
     with runs.programs_shared():
-        source = inputs.open_evaluation(config)
-        evaluator = Evaluator(config, objective, source, make_mesh(), NOTHING)
-        return evaluator.run(state)
+        source, mesh = inputs.open_evaluation(config), make_mesh(devices=jax.devices()[:devices])
+        objective = objective._replace(lookup=make_lookup(mesh, chunk=0, sharded=False))
+        state = jax.device_put(state, replicated(mesh))
+        return Evaluator(config, objective, source, mesh, NOTHING).run(state)
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +131,26 @@ def test_the_picture_shows_images_spread_over_the_set_over_their_reconstructions
     assert (picture[32:34] == 255).all() and (picture[:, 32:34] == 255).all()
 
 
-@pytest.mark.parametrize("changes", [{"eval__batch_size": 16}, {"data__threads": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"eval__batch_size": 16}, {"eval__batch_size": 3}, {"data__threads": 0}]
+)
 def test_batches_and_threads_do_not_change_the_numbers(images, model, found, changes):
     other = evaluate(configure(images, **changes), model)
     assert other.scalars == pytest.approx(found.scalars, rel=1e-5)
     np.testing.assert_array_equal(other.originals, found.originals)
     np.testing.assert_array_equal(other.counts, found.counts)
     assert (other.images, other.pixels) == (found.images, found.pixels) == (12, found.pixels)
+
+
+@pytest.mark.parametrize("devices, size", [(1, 5), (4, 2)])
+def test_the_number_of_devices_does_not_change_the_numbers(images, model, found, devices, size):
+    """Of 13 images: neither the devices nor the size of a batch divides them, nor one the other."""
+    other = evaluate(configure(images, eval__batch_size=size), model, devices)
+    assert other.scalars == pytest.approx(found.scalars, rel=1e-5)
+    np.testing.assert_array_equal(other.originals, found.originals)
+    np.testing.assert_array_equal(other.reconstructions, found.reconstructions)
+    np.testing.assert_array_equal(other.counts, found.counts)
+    assert (other.images, other.pixels) == (12, found.pixels)
 
 
 def test_an_evaluation_repeats_bit_for_bit_and_leaves_the_state_alone(images, model):
@@ -231,7 +246,9 @@ def finished(tmp_path):
 
 def test_evaluate_mode_takes_another_split_and_changes_no_other_file(finished):
     before = state_of(finished / "checkpoints"), (finished / "config.json").read_text()
-    given = runs.arguments(**runs.WHOLE, data__eval_split="train[:24]", data__flip=0.0)
+    # A run of one device, on eight, which divide neither its set nor its batch.
+    other = {"data__eval_split": "train[:24]", "data__flip": 0.0, "eval__batch_size": 3}
+    given = runs.arguments(**runs.WHOLE, **other)
     outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={finished}", *given)
     assert outcome.code == 0, outcome.err
     assert "photos train[:24], 24 images" in outcome.out

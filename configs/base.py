@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.steps = 0  # inner updates; 0: as many as `epochs` make
     config.train.epochs = 90  # passes of the inner level over the data, where steps is 0
-    config.train.batch_size = 64  # images of one level's batch, over all devices
+    config.train.batch_size = 64  # images of one level's batch, over all devices, which divide it
     config.train.hypergradient = "unrolled"  # unrolled | unrolled-reverse | finite-difference
     #                                          | none (alternating) | joint (single-level)
     config.train.straight_through = "encoder"  # encoder | encoder-and-codewords
@@ -107,8 +107,10 @@ def get_config() -> ConfigDict:
     config.data.resize = True  # whether to scale the smaller side to the image size
     config.data.filter = "area"  # of resizing: area (antialiased) | bilinear (aliases; code)
     config.data.flip = 0.0  # probability of a horizontal flip
-    config.data.disjoint = False  # whether the two levels see disjoint halves of the data
-    config.data.max_bad_share = 0.01  # share of unreadable images that ends the run when exceeded
+    config.data.disjoint = False  # whether the two levels see halves of the data without a pixel in
+    #                               common (a link is the file it leads to, a copy is another)
+    config.data.max_bad_share = 0.01  # share of unreadable images that ends the run when exceeded;
+    #                                   training takes the next one in its place
     config.data.icc = True  # whether an embedded colour profile is followed, to sRGB
     config.data.max_pixels = 10**8  # of an image; larger ones count as unreadable
     config.data.max_bytes = 2**28  # of an image file, likewise; 0: any
@@ -116,7 +118,8 @@ def get_config() -> ConfigDict:
     config.data.workers = 0  # reading processes beside them; changes no result
 
     config.eval = ConfigDict()
-    config.eval.batch_size = 64  # images of an evaluation batch, over all devices
+    config.eval.batch_size = 64  # images of an evaluation batch, over all devices; filled up
+    #                              where they do not divide it, which changes no result
     config.eval.metrics = ()  # beside MSE, PSNR, usage and perplexity, during training: of ssim,
     #                           lpips_alex, lpips_vgg, fid, frechet_vgg; --mode=evaluate: all
     config.eval.monitor = "mse"  # mse | lpips_alex | lpips_vgg | fid | frechet_vgg: the metric,

@@ -44,7 +44,7 @@ class Problem(NamedTuple):
       optimizers: Optax transformations of the auto-encoder (inner), the codebook (outer) and,
         with an adversary, the discriminator.
       adversary: how the discriminator learns; None without one.
-      ema_decay: of the moving averages of theta and phi, 0 for none.
+      ema_decay: of the moving averages of theta, phi and BatchNorm's statistics, 0 for none.
       parts: into which a batch is cut, one in memory at a time (gradient accumulation).
     """
 
@@ -231,23 +231,28 @@ def _advance(problem, state, params, opt_state, images, outputs):
     params, opt_state, quantizer_state = _advance_quantizer(
         problem, state, params, opt_state, outputs.statistics
     )
-    ema = state.ema
-    if problem.ema_decay:
-        # The first averages span few steps, as there are few.
-        decay = jnp.minimum(problem.ema_decay, (1 + state.step) / (10 + state.step))
-        averaged = params._replace(discriminator=())
-        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, averaged)
     # Each part of a batch has moved the same statistics.
     batch_stats = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), outputs.batch_stats)
-    return state.replace(
+    advanced = state.replace(
         step=state.step + 1,
         params=params,
         opt_state=opt_state,
         batch_stats=batch_stats,
-        ema=ema,
         anchors=anchors,
         quantizer=quantizer_state,
-    ), metrics
+    )
+    if problem.ema_decay:
+        # The first averages span few steps, as there are few.
+        decay = jnp.minimum(problem.ema_decay, (1 + state.step) / (10 + state.step))
+
+        def average(old, new):
+            # A count of steps has no average.
+            return (
+                decay * old + (1 - decay) * new if jnp.issubdtype(new.dtype, jnp.floating) else new
+            )
+
+        advanced = advanced.replace(ema=jax.tree.map(average, state.ema, advanced.raw))
+    return advanced, metrics
 
 
 def _advance_quantizer(problem, state, params, opt_state, statistics):

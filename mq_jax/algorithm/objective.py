@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mq_jax.algorithm.losses import adaptive_weight
+from mq_jax.algorithm.state import Model
 from mq_jax.quantizers.quantizer import Quantizer
 
 
@@ -99,6 +100,10 @@ class Objective(NamedTuple):
     quantization_weight: float
     perceptual: Perceptual | None = None
     adversarial: Adversarial | None = None
+
+    def codewords(self, model: Model) -> jax.Array:
+        """What each code of a model stands for, f32[codes, D]."""
+        return self.quantizer.codewords(self.quantizer.fold(model.codebook, model.quantizer))
 
     def __call__(
         self,

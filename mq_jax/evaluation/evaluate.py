@@ -13,7 +13,7 @@ from mq_jax.algorithm.losses import psnr_per_image, squared_error_per_image
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import TrainState
 from mq_jax.data import inputs
-from mq_jax.data.ledger import BadImages
+from mq_jax.data.ledger import LEFT_OUT, BadImages
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import gather
@@ -24,6 +24,7 @@ from mq_jax.metrics.feature_moments import FeatureMoments
 from mq_jax.metrics.fingerprint import PixelDigest
 from mq_jax.metrics.measures import Measures
 from mq_jax.quantizers.histogram import code_counts
+from mq_jax.quantizers.quantizer import codes, distinct
 from mq_jax.runs.snapshot import Snapshot
 
 
@@ -33,8 +34,8 @@ class Evaluation(NamedTuple):
     Attributes:
       scalars: `eval/mse`, `eval/psnr`, `eval/usage`, `eval/perplexity`, and `eval/NAME` of what
         else is measured.
-      counts: i64[K], how often each code occurs.
-      codebook: f32[K, D].
+      counts: i64[codes], how often each code occurs, K or J times K.
+      codebook: f32[codes, D], what they stand for.
       originals: u8[N, H, W, 3], the images that are shown.
       reconstructions: u8[N, H, W, 3], theirs.
       images: number of images that count, the readable ones.
@@ -67,18 +68,21 @@ def make_eval_step(
     Returns:
       eval_step(state, metrics, images u8[B, H, W, 3], mask f32[B], weights) ->
       (metrics, reconstructions u8[B, H, W, 3]), pure. Rows whose mask is 0 do not count.
-      Where averages of the parameters are kept, they are what is evaluated.
+      Where averages are kept, they are what is evaluated.
     """
     objective = objective._replace(perceptual=None, adversarial=None)
 
     def eval_step(state, metrics, images, mask, weights):
         x = from_uint8(images)
+        *model, quantizer_state = state.evaluated
         _, outputs = objective(
-            *state.evaluated, state.batch_stats, x, straight_through="encoder", train=False
+            *model, x, straight_through="encoder", quantizer_state=quantizer_state, train=False
         )
         # A masked row's codes go to a code past the end, which the scatter drops.
-        size = objective.codebook.size
-        indices = jnp.where(mask[:, None, None] > 0, outputs.indices, size)
+        indices = distinct(outputs.indices, objective.quantizer)
+        size = codes(objective.quantizer)
+        kept = jnp.expand_dims(mask, range(1, indices.ndim)) > 0
+        indices = jnp.where(kept, indices, size)
         values = {
             "mse": squared_error_per_image(x, outputs.images),
             "psnr": psnr_per_image(x, outputs.images),
@@ -115,7 +119,7 @@ class Evaluator:
         everywhere = sharding.replicated(mesh)
         self._weights = jax.device_put(measures.weights, everywhere)
         names = "mse", "psnr", *(name for name, _ in measures.per_image)
-        self._nothing = empty_evaluation(objective.codebook.size, names)
+        self._nothing = empty_evaluation(codes(objective.quantizer), names)
         # The rows of a reconstruction stay with the process whose originals they are.
         places = everywhere, sharding.split(mesh)
         self._step = jax.jit(make_eval_step(objective, measures.per_image), out_shardings=places)
@@ -127,7 +131,7 @@ class Evaluator:
             self._moments = FeatureMoments(
                 measures, self._weights, mesh, config, source, references
             )
-        self._bad_images = BadImages(source, config.data.max_bad_share)
+        self._bad_images = BadImages(source, config.data.max_bad_share, LEFT_OUT)
         # Spread evenly over the set, which is often sorted by class.
         shown = np.linspace(0, len(source) - 1, min(config.eval.pictures, len(source)))
         self._shown = set(shown.round().astype(int).tolist())
@@ -136,7 +140,7 @@ class Evaluator:
         """One pass over the whole set.
 
         Args:
-          state: parameters and running statistics; only read.
+          state: its `evaluated` is read.
           progress: told the number of further images that this process has done.
 
         Returns:
@@ -147,12 +151,16 @@ class Evaluator:
         """
         metrics = jax.device_put(self._nothing, sharding.replicated(self._mesh))
         pixels, shown, skipped = PixelDigest(), _Shown(self._config, self._shown), []
+        before = None
         if self._moments is not None:
             self._moments.begin()
-        for batch in inputs.evaluation_pass(self._config, self._source):
+        for batch in inputs.evaluation_pass(self._config, self._source, self._mesh.size):
             skipped.append(batch["skipped"])
             images, mask = sharding.shard_batch(self._mesh, (batch["image"], batch["mask"]))
             metrics, reconstructions = self._step(state, metrics, images, mask, self._weights)
+            # One batch ahead and no further: what waits for a slow device would fill its memory.
+            jax.block_until_ready(before)
+            before = reconstructions
             if self._moments is not None:
                 self._moments.add(images, reconstructions, batch["mask"])
             pixels.add(batch)
@@ -167,7 +175,7 @@ class Evaluator:
         return Evaluation(
             values,
             np.asarray(metrics.usage.counts, np.int64),
-            np.asarray(self._codewords(state.evaluated[1])),
+            np.asarray(self._codewords(state.evaluated)),
             *shown.in_order(),
             count,
             digest,

@@ -67,7 +67,7 @@ def run_training(
         take_over(config, folder, typed)
         validate(config)
         make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
-        inputs.require_divisible(config)
+        inputs.require_divisible(config, jax.device_count())
         split, eval_source = inputs.open_split(config), inputs.open_evaluation(config)
         sources = inputs.levels(config, split)
         steps = total_steps(config, len(sources.autoencoder))

@@ -242,12 +242,16 @@ def _forward(config: ConfigDict, built: Built, lowered: Lowered) -> tuple:
         )[0]
 
     z = jax.eval_shape(encode, theta, images)
-    codebook = jax.eval_shape(objective.codewords, phi)
+    fixed = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), lowered.target["state"].quantizer
+    )
+    quantizer = objective.quantizer
+    folded = jax.eval_shape(quantizer.fold, phi, fixed)
     passes = {
         "encoder": _matrix_flops(encode, theta, images),
         "decoder": _matrix_flops(decode, theta, z),
-        "hyper-net": _matrix_flops(objective.codewords, phi),
-        "lookup": _matrix_flops(objective.lookup, z, codebook),
+        "hyper-net": _matrix_flops(quantizer.fold, phi, fixed),
+        "lookup": _matrix_flops(quantizer.encode, folded, z),
     }
     if objective.adversarial:
         judge = objective.adversarial.discriminator

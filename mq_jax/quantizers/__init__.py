@@ -1,4 +1,4 @@
-"""What turns z into codes: lookups, straight-through estimators, codebooks, code statistics.
+"""What turns z into codes: quantizers of one contract, codebooks, estimators, code statistics.
 
 Usable alone; nothing here knows of images, losses or training.
 """
@@ -10,5 +10,6 @@ with _epy.lazy_api_imports(globals()):
     from mq_jax.quantizers.histogram import code_counts, perplexity, usage
     from mq_jax.quantizers.lookup import make_lookup
     from mq_jax.quantizers.nearest import Lookup, nearest_codeword
+    from mq_jax.quantizers.quantizer import Advanced, Quantized, Quantizer
     from mq_jax.quantizers.straight_through import STRAIGHT_THROUGH, apply_straight_through
-    from mq_jax.quantizers.vq import Quantized, quantize
+    from mq_jax.quantizers.vq import VQ

@@ -88,6 +88,9 @@ class Quantizer(Protocol):
     def decode(self, folded: Any, indices: jax.Array) -> jax.Array:
         """indices -> z_q f32[..., D]."""
 
+    def codewords(self, folded: Any) -> jax.Array:
+        """What each code stands for by itself, f32[codes, d], for pages on it."""
+
 
 def codes(quantizer: Quantizer) -> int:
     """How many distinct codes there are: K, of each of the J a position has."""

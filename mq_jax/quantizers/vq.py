@@ -92,6 +92,10 @@ class VQ:
         """As Quantizer's."""
         return folded[indices]
 
+    def codewords(self, folded: jax.Array) -> jax.Array:
+        """As Quantizer's."""
+        return folded
+
     def _comparable(self, vectors):
         return unit_vectors(vectors) if self.unit else vectors
 

@@ -92,7 +92,6 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
     theta = problem.objective.autoencoder.init(theta_key, images, train=False)
     phi, quantizer_state = problem.objective.quantizer.init(phi_key)
     params = Parts(theta["params"], phi)
-    ema = params if problem.ema_decay else ()
     if problem.adversary is not None:
         psi = problem.adversary.discriminator.init(psi_key, images)["params"]
         params = params._replace(discriminator=psi)
@@ -100,16 +99,17 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
         optimizer.init(part) if part else ()
         for optimizer, part in zip(problem.optimizers, params, strict=True)
     ]
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=Parts(*opt_states),
         batch_stats=theta["batch_stats"] if "batch_stats" in theta else {},
         rng=rng,
-        ema=ema,
+        ema=(),
         anchors=jnp.zeros(2),
         quantizer=quantizer_state,
     )
+    return state.replace(ema=state.raw) if problem.ema_decay else state
 
 
 def total_steps(config: ConfigDict, images: int) -> int:

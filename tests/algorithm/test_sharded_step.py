@@ -1,5 +1,6 @@
 """One device and eight give the same training: nothing in the mathematics counts devices."""
 
+import dataclasses
 import functools
 
 import jax
@@ -24,9 +25,11 @@ pytestmark = pytest.mark.usefixtures("float64")
 def make_step(kind):
     """A train step, and the state before it on no particular device."""
     # Eight channels can be split over eight devices, and the codewords come in three chunks.
-    objective = tiny.make_objective(chunk=BLOCK)._replace(
+    objective = tiny.make_objective(chunk=BLOCK)
+    codebook = Codebook("mlp", size=2 * BLOCK + 8, dim=8, embedding_dim=3, hidden=8)
+    objective = objective._replace(
         autoencoder=AutoEncoder((8,), 0, dim=8, layer_norm=True, init_std=0.02),
-        codebook=Codebook("mlp", size=2 * BLOCK + 8, dim=8, embedding_dim=3, hidden=8),
+        quantizer=dataclasses.replace(objective.quantizer, codebook=codebook),
     )
     problem = mq.Problem(objective, OPTIMIZERS)
     if kind == "joint":

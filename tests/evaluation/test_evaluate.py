@@ -12,10 +12,11 @@ import runs
 from PIL import Image
 
 from mq_jax.data import inputs
-from mq_jax.devices.sharding import make_mesh
+from mq_jax.devices.sharding import make_mesh, replicated
 from mq_jax.evaluation.evaluate import Evaluator
 from mq_jax.images.scale import comparison
 from mq_jax.metrics.measures import Measures
+from mq_jax.quantizers.lookup import make_lookup
 from mq_jax.training.build import build, init_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -55,12 +56,13 @@ def model(images):
     return built.objective, state.replace(batch_stats=jax.tree.map(shifted, state.batch_stats))
 
 
-def evaluate(config, model):
+def evaluate(config, model, devices=None):
     objective, state = model
     with runs.programs_shared():
-        source = inputs.open_evaluation(config)
-        evaluator = Evaluator(config, objective, source, make_mesh(), NOTHING)
-        return evaluator.run(state)
+        source, mesh = inputs.open_evaluation(config), make_mesh(devices=jax.devices()[:devices])
+        objective = objective._replace(lookup=make_lookup(mesh, chunk=0, sharded=False))
+        state = jax.device_put(state, replicated(mesh))
+        return Evaluator(config, objective, source, mesh, NOTHING).run(state)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def expected(images, model):
         return np.asarray(f(argument.astype(np.float32)), np.float64)
 
     z = run("encode", x)
-    codewords = np.asarray(objective.codewords(state.params.codebook), np.float64)
+    codewords = np.asarray(objective.codewords(state.raw), np.float64)
     distances = np.square(z[..., None, :] - codewords).sum(-1)
     codes = distances.argmin(-1)
     x_hat = run("decode", codewords[codes])
@@ -105,6 +107,16 @@ def test_the_numbers_are_numpys_over_the_readable_images_alone(found, expected):
     assert 0.5 < values["eval/usage"] and 4 < values["eval/perplexity"] < 16
 
 
+def test_where_averages_are_kept_all_that_is_evaluated_is_theirs(images, model, found):
+    objective, state = model
+    lost = jax.tree.map(lambda leaf: leaf * np.float32(0.5), (state.params, state.batch_stats))
+    averaged = state.replace(ema=state.raw, params=lost[0], batch_stats=lost[1])
+    of_averages = evaluate(configure(images), (objective, averaged))
+    assert of_averages.scalars == found.scalars
+    np.testing.assert_array_equal(of_averages.codebook, found.codebook)
+    np.testing.assert_array_equal(of_averages.reconstructions, found.reconstructions)
+
+
 def test_the_picture_shows_images_spread_over_the_set_over_their_reconstructions(found, expected):
     originals, reconstructions, _ = expected
     shown = [0, 5, 11]  # Records 0, 6 and 12; record 5 is damaged.
@@ -119,13 +131,26 @@ def test_the_picture_shows_images_spread_over_the_set_over_their_reconstructions
     assert (picture[32:34] == 255).all() and (picture[:, 32:34] == 255).all()
 
 
-@pytest.mark.parametrize("changes", [{"eval__batch_size": 16}, {"data__threads": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"eval__batch_size": 16}, {"eval__batch_size": 3}, {"data__threads": 0}]
+)
 def test_batches_and_threads_do_not_change_the_numbers(images, model, found, changes):
     other = evaluate(configure(images, **changes), model)
     assert other.scalars == pytest.approx(found.scalars, rel=1e-5)
     np.testing.assert_array_equal(other.originals, found.originals)
     np.testing.assert_array_equal(other.counts, found.counts)
     assert (other.images, other.pixels) == (found.images, found.pixels) == (12, found.pixels)
+
+
+@pytest.mark.parametrize("devices, size", [(1, 5), (4, 2)])
+def test_the_number_of_devices_does_not_change_the_numbers(images, model, found, devices, size):
+    """Of 13 images: neither the devices nor the size of a batch divides them, nor one the other."""
+    other = evaluate(configure(images, eval__batch_size=size), model, devices)
+    assert other.scalars == pytest.approx(found.scalars, rel=1e-5)
+    np.testing.assert_array_equal(other.originals, found.originals)
+    np.testing.assert_array_equal(other.reconstructions, found.reconstructions)
+    np.testing.assert_array_equal(other.counts, found.counts)
+    assert (other.images, other.pixels) == (12, found.pixels)
 
 
 def test_an_evaluation_repeats_bit_for_bit_and_leaves_the_state_alone(images, model):
@@ -146,9 +171,28 @@ def test_a_bad_image_is_named_and_too_many_are_refused(images, model, caplog):
     evaluate(configure(images), model)
     (message,) = [r.getMessage() for r in caplog.records if "Unreadable" in r.getMessage()]
     name = inputs.open_evaluation(configure(images)).name(BAD)
-    assert message.startswith(f"Unreadable image 1 of at most 1: {name}: ")
+    assert message.startswith(f"Unreadable image 1 of at most 1, left out: {name}: ")
     with pytest.raises(ValueError, match="1 of 13 images cannot be read"):
         evaluate(configure(images, data__max_bad_share=0.0), model)
+
+
+def test_no_more_than_one_batch_is_ahead_of_the_device(images, model, monkeypatch):
+    config, (objective, state), events = configure(images), model, []
+    with runs.programs_shared():
+        source = inputs.open_evaluation(config)
+        evaluator = Evaluator(config, objective, source, make_mesh(), NOTHING)
+        step = evaluator._step
+
+        def recorded(*arguments):
+            metrics, reconstructions = step(*arguments)
+            events.append(id(reconstructions))
+            return metrics, reconstructions
+
+        monkeypatch.setattr(evaluator, "_step", recorded)
+        monkeypatch.setattr(jax, "block_until_ready", lambda array: events.append(array))
+        evaluator.run(state)
+    first, nothing, second, waited_for = events
+    assert nothing is None and id(waited_for) == first != second
 
 
 # The mode of the program.
@@ -202,7 +246,9 @@ def finished(tmp_path):
 
 def test_evaluate_mode_takes_another_split_and_changes_no_other_file(finished):
     before = state_of(finished / "checkpoints"), (finished / "config.json").read_text()
-    given = runs.arguments(**runs.WHOLE, data__eval_split="train[:24]", data__flip=0.0)
+    # A run of one device, on eight, which divide neither its set nor its batch.
+    other = {"data__eval_split": "train[:24]", "data__flip": 0.0, "eval__batch_size": 3}
+    given = runs.arguments(**runs.WHOLE, **other)
     outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={finished}", *given)
     assert outcome.code == 0, outcome.err
     assert "photos train[:24], 24 images" in outcome.out

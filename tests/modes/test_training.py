@@ -265,12 +265,11 @@ REFUSED = {
         ["split is 'test'", "'train', 'validation'"],
     ),
     "a training batch over 8 devices": (
-        [PHOTOS, "--config.train.batch_size=12", "--config.eval.batch_size=8"],
-        ["config.train.batch_size is 12; expected a multiple of the 8 devices"],
-    ),
-    "an evaluation batch over 8 devices": (
-        [PHOTOS, "--config.eval.batch_size=12"],
-        ["config.eval.batch_size is 12; expected a multiple of the 8 devices"],
+        [PHOTOS, "--config.train.batch_size=12"],
+        [
+            "config.train.batch_size is 12; expected a multiple of the 8 devices",
+            "give --config.train.batch_size=16, or take fewer devices by CUDA_VISIBLE_DEVICES",
+        ],
     ),
     "less than one batch": (
         [PHOTOS, "--config.train.steps=0", "--config.train.epochs=1", *BATCH]

@@ -15,6 +15,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from mq_jax.algorithm.state import Model, Parts, TrainState
 from mq_jax.runs import checkpoint, checksums
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.wholeness import require_saved
@@ -261,6 +262,29 @@ def test_an_older_checkpoint_without_checksums_restores(tmp_path):
     record.write_text(json.dumps(old))
     with Checkpoints(tmp_path) as checkpoints:
         assert_same(checkpoints.restore(TARGET).tree, make_state(1))
+
+
+@pytest.mark.parametrize("batch_stats", [{"norm": {"mean": jnp.arange(3.0)}}, {}])
+def test_averages_of_before_begin_with_the_raw_statistics(tmp_path, batch_stats):
+    parts = Parts({"kernel": jnp.ones((2, 3))}, {"embedding": jnp.zeros(4)})
+    state = TrainState(
+        jnp.int32(5), parts, Parts((), ()), batch_stats, jax.random.key(0), (), jnp.zeros(2)
+    )
+    averages = jax.tree.map(lambda leaf: leaf + 1, parts)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, {"state": state.replace(ema=averages)}, {}, None)
+        # As a program of today keeps them.
+        kept = state.replace(ema=Model(*averages[:2], batch_stats))
+        restored = checkpoints.restore(abstract({"state": kept})).tree
+        assert_same(restored, {"state": kept})
+        # Each is donated on its own.
+        mean = {x.unsafe_buffer_pointer() for x in jax.tree.leaves(restored["state"].batch_stats)}
+        averaged = jax.tree.leaves(restored["state"].ema.batch_stats)
+        assert not mean & {x.unsafe_buffer_pointer() for x in averaged}
+        # What a run without averages lacks is another model all the same.
+        checkpoints.save(6, {"state": state}, {}, None)
+        with pytest.raises(ValueError, match="ema/autoencoder/kernel is absent in the checkpoint"):
+            checkpoints.restore(abstract({"state": kept}))
 
 
 def test_a_damaged_record_makes_no_checkpoint_the_best(tmp_path):

@@ -121,5 +121,5 @@ def test_a_large_experiment_has_a_state_and_codes_of_the_right_shapes(name):
     encode = functools.partial(built.objective.autoencoder.apply, train=True, method="encode")
     z = jax.eval_shape(lambda theta, x: encode({"params": theta}, x), theta, images)
     assert z.shape == (1, *codes, config.codebook.dim) and z.dtype == np.float32
-    codewords = jax.eval_shape(built.objective.codewords, state.params.codebook)
+    codewords = jax.eval_shape(built.objective.codewords, state.evaluated)
     assert codewords.shape == (config.codebook.size, config.codebook.dim)

@@ -292,7 +292,8 @@ def test_bad_images_are_skipped_named_once_and_counted_over_an_interruption(
     after = runs.checkpoint(tmp_path / "w")[1]["extra"]["bad_images"][0]
     assert set(before) < set(after) and len(after) == 3
     named = named_in_log(tmp_path / "w")
-    assert [line.split(": ")[0] for line in named] == [f"image {k} of at most 3" for k in (1, 2, 3)]
+    told = "of at most 3, the next one seen twice instead"
+    assert [line.split(": ")[0] for line in named] == [f"image {k} {told}" for k in (1, 2, 3)]
     assert sorted(line.split(": ")[1] for line in named) == [str(path) for path in bad]
     whole = runs.cli(*folder_of(directory), f"--workdir={tmp_path / 'whole'}")
     assert whole.code == 0

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from arrays import normal
-from kinds import KINDS, jit
+from kinds import DRAWN_BY_PART, KINDS, jit
 
 from mq_jax.quantizers.histogram import code_counts
 
@@ -107,7 +107,7 @@ def test_the_state_is_no_business_of_the_values(kind):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(advanced[:2]))
 
 
-@every_kind
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - DRAWN_BY_PART))
 def test_parts_of_a_batch_advance_the_state_as_the_whole_of_it(kind):
     quantizer, params, state, quantize = made(kind)
     z, key = encodings(quantizer, 8), jax.random.key(2)

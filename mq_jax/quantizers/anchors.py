@@ -78,7 +78,7 @@ class Anchors:
             z, codewords = unit_vectors(z), unit_vectors(codewords)
         norms = jnp.sum(jnp.square(z), axis=-1)
         size = len(codewords)
-        chunk = self.chunk or size
+        chunk = min(self.chunk or size, size)
 
         def visit(piece):
             some, number = piece

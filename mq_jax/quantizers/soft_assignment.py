@@ -41,9 +41,9 @@ def assign_softly(
 ) -> SoftAssignment:
     """Softmax of l_k = (score_k + G_k) / temperature, G from Gumbel's distribution.
 
-    A scan over the codewords keeps running sums, relative to the running maximum. A chunk is
-    computed once more where it is differentiated, in either mode: in the memory, a backward
-    pass takes no more than the forward one and the running sums of every chunk.
+    A scan over the codewords keeps running sums, relative to the running maximum. A backward
+    pass computes each chunk once more, its noise too, and holds but a few numbers of each
+    encoding and chunk. It is differentiated in either mode, any number of times.
 
     Args:
       score: of some encodings and some codewords.
@@ -71,7 +71,7 @@ def assign_softly(
         return _add(sums, logits, some_values, number * width), None
 
     sums = _nothing(score, z, jax.tree.map(lambda leaf: leaf[0], pieces))
-    sums = _over_pieces(visit, sums, (pieces, real, jnp.arange(len(real))))[0]
+    sums = _over_pieces(visit, sums, (pieces, real, jnp.arange(len(real), dtype=jnp.int32)))[0]
     top, total, weighted, mean, best = sums
     normaliser = top + jnp.log(total)
     entropy = jnp.log(total) - weighted / total
@@ -162,7 +162,7 @@ def _add(sums, logits, values, start):
 
 def _cut(tree, size, chunk):
     """Leaves [K, ...] to [pieces, chunk, ...], filled up with zeros."""
-    chunk = min(chunk, size) or size
+    chunk = min(chunk or size, size)
 
     def cut(leaf):
         padding = ((0, -size % chunk), *((0, 0) for _ in leaf.shape[1:]))

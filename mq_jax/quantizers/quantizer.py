@@ -16,11 +16,13 @@ class Quantized(NamedTuple):
 
     Attributes:
       indices: i32[...] in [0, K); i32[..., J] where a position has J codes.
-      z_q: f32[..., D], what the codes decode to; the mean of it where they are drawn.
+      z_q: f32[..., D], what the codes decode to; in training, a mean of it where the decoder
+        takes one.
       z_hat: f32[..., D], the same value with the estimator's gradient, for the decoder.
       loss: f32[], the quantizer's own loss, its weights included.
       terms: f32[] by name, what the loss is made of, without weights; empty where it is one term.
-      statistics: of this batch, what `advance` takes; () where the quantizer has no state.
+      statistics: of this batch, what `advance` takes: sums, minima and draws, which merge over
+        parts of a batch; () outside training, and where `advance` takes none.
     """
 
     indices: jax.Array

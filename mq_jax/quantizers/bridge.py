@@ -47,7 +47,7 @@ class Bridge(nn.Module):
         """
         if self.size % self.patch:
             raise ValueError(
-                f"A bridge of {self.size} codewords has patches of {self.patch}; expected a divisor."
+                f"{self.size} codewords are bridged in patches of {self.patch}; expected a divisor."
             )
         if self.hidden % self.heads:
             raise ValueError(

@@ -23,7 +23,8 @@ class FSQ:
 
     Attributes:
       levels: L of each channel, in [2, 1000].
-      margin: by how much the outermost levels are not reached before rounding, in [0, 1e-3].
+      margin: the share by which the bound stays within the outermost levels; some ports have it
+        past them, -1e-3.
       noise: of the estimator `diveq`.
     """
 

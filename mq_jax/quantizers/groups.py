@@ -1,7 +1,6 @@
 """Product quantization: slices of the channels, each with a quantizer of its own."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -20,4 +20,4 @@ with _epy.lazy_api_imports(globals()):
     from mq_jax.quantizers.residual import Residual
     from mq_jax.quantizers.straight_through import STRAIGHT_THROUGH, apply_straight_through
     from mq_jax.quantizers.table import codewords
-    from mq_jax.quantizers.vq import VQ, unit_vectors
+    from mq_jax.quantizers.vq import VQ

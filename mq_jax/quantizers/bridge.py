@@ -82,7 +82,8 @@ class _Block(nn.Module):
         query, key, value = (
             layer(self.width, name)(normed).reshape(shape) for name in ("query", "key", "value")
         )
-        attended = jax.nn.dot_product_attention(query, key, value)
+        scores = jnp.einsum("qhd,khd->hqk", query, key) * shape[-1] ** -0.5
+        attended = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(scores), value)
         tokens += layer(self.width, "out")(attended.reshape(tokens.shape))
         hidden = layer(4 * self.width, "widen")(nn.LayerNorm(name="norm_2")(tokens))
         return tokens + dense(self.width, 4 * self.width, "narrow")(jax.nn.gelu(hidden))

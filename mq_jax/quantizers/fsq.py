@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mq_jax.quantizers.quantizer import Advanced, Quantized
+from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
 from mq_jax.quantizers.straight_through import apply_straight_through
 
 
@@ -109,6 +109,7 @@ class FSQ:
 
     def _bounded(self, z):
         """b(z), in float32 or wider: bfloat16 would round to the wrong level near a half."""
+        check_channels(z, self.channels)
         levels = np.array(self.levels)
         reach = (levels - 1) * (1 - self.margin) / 2
         offset = np.where(levels % 2, 0.0, 0.5)

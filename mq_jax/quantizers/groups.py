@@ -12,7 +12,7 @@ from mq_jax.quantizers.composite import (
     keys_of,
     part_codes,
 )
-from mq_jax.quantizers.quantizer import Advanced, Quantized, Quantizer
+from mq_jax.quantizers.quantizer import Advanced, Quantized, Quantizer, check_channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +101,5 @@ class Groups:
         return jnp.concatenate(list(map(self.inner.decode, folded, indices)), axis=-1)
 
     def _slices(self, z):
-        if z.shape[-1] != self.channels:
-            raise ValueError(
-                f"z has {z.shape[-1]} channels; expected {self.channels}, {self.groups} groups of "
-                f"{self.inner.channels}."
-            )
+        check_channels(z, self.channels)
         return jnp.split(z, self.groups, axis=-1)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mq_jax.quantizers.bits import batch_entropy, pack_bits, token_entropy, unpack_bits
-from mq_jax.quantizers.quantizer import Advanced, Quantized
+from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
 from mq_jax.quantizers.straight_through import apply_straight_through
 
 
@@ -109,6 +109,7 @@ class LFQ:
 
     def encode(self, folded: tuple, z: jax.Array) -> jax.Array:
         """As Quantizer's."""
+        check_channels(z, self.channels)
         return pack_bits(z > 0)
 
     def decode(self, folded: tuple, indices: jax.Array) -> jax.Array:

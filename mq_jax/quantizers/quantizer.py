@@ -86,3 +86,17 @@ class Quantizer(Protocol):
 
     def decode(self, folded: Any, indices: jax.Array) -> jax.Array:
         """indices -> z_q f32[..., D]."""
+
+
+def check_channels(z: jax.Array, channels: int) -> None:
+    """Refuses encodings that are not as wide as a quantizer takes them.
+
+    Args:
+      z: f[..., channels].
+      channels: of the quantizer.
+
+    Raises:
+      ValueError: where they disagree; else a sum or a broadcast would hide it.
+    """
+    if z.shape[-1] != channels:
+        raise ValueError(f"z has {z.shape[-1]} channels; expected {channels}.")

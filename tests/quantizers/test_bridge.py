@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from kinds import jit
 
+from mq_jax.quantizers.bases import is_base
 from mq_jax.quantizers.bridge import Bridge
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 SIZE, DIM, EMBEDDING, HIDDEN, PATCH, HEADS, REGISTERS = 12, 4, 3, 8, 4, 2, 2
 bridge = functools.partial(
@@ -17,8 +20,11 @@ bridge = functools.partial(
 
 @functools.cache
 def made():
-    codewords, variables = jit(bridge(layers=1).init_with_output)(jax.random.key(0))
-    return np.asarray(codewords), jax.tree.map(np.float64, variables["params"])
+    """(codewords of params, params), in float64."""
+    module = bridge(layers=1)
+    params = jit(module.init)(jax.random.key(0))["params"]
+    params = jax.tree.map(np.float64, params)
+    return jit(lambda params: module.apply({"params": params})), params
 
 
 def norm(x, p):
@@ -54,13 +60,15 @@ def by_hand(p):
 
 def test_codewords_are_the_formula():
     codewords, params = made()
-    assert codewords.shape == (SIZE, DIM)
-    np.testing.assert_allclose(codewords, by_hand(params), rtol=1e-4, atol=1e-5)
+    found = codewords(params)
+    assert found.shape == (SIZE, DIM)
+    np.testing.assert_allclose(found, by_hand(params), rtol=1e-10)
 
 
 def test_codewords_start_apart():
-    codewords, _ = made()
-    distances = np.linalg.norm(codewords[:, None] - codewords[None], axis=-1)
+    codewords, params = made()
+    found = np.asarray(codewords(params))
+    distances = np.linalg.norm(found[:, None] - found[None], axis=-1)
     assert distances[~np.eye(SIZE, dtype=bool)].min() > 0.05
 
 
@@ -73,21 +81,25 @@ def test_the_number_of_parameters_is_that_of_its_parts():
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
 
 
-def test_one_code_is_in_the_gradient_of_every_base_row():
-    """Tokens attend to each other: what pulls one codeword moves all."""
-    _, params = made()
+def test_what_pulls_one_codeword_moves_all_though_the_base_stays():
+    """Gradients of the map are finite differences, and a step along them reaches every row."""
+    codewords, params = made()
     module = bridge(layers=1)
-
-    @jit
-    def slope(params):
-        def first(params):
-            return module.apply({"params": params})[0].sum()
-
-        return jax.grad(first)(params)
-
-    found = slope(jax.tree.map(np.float32, params))
-    assert (np.abs(found["embedding"]).max(-1) > 0).all()
-    assert (np.abs(found["registers"]).max(-1) > 0).all()
+    pull = np.arange(1.0, DIM + 1)
+    slope = jit(jax.grad(lambda params: module.apply({"params": params})[5] @ pull))(params)
+    assert (np.abs(slope["embedding"]).max(-1) > 0).all()
+    rng, step = np.random.default_rng(0), 1e-6
+    ahead = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+    low, high = (
+        codewords(jax.tree.map(lambda leaf, to, sign=sign: leaf + sign * step * to, params, ahead))
+        for sign in (-1, 1)
+    )
+    along = sum(jax.tree.leaves(jax.tree.map(lambda *both: np.vdot(*both), slope, ahead)))
+    np.testing.assert_allclose(along, (high - low)[5] @ pull / (2 * step), rtol=1e-6)
+    moved = jax.tree_util.tree_map_with_path(
+        lambda path, leaf, change: leaf if is_base(path) else leaf - change, params, slope
+    )
+    assert (np.abs(codewords(moved) - codewords(params)).max(-1) > 0).all()
 
 
 def test_patches_and_heads_that_do_not_divide_are_refused():

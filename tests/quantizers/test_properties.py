@@ -63,6 +63,17 @@ def test_the_estimator_has_the_quantized_value(kind):
 
 
 @every_kind
+def test_encodings_of_another_width_are_refused(kind):
+    quantizer, params, state, _ = made(kind)
+
+    def encode(params, state, z):
+        return quantizer.encode(quantizer.fold(params, state), z)
+
+    with pytest.raises(ValueError, match="z has .* channels"):
+        jax.eval_shape(encode, params, state, jnp.zeros((3, quantizer.channels + 1)))
+
+
+@every_kind
 def test_every_code_is_counted_once(kind):
     quantizer, params, state, quantize = made(kind)
     q = quantize(params, state, encodings(quantizer, 3, 5), jax.random.key(1), train=False)

@@ -73,7 +73,9 @@ class VQ:
         # z + (z_q - z) is not z_q to the last bit; evaluation decodes what the codes decode to.
         z_hat = z_q
         if train:
-            z_hat = apply_straight_through(z, z_q, kind=straight_through, noise=self.noise, rng=rng)
+            z_hat = apply_straight_through(
+                z, z_q, kind=straight_through, noise=self.noise, rng=rng
+            )
         return Quantized(indices, z_q, z_hat, loss, {})
 
     def advance(self, params: Any, state: Any, statistics: Any, rng: jax.Array) -> Advanced:

@@ -1,6 +1,7 @@
 """A codebook whose map is a transformer over its codes."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,9 @@ class Bridge(nn.Module):
       heads: of a block's attention.
       registers: learned tokens that are no code.
     """
+
+    # As Codebook's: which map it is.
+    kind: ClassVar[str] = "transformer"
 
     size: int
     dim: int

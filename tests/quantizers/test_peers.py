@@ -4,12 +4,12 @@ Where a peer does something else than the paper or ours, the test says what, and
 """
 
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arrays import peer
 from kinds import jit, table
 
 from mq_jax.quantizers.bsq import BSQ
@@ -18,19 +18,7 @@ from mq_jax.quantizers.lfq import LFQ
 from mq_jax.quantizers.residual import Residual
 from mq_jax.quantizers.vq import VQ
 
-FILE = pathlib.Path(__file__).parents[1] / "fixtures" / "peers.npz"
 close = functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-6)
-
-
-@functools.cache
-def stored():
-    with np.load(FILE) as arrays:
-        return dict(arrays)
-
-
-def peer(name):
-    """Its arrays by their own names."""
-    return {key.split("/")[1]: a for key, a in stored().items() if key.startswith(f"{name}/")}
 
 
 def ours(quantizer, params, z, straight_through="encoder"):
@@ -44,7 +32,7 @@ def ours(quantizer, params, z, straight_through="encoder"):
             return (q.z_hat, q.loss), q
 
         _, pullback, q = jax.vjp(call, z, params, has_aux=True)
-        decoded = pullback((jnp.asarray(stored()["cotangent"]), 0 * q.loss))
+        decoded = pullback((jnp.asarray(peer("all")["cotangent"]), 0 * q.loss))
         return q, decoded, pullback((0 * q.z_hat, 1 + 0 * q.loss))
 
     return pull(z, params)

@@ -106,6 +106,30 @@ def test_each_level_pulls_z_and_its_own_codewords():
         np.testing.assert_allclose(to_params[level]["embedding"], expected, rtol=1e-9, atol=1e-15)
 
 
+def test_across_levels_of_a_bilevel_problem_a_loss_sees_its_own_codewords_alone():
+    """d2 / dz dC along a direction d of C: -2 / ND (d_1 + ... + d_J), rows of the codes chosen."""
+    quantizer = Residual(VQ(table()), LEVELS)
+    codebooks = tables()
+    params = tuple({"embedding": jnp.asarray(each)} for each in codebooks)
+    ahead = tuple({"embedding": double(20 + level, 16, 4)} for level in range(LEVELS))
+    z = double(0, 5, 4)
+
+    @jit
+    def mixed(z, params):
+        def slope(params):
+            def loss(z):
+                state = ((),) * LEVELS
+                return quantizer(params, state, z, straight_through="encoder", train=True).loss
+
+            return jax.grad(loss)(z)
+
+        return jax.jvp(slope, (params,), (ahead,))[1]
+
+    indices, _, _ = in_turn(z, codebooks)
+    rows = sum(each["embedding"][chosen] for each, chosen in zip(ahead, indices, strict=True))
+    np.testing.assert_allclose(mixed(z, params), -2 * rows / z.size, rtol=1e-9)
+
+
 def test_rotation_turns_z_onto_the_sum_and_residuals_are_of_values():
     """Levels see the same residuals whatever the estimator, in training and out of it."""
     quantizer, params, state, codebooks = made()

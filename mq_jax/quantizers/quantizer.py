@@ -112,3 +112,17 @@ def distinct(indices: jax.Array, quantizer: Quantizer) -> jax.Array:
     if not quantizer.depth:
         return indices
     return indices + quantizer.size * jnp.arange(quantizer.depth, dtype=indices.dtype)
+
+
+def check_channels(z: jax.Array, channels: int) -> None:
+    """Refuses encodings that are not as wide as a quantizer takes them.
+
+    Args:
+      z: f[..., channels].
+      channels: of the quantizer.
+
+    Raises:
+      ValueError: where they disagree; else a sum or a broadcast would hide it.
+    """
+    if z.shape[-1] != channels:
+        raise ValueError(f"z has {z.shape[-1]} channels; expected {channels}.")

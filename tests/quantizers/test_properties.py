@@ -62,6 +62,9 @@ def test_every_code_has_a_codeword_of_its_own(kind):
     codewords = jit(lambda *a: quantizer.codewords(quantizer.fold(*a)))(params, state)
     assert codewords.shape[0] == codes(quantizer) and codewords.ndim == 2
     assert np.isfinite(codewords).all()
+    if not quantizer.depth:
+        folded, indices = jit(quantizer.fold)(params, state), jnp.arange(quantizer.size)
+        np.testing.assert_array_equal(jit(quantizer.decode)(folded, indices), codewords)
 
 
 @every_kind
@@ -69,6 +72,17 @@ def test_the_estimator_has_the_quantized_value(kind):
     quantizer, params, state, quantize = made(kind)
     q = quantize(params, state, encodings(quantizer, 3, 5), jax.random.key(1), train=True)
     np.testing.assert_allclose(q.z_hat, q.z_q, rtol=1e-5, atol=1e-5)
+
+
+@every_kind
+def test_encodings_of_another_width_are_refused(kind):
+    quantizer, params, state, _ = made(kind)
+
+    def encode(params, state, z):
+        return quantizer.encode(quantizer.fold(params, state), z)
+
+    with pytest.raises(ValueError, match="z has .* channels"):
+        jax.eval_shape(encode, params, state, jnp.zeros((3, quantizer.channels + 1)))
 
 
 @every_kind

@@ -123,7 +123,8 @@ def get_config() -> ConfigDict:
     config.eval.metrics = ()  # beside MSE, PSNR, usage and perplexity, during training: of ssim,
     #                           lpips_alex, lpips_vgg, fid, frechet_vgg; --mode=evaluate: all
     config.eval.monitor = "mse"  # mse | lpips_alex | lpips_vgg | fid | frechet_vgg: the metric,
-    #                              lower is better, of the best checkpoint
+    #                              lower is better, of the best checkpoint; under the whole weight
+    #                              of an adversarial term, once there is one
     config.eval.pictures = 8  # images in the picture of originals over reconstructions
     return config.lock()
 

@@ -19,6 +19,7 @@ from mq_jax.modes.table import evaluation_table
 from mq_jax.modes.unchanged import keep_to_data, require_alike, tell_data
 from mq_jax.report import write_report
 from mq_jax.runs import workdir
+from mq_jax.runs.standing import best_row, read_settled
 from mq_jax.runs.writers import read_metrics
 from mq_jax.storage.files import write_atomically
 from mq_jax.storage.joint_lock import held_together
@@ -107,14 +108,11 @@ def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:
         # The training is done and saved all the same.
         logging.warning("The report could not be written: %s", error)
         told = []
-    rows = read_metrics(folder / "metrics.jsonl")
-    rows = [row for row in rows if row.get(monitor) is not None]
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if monitor in row]
     named = {}
-    # None where no evaluation found a number.
     if rows:
-        # Of equals the later, as the checkpoints have it.
-        best = min(rows, key=lambda row: (row[monitor], -row["step"]))
-        chosen = {"start": rows[0], "end": rows[-1], "best": best}
+        best = best_row(rows, monitor, read_settled(folder))
+        chosen = {"start": rows[0], "end": rows[-1]} | ({"best": best} if best else {})
         named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
     console.print_table(f"Training {ended}: {folder}", *evaluation_table(named))
     # Where the disk was full, there may be none.

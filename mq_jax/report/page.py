@@ -18,6 +18,7 @@ from mq_jax.report.figures import Figure, curve_figure, figures_by_prefix
 from mq_jax.report.names import METRICS, PREFIXES, number, reading
 from mq_jax.report.pictures import pictures
 from mq_jax.report.runs import Run, read_runs
+from mq_jax.runs.standing import FIRST
 from mq_jax.storage.files import write_atomically
 
 
@@ -116,6 +117,8 @@ def _tiles(run: Run) -> list[Tile]:
         monitor = run.config["eval.monitor"]
         by = METRICS[monitor].label if monitor in METRICS else monitor
         last = f"of {run.rows[-1]['step']:,}, by {by}"
+        if run.best["step"] >= run.settled > FIRST:
+            last += f", from {run.settled:,} on"
         tiles.append(Tile("Best step", f"{run.best['step']:,}", last))
     for name, metric in METRICS.items():
         if values.get(name) is not None:

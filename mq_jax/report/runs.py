@@ -9,6 +9,7 @@ from absl import logging
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.runs.cost import Cost, read_cost
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
+from mq_jax.runs.standing import FIRST, best_row, read_settled
 from mq_jax.runs.workdir import flat, read_config
 from mq_jax.runs.writers import read_metrics
 from mq_jax.storage.schema import ANY, TEXT, Each, check, read_json, whole
@@ -40,7 +41,8 @@ class Run(NamedTuple):
       name: its folder's, with as much of the path as tells it from the others.
       config: by dotted name.
       rows: lines of metrics.jsonl.
-      best: the line that the monitored metric calls best; None before an evaluation.
+      best: the line of the best evaluation, as runs.standing has it; None before one.
+      settled: the step from which on evaluations go before earlier ones.
       snapshot: of the best state, or None.
       evaluation: evaluation.json, or None.
       environment: environment.json, or None.
@@ -52,6 +54,7 @@ class Run(NamedTuple):
     config: dict[str, Any]
     rows: list[dict[str, Any]]
     best: dict[str, Any] | None
+    settled: int
     snapshot: Snapshot | None
     evaluation: dict[str, Any] | None
     environment: dict[str, Any] | None
@@ -114,14 +117,19 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
     )
     environment = piece(_read_environment, "environment.json, packages and devices,", training)
     cost = piece(read_cost, "cost.json, parameters and FLOPs,", training)
-    best = _best(rows or [], f"eval/{config['eval.monitor']}")
+    settled = piece(
+        read_settled, "settled.json, the step of the whole adversarial weight,", training
+    )
+    settled = FIRST if settled is None else settled
+    best = best_row(rows or [], f"eval/{config['eval.monitor']}", settled)
     if best is not None:
         steps = {
             "evaluation.json": evaluation and evaluation["run"]["step"],
             "snapshot.npz": snapshot and snapshot.step,
         }
         notices += [Notice(text, evaluating) for text in _out_of_date(steps, best["step"])]
-    return Run(name, config, rows or [], best, snapshot, evaluation, environment, cost, notices)
+    found = best, settled, snapshot, evaluation, environment, cost
+    return Run(name, config, rows or [], *found, notices)
 
 
 def _out_of_date(steps, best):
@@ -143,12 +151,6 @@ def _read_environment(folder):
         return read_json(path, Each(ANY))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); remove it.") from error
-
-
-def _best(rows, monitor):
-    """The line of the best checkpoint; of equals the later, as the checkpoints have it."""
-    rows = [row for row in rows if row.get(monitor) is not None]
-    return min(rows, key=lambda row: (row[monitor], -row["step"]), default=None)
 
 
 def _distinguishing_names(paths: Sequence[pathlib.Path]) -> list[str]:

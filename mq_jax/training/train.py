@@ -13,7 +13,7 @@ from mq_jax.algorithm.state import Parts
 from mq_jax.data.feed import Feed
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
-from mq_jax.devices.agreement import AgreedSignal
+from mq_jax.devices.agreement import AgreedSignal, together
 from mq_jax.devices.interrupt import Interrupt
 from mq_jax.evaluation.evaluate import Evaluator
 from mq_jax.images.scale import comparison
@@ -22,32 +22,14 @@ from mq_jax.metrics.measures import Measures
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.cost import write_cost
 from mq_jax.runs.snapshot import write_snapshot
+from mq_jax.runs.standing import Standing, write_settled
 from mq_jax.runs.trees import all_finite
 from mq_jax.runs.writers import NullWriters, Writers, for_people
 from mq_jax.terminal import console
 from mq_jax.training import health
 from mq_jax.training.account import cost_of, log_sizes
-from mq_jax.training.build import build
+from mq_jax.training.build import build, settled_step
 from mq_jax.training.program import compile_program, start
-
-
-@dataclasses.dataclass
-class Standing:
-    """What a resumed run must remember beside its arrays; all of it fits JSON.
-
-    Attributes:
-      best: lowest monitored metric so far, None before the first evaluation.
-      stale: evaluations since then; none while an adversarial term is yet to set in.
-      stopped_early: whether patience has run out.
-      bad_images: record numbers of unreadable images, by level.
-      listing: of the data that they belong to, as Feed has it; "": not known.
-    """
-
-    best: float | None = None
-    stale: int = 0
-    stopped_early: bool = False
-    bad_images: tuple[list[int], list[int]] = ([], [])
-    listing: str = ""
 
 
 def monitored(config: ConfigDict) -> str:
@@ -83,7 +65,12 @@ def train(
       OSError: an output could not be written.
       ValueError: too many unreadable images, or no checkpoint that can be restored.
     """
-    checkpoints = Checkpoints(workdir / "checkpoints", monitor=monitored(config))
+    settled = settled_step(config, steps)
+    with together():
+        if jax.process_index() == 0:
+            write_settled(workdir, settled)
+    folder = workdir / "checkpoints"
+    checkpoints = Checkpoints(folder, monitor=monitored(config), settled=settled)
     with Interrupt() as interrupt, checkpoints as saved:
         run = _Run(config, steps, sources, eval_source, frozen, measures, saved, workdir)
         resumed = run.restore()
@@ -110,9 +97,7 @@ class _Run:
     ):
         self._config, self._saved, self._workdir = config, saved, workdir
         self._total = steps
-        adversary = config.discriminator
-        settled = adversary.start + adversary.ramp if adversary.weight else 0
-        self._settled = round(settled * self._total)
+        self._settled = settled_step(config, steps)
         self._standing = Standing()
         self._ailing = set()
         self._mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
@@ -146,6 +131,10 @@ class _Run:
             return None
         self._state, self._window = restored.tree["state"], restored.tree["window"]
         self._step, self._standing = restored.step, Standing(**restored.extra)
+        if self._standing.best_step is None:
+            # Of a run of before, which compared evaluations that do not compare.
+            self._standing.best_step = self._saved.best_step
+            self._standing.best = self._saved.best_value
         self._feed.restore(self._standing.bad_images, self._standing.listing)
         self._tell()
         logging.info("Going on from the checkpoint of step %d", restored.step)
@@ -243,18 +232,11 @@ class _Run:
         evaluation = self._evaluator.run(self._state)
         shown = evaluation.originals, evaluation.reconstructions
         writers.write_images(self._step, {"reconstructions": comparison(*shown)})
-        value, standing = evaluation.scalars[monitored(self._config)], self._standing
-        improved = standing.best is None or value < standing.best
-        if improved:
-            standing.best = value
-            if jax.process_index() == 0:
-                with for_people("snapshot.npz"):
-                    write_snapshot(self._workdir, evaluation.snapshot(self._step))
-        # While the adversarial term sets in, nothing has saturated.
-        waits = improved or self._step < self._settled
-        standing.stale = 0 if waits else standing.stale + 1
-        patience = self._config.train.patience
-        standing.stopped_early = 0 < patience <= standing.stale
+        value, patience = evaluation.scalars[monitored(self._config)], self._config.train.patience
+        limits = {"settled": self._settled, "patience": patience}
+        if self._standing.add(self._step, value, **limits) and jax.process_index() == 0:
+            with for_people("snapshot.npz"):
+                write_snapshot(self._workdir, evaluation.snapshot(self._step))
         numbers = (f"{name[5:]} {number:.4g}" for name, number in evaluation.scalars.items())
         logging.info("step %d  eval: %s", self._step, "  ".join(numbers))
         return evaluation.scalars

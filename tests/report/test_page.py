@@ -17,6 +17,7 @@ from mq_jax.report import codes, tables, write_report
 from mq_jax.report.curves import Curve, curve, spans_decades, thinned
 from mq_jax.report.pictures import pictures
 from mq_jax.report.runs import read_runs
+from mq_jax.runs.standing import write_settled
 from mq_jax.terminal.escaping import shell_word
 
 
@@ -85,6 +86,50 @@ def test_of_equally_good_steps_the_later_is_the_best(tmp_path):
     ]
     (run,) = read_runs([make_run(tmp_path / "run", rows=rows)])
     assert run.best["step"] == 4
+
+
+def adversarial_rows():
+    """Lowest at step 0, lowest but one before the term sets in, then up, then down."""
+    values = {0: 0.1, 1: 0.5, 2: 0.4, 3: None, 4: 0.6, 5: 0.55, 6: 0.57}
+    return [{"step": s, "eval/mse": v, "eval/psnr": 20.0 + s} for s, v in values.items()]
+
+
+def test_the_best_step_of_a_report_is_that_of_the_checkpoints(tmp_path):
+    rows = adversarial_rows()
+    run = make_run(tmp_path / "run", rows=rows, snapshot=make_snapshot(step=5))
+    (run / "evaluation.json").unlink()
+    write_settled(run, 4)
+    page = page_of(run)
+    assert "Best step 5 of 6, by MSE, from 4 on" in page.words and "0.5500" in page.words
+    assert "the best is step" not in page.words
+    dot = figure_named(page, "MSE")["data"][-1]
+    assert (dot["x"], dot["y"]) == ([5], [0.55])
+    # Interrupted before the term had its whole weight.
+    write_settled(make_run(tmp_path / "early", rows=rows[:4]), 4)
+    (early,) = read_runs([tmp_path / "early"])
+    assert early.best["step"] == 2
+    (tmp_path / "run" / "settled.json").write_text("{}")
+    assert "settled.json, the step of the whole adversarial weight, cannot" in page_of(run).words
+
+
+def test_a_run_that_was_evaluated_before_its_first_step_alone_has_no_best(tmp_path):
+    run = make_run(tmp_path / "run", rows=adversarial_rows()[:1])
+    (run / "evaluation.json").unlink()
+    page = page_of(run)
+    assert "Best step" not in page.words and "the best is" not in page.words
+
+
+def test_a_number_that_is_none_is_best_in_no_comparison(tmp_path):
+    rows = [{"step": 1, "eval/mse": None}, {"step": 2, "eval/mse": 0.5, "eval/psnr": None}]
+    folders = [make_run(tmp_path / "a", rows=rows), make_run(tmp_path / "b", rows=make_rows())]
+    found = read_runs(folders)
+    assert [run.best["step"] for run in found] == [2, 3]
+    values = [tables.best_metrics(run) for run in found]
+    for order in (1, -1):
+        table = tables.metrics_table("", found[::order], values[::order])
+        marks = {row[0].text: [cell.mark for cell in row[2:]] for row in table.rows}
+        # PSNR, MSE, usage: of one number none is the better.
+        assert marks == {"a": ["", "best", ""], "b": ["", "best", ""]}
 
 
 PIECES = {

@@ -226,6 +226,11 @@ def test_the_bytes_listed_are_those_that_the_compiled_step_is_given(changes):
     # A joint step does not read the outer batch, and so is not given it.
     unread = planned.config.train.batch_size // 8 * 16 * 16 * 3
     assert planned.steps[0].compiled.arguments == listed - unread
+    # And what other numbers of devices that share the state out would leave of it.
+    by_fsdp, rest = planned.state_by_fsdp, ("metrics", "batches")
+    state = sum(holding.per_device for holding in planned.holdings if holding.name not in rest)
+    assert by_fsdp[planned.config.mesh.fsdp] == state and list(by_fsdp) == [1, 2, 4, 8]
+    assert list(by_fsdp.values()) == sorted(by_fsdp.values(), reverse=True)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused():
@@ -252,6 +257,7 @@ def test_the_program_tells_everything_without_a_workdir():
     names = ("encoder", "decoder", "lookup", "hyper-net")
     assert math.isclose(sum(shares[name] for name in names), 100, abs_tol=0.2)
     assert runs.table_row(outcome, "temporary")
+    assert runs.table_row(outcome, "16 GB") == ["16 GB", "yes"]
     assert int(float(runs.table_row(outcome, "all-reduce")[1])) > 0
     (device,) = [row for row in rows if row[:2] == ["one", "device"]]
     seconds = float(device[2]) * 1e9 / (100e12 * 0.2)

@@ -104,8 +104,8 @@ def shuffling_cost(count: int) -> str:
     if count == 1 or milliseconds < _UNNOTICED_MS:
         return ""
     return (
-        f"{count} images are few: to shuffle them takes about {milliseconds:.1g} ms a row, the "
-        "less the more they are; links to the same files, under further names, count as images."
+        f"{count} images are few: to shuffle them takes about {max(round(milliseconds), 1)} ms a "
+        "row, the less the more they are; links to the same files, under further names, count too."
     )
 
 

@@ -22,7 +22,7 @@ GRAPH = {
     "images": "devices",
     "data": "images algorithm devices",
     "models": "quantizers storage devices",
-    "metrics": "models data images quantizers storage devices",
+    "metrics": "models data images quantizers storage devices terminal",
     "evaluation": "metrics data images algorithm quantizers runs storage devices",
     "training": "evaluation metrics models data images algorithm quantizers runs storage devices "
     "terminal",

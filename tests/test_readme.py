@@ -82,10 +82,7 @@ def test_every_rule_is_of_a_command_and_most_commands_are_run():
 def clone(tmp_path_factory):
     """The files of the repository, its environment, and a folder of images in two classes."""
     folder = tmp_path_factory.mktemp("clone")
-    names = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
-    ).stdout.split("\0")
-    for name in filter(None, names):
+    for name in _tracked():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)
     os.symlink(ROOT / ".venv", folder / ".venv")
@@ -135,4 +132,6 @@ def test_the_python_of_the_readme_runs(clone, number):
 
 
 def _tracked():
-    return [*filter(None, subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split())]
+    """The names of the repository's files."""
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True)
+    return listed.strip("\0").split("\0")

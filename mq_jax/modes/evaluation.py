@@ -79,6 +79,7 @@ def run_evaluation(
         else:
             move_to_this_machine(config)
         validate(config)
+        inputs.require_directory(config)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
         source = inputs.open_evaluation(config)
         measures = _measures(config, metrics, weights_dir)

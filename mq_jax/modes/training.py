@@ -67,6 +67,7 @@ def run_training(
     with together():
         take_over(config, folder, typed)
         validate(config)
+        inputs.require_directory(config)
         make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
         inputs.require_divisible(config, jax.device_count())
         split, eval_source = inputs.open_split(config), inputs.open_evaluation(config)

@@ -245,8 +245,29 @@ REFUSED = {
     "a config in no folder": (["--config=/nowhere/x.py"], ["there is no such file."]),
     "the base alone": ([f"--config={runs.ROOT}/configs/base.py"], ["config.data.source is ''"]),
     "a stray word": ([PHOTOS, "train"], ["'train' is no flag"]),
-    "an unknown flag": ([PHOTOS, "--wrokdir=x"], ["wrokdir", "workdir"]),
+    "an unknown flag": (
+        [PHOTOS, "--wrokdir=x"],
+        ["--wrokdir is no flag (did you mean --workdir?)"],
+    ),
+    "a flag like no other": ([PHOTOS, "--qqq=x"], ["--qqq is no flag; --help lists them"]),
+    "a field without its prefix": (
+        [PHOTOS, "--data.dir=x"],
+        ["--data.dir is no flag (did you mean --config.data.dir?)"],
+    ),
+    "a field without its section": (
+        [PHOTOS, "--learning_rat", "3"],
+        ["(did you mean --config.train.learning_rate?)"],
+    ),
+    "a field without its prefix or a config": (
+        ["--data.dir=x"],
+        ["--data.dir is no flag (did you mean --config.data.dir?)"],
+    ),
     "an unknown mode": ([PHOTOS, "--mode=test"], ["--mode=test", "train|evaluate"]),
+    "a mode by nearly its name": ([PHOTOS, "--mode=Trian"], ["(did you mean train?)"]),
+    "a measure by nearly its name": (
+        [PHOTOS, "--config.eval.metrics=('rfid',)"],
+        ["config.eval.metrics is ('rfid',); expected a tuple", "(did you mean fid?)"],
+    ),
     "a set that is not there": (
         [CIFAR, "--config.data.dir=/nowhere", *BATCH],
         ["cifar10", "/nowhere"],
@@ -255,10 +276,21 @@ REFUSED = {
         [CIFAR, "--config.data.source=tfds:no_such_set", "--config.data.dir=/nowhere", *BATCH],
         ["no_such_set", "/nowhere"],
     ),
-    "no folder given": ([FOLDER, *BATCH], ["directory is ''"]),
+    "no folder given": (
+        [FOLDER, *BATCH],
+        ["config.data.dir is empty; expected the folder of the images, --config.data.dir=IMAGES."],
+    ),
+    "no folder given, and a batch and a mesh that fit no device": (
+        [FOLDER, "--config.train.batch_size=12", "--config.mesh.data=3"],
+        ["config.data.dir is empty"],
+    ),
+    "no folder of a set given": (
+        [CIFAR, "--config.data.source=tfds:no_such_set", *BATCH],
+        ["'no_such_set' is not prepared", "TFDS's default, as config.data.dir is empty"],
+    ),
     "a folder that is not there": (
         [FOLDER, "--config.data.dir=/nowhere/images", *BATCH],
-        ["'/nowhere/images'", "no directory"],
+        ["config.data.dir is '/nowhere/images'", "no directory"],
     ),
     "a split that is not there": (
         [PHOTOS, "--config.data.eval_split=test", *BATCH],
@@ -273,7 +305,7 @@ REFUSED = {
     ),
     "less than one batch": (
         [PHOTOS, "--config.train.steps=0", "--config.train.epochs=1", *BATCH]
-        + ["--config.data.train_split=train[:4]"],
+        + ["--config.data.train_split=validation[:4]"],
         ["config.train.epochs is 1 over 4 images", "one batch of 8"],
     ),
 }

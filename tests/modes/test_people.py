@@ -1,6 +1,7 @@
 """Writing for people never fails the work: runs whose readers go, evaluations that nobody sees."""
 
 import errno
+import html
 import io
 import os
 import shutil
@@ -8,6 +9,7 @@ import signal
 
 import pytest
 import runs
+from report_folders import make_run
 
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.modes import training
@@ -130,3 +132,13 @@ def test_a_run_without_a_single_good_evaluation_ends_with_a_summary(tmp_path, ca
     training._print_summary(tmp_path, "finished", "eval/mse")
     assert capsys.readouterr().out.startswith(f"Training finished: {tmp_path}\n")
     assert "The report could not be written" in caplog.text
+
+
+def test_few_codes_are_said_below_the_table_as_in_the_report(tmp_path, capsys):
+    use = {"eval/mse": 0.5, "eval/usage": 0.25, "eval/perplexity": 2.8}
+    run = make_run(tmp_path / "run", rows=[{"step": 1, **use}], changes={"codebook.size": 16})
+    training._print_summary(run, "finished", "eval/mse")
+    told = capsys.readouterr().out
+    (sentence,) = [line for line in told.splitlines() if line.startswith("Few codes are in use: 4")]
+    assert told.index("25.0%") < told.index(sentence) < told.index("Report: ")
+    assert sentence in html.unescape((run / "report.html").read_text())

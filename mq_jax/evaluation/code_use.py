@@ -90,10 +90,12 @@ def few_codes(codebook: Codebook, usage: float, perplexity: float, drawn: int) -
 
 def _cure(codebook: Codebook, used: int) -> str:
     """Of the cures that this codebook has not had, the one that measures best."""
+    if codebook.kind == "embedding":
+        return "config.codebook.kind=mlp"
+    # At most 0.05 dB apart on the photographs, but on CIFAR-10 thrice the codes.
     if codebook.layer_norm:
         return "config.model.layer_norm=False"
     if codebook.learning_rate_ratio < _RATIO:
         return f"config.outer.learning_rate_ratio={_RATIO}"
-    if codebook.kind == "embedding":
-        return "config.codebook.kind=mlp"
+    # Brings no further code into use, but wastes fewer.
     return f"config.codebook.size={1 << max(used - 1, 0).bit_length()}"

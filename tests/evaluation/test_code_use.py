@@ -41,10 +41,10 @@ CURES = [
     ({"layer_norm": False}, "config.outer.learning_rate_ratio=10"),
     ({"layer_norm": False, "learning_rate_ratio": 3.0}, "config.outer.learning_rate_ratio=10"),
     ({"layer_norm": False, "learning_rate_ratio": 10.0}, "config.codebook.size=128"),
-    (
-        {"layer_norm": False, "learning_rate_ratio": 30.0, "kind": "embedding"},
-        "config.codebook.kind=mlp",
-    ),
+    ({"kind": "linear"}, "config.model.layer_norm=False"),
+    # A plain codebook gains from a hyper-net first, whatever else it has had.
+    ({"kind": "embedding"}, "config.codebook.kind=mlp"),
+    ({"kind": "embedding", "learning_rate_ratio": 30.0}, "config.codebook.kind=mlp"),
 ]
 
 

@@ -28,7 +28,7 @@ GRAPH = {
     "terminal",
     "planning": "training devices terminal",
     "tokenizers": "training models data images algorithm quantizers runs storage devices",
-    "report": "evaluation runs storage terminal",
+    "report": "evaluation images runs storage terminal",
     "commandline": "terminal",
     "modes": "commandline report planning tokenizers training evaluation metrics models data "
     "images algorithm runs storage devices terminal",

@@ -1,5 +1,6 @@
 """--mode=train: checks all that can be checked, claims the folder, trains, sums up."""
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -18,6 +19,8 @@ from mq_jax.modes.older import take_over
 from mq_jax.modes.table import evaluation_table
 from mq_jax.modes.unchanged import keep_to_data, require_alike, tell_data
 from mq_jax.report import write_report
+from mq_jax.report.codes import too_few
+from mq_jax.report.runs import read_runs
 from mq_jax.runs import workdir
 from mq_jax.runs.standing import best_row, read_settled
 from mq_jax.runs.writers import read_metrics
@@ -116,8 +119,16 @@ def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:
         chosen = {"start": rows[0], "end": rows[-1]} | ({"best": best} if best else {})
         named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
     console.print_table(f"Training {ended}: {folder}", *evaluation_table(named))
+    tell(*_ailments(folder))
     # Where the disk was full, there may be none.
     pictures = sorted((folder / "reconstructions").glob("*.png"))
     told = [f"Originals over reconstructions: {path}" for path in pictures[-1:]] + told
     curves = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder / "tensorboard")]
     tell(*told, f"Curves: {' '.join(map(shell_word, curves))}")
+
+
+def _ailments(folder: pathlib.Path) -> list[str]:
+    """What the report says of the codes; nothing where it could not be made either."""
+    with contextlib.suppress(OSError, ValueError):
+        return [told for run in read_runs([folder]) if (told := too_few(run))]
+    return []

@@ -10,9 +10,10 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from mq_jax.evaluation.code_use import USAGE
 from mq_jax.evaluation.protocol import unlike
 from mq_jax.report import tables
-from mq_jax.report.codes import codeword_figure, histogram_figure
+from mq_jax.report.codes import codeword_figure, histogram_figure, too_few
 from mq_jax.report.curves import curve, names_in
 from mq_jax.report.figures import Figure, curve_figure, figures_by_prefix
 from mq_jax.report.names import METRICS, PREFIXES, number, reading
@@ -89,6 +90,7 @@ def _page(runs: Sequence[Run]) -> str:
         source="" if several else tables.evaluated(runs[0])[1],
         overview=_overview(runs) if several else [],
         unlike=_unlike(runs),
+        ailments=[(run.name if several else "", told) for run in runs if (told := too_few(run))],
         notices=[(run.name if several else "", notice) for run in runs for notice in run.notices],
         pictures=pictures(runs),
         sections=[section for section in drawn if section.groups],
@@ -173,7 +175,7 @@ def _codebook(runs: Sequence[Run]) -> Section:
             title="Usage",
             caption="Share of codes that occur at all: in the whole evaluation set, and in the "
             "training steps between two lines of the log. A fall means that codes die.",
-            percent=True,
+            percent=USAGE,
         ),
         curve_figure(
             runs,
@@ -217,7 +219,7 @@ def _gradients(runs: Sequence[Run]) -> Section:
             title="Codes that flip",
             caption="Share of codes of the outer batch that an update of the codebook reassigns. "
             "Derivatives hold the codes fixed, so they are trusted where this is small.",
-            percent=True,
+            percent=".2%",
         ),
     ]
     figures = [figure for figure in figures if figure is not None]

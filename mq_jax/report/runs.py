@@ -12,13 +12,14 @@ from mq_jax.runs.snapshot import Snapshot, read_snapshot
 from mq_jax.runs.standing import FIRST, best_row, read_settled
 from mq_jax.runs.workdir import flat, read_config
 from mq_jax.runs.writers import read_metrics
-from mq_jax.storage.schema import ANY, TEXT, Each, check, read_json, whole
+from mq_jax.storage.schema import ANY, FLAG, NUMBER, TEXT, Each, check, read_json, whole
 from mq_jax.terminal.escaping import shell_word, visible
 
 _NEEDED = {
     **dict.fromkeys(("model.kind", "data.source", "train.hypergradient", "eval.monitor"), TEXT),
     **dict.fromkeys(("codebook.size", "codebook.dim", "data.image_size"), whole(1)),
     "train.batch_size": whole(1),
+    **{"codebook.kind": TEXT, "model.layer_norm": FLAG, "outer.learning_rate_ratio": NUMBER},
 }
 
 

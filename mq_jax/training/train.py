@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -15,6 +16,7 @@ from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import AgreedSignal, together
 from mq_jax.devices.interrupt import Interrupt
+from mq_jax.evaluation.code_use import codebook_of
 from mq_jax.evaluation.evaluate import Evaluator
 from mq_jax.images.scale import comparison
 from mq_jax.metrics.collections import empty_like, first_nonfinite, scalars
@@ -24,12 +26,21 @@ from mq_jax.runs.cost import write_cost
 from mq_jax.runs.snapshot import write_snapshot
 from mq_jax.runs.standing import Standing, write_settled
 from mq_jax.runs.trees import all_finite
+from mq_jax.runs.workdir import flat
 from mq_jax.runs.writers import NullWriters, Writers, for_people
 from mq_jax.terminal import console
-from mq_jax.training import health
-from mq_jax.training.account import cost_of, log_sizes
+from mq_jax.training.account import (
+    cost_of,
+    evaluation_in_words,
+    log_beginning,
+    log_sizes,
+    window_in_words,
+)
 from mq_jax.training.build import build, settled_step
+from mq_jax.training.health import Watch
 from mq_jax.training.program import compile_program, start
+
+_SPEED = "train/images_per_second"
 
 
 def monitored(config: ConfigDict) -> str:
@@ -99,11 +110,14 @@ class _Run:
         self._total = steps
         self._settled = settled_step(config, steps)
         self._standing = Standing()
-        self._ailing = set()
+        warm = round(config.train.warmup * self._total)
+        codebook = codebook_of(flat(config.to_dict()))
+        self._watch = Watch(codebook, warm, config.train.log_every)
         self._mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
         self._empty_like = jax.jit(empty_like, out_shardings=sharding.replicated(self._mesh))
         self._feed = Feed(config, sources, self._mesh)
         self._built = build(config, self._total, self._mesh)
+        log_beginning(config, self._built.problem.objective.autoencoder.downsampling)
         compiling = time.monotonic()
         self._program = compile_program(config, self._built, self._mesh)
         self._compile_seconds = time.monotonic() - compiling
@@ -179,13 +193,13 @@ class _Run:
                 self._step += 1
                 self._clocked_steps += 1
                 progress.advance()
-                self._report(writers, progress)
+                self._report(writers, progress, loss)
         finally:
             progress.close()
             batches.close()
         return "stopped early" if self._standing.stopped_early else "finished"
 
-    def _report(self, writers, progress):
+    def _report(self, writers, progress, loss):
         """What is due after a step: metrics, an evaluation, a checkpoint."""
         due = {
             every: self._step % self._config.train[every] == 0 or self._step == self._total
@@ -194,10 +208,13 @@ class _Run:
         row, evaluation = {}, None
         if due["log_every"]:
             self._saved.check()
-            row = self._close_window()
-            left = (self._total - self._step) * self._config.train.batch_size
-            progress.report(self._step, row, left / row["train/images_per_second"])
-            self._warn(row)
+            row, drawn = self._close_window()
+            self._show(progress, row)
+            self._warn(row, drawn)
+        elif progress.is_early:
+            # The loss is there once the step is done, so that its time counts.
+            measured = {"inner/loss": float(loss)}
+            self._show(progress, measured | {_SPEED: self._images_per_second()})
         if due["eval_every"]:
             evaluation = self._evaluate(writers)
             row |= evaluation
@@ -208,24 +225,31 @@ class _Run:
         if any(due.values()):
             self._start_clock()
 
-    def _warn(self, row):
-        """Says what is wrong with an adversarial training, when it begins to be."""
-        found = health.ailments(row)
-        for ailment in found.keys() - self._ailing:
+    def _show(self, progress, row):
+        """A report of the progress."""
+        left = (self._total - self._step) * self._config.train.batch_size
+        progress.report(window_in_words(row), left / row[_SPEED])
+
+    def _warn(self, row, drawn):
+        """Says what is wrong with a training, when it begins to be."""
+        for sentence in self._watch.begun(self._step, row, drawn):
             if jax.process_index() == 0:
-                logging.warning("step %d  %s", self._step, found[ailment])
-        self._ailing = found.keys()
+                logging.warning("step %d  %s", self._step, sentence)
 
     def _close_window(self):
-        """The metrics since the last line of the log; a new window begins."""
+        """The metrics since the last line of the log, and the number of codes that are in them."""
         self._feed.count_bad_images()
         self._require_finite()
         row = scalars(self._window)
-        seconds = time.monotonic() - self._clock
-        images = self._clocked_steps * self._config.train.batch_size
-        row["train/images_per_second"] = images / seconds
+        row[_SPEED] = self._images_per_second()
+        drawn = int(np.asarray(self._window.inner__usage.counts).sum(dtype=np.int64))
         self._window = self._new_window()
-        return row
+        return row, drawn
+
+    def _images_per_second(self):
+        """Of the inner level, since the clock started."""
+        images = self._clocked_steps * self._config.train.batch_size
+        return images / (time.monotonic() - self._clock)
 
     def _evaluate(self, writers):
         """Evaluates, keeps the standing, writes the picture."""
@@ -237,8 +261,8 @@ class _Run:
         if self._standing.add(self._step, value, **limits) and jax.process_index() == 0:
             with for_people("snapshot.npz"):
                 write_snapshot(self._workdir, evaluation.snapshot(self._step))
-        numbers = (f"{name[5:]} {number:.4g}" for name, number in evaluation.scalars.items())
-        logging.info("step %d  eval: %s", self._step, "  ".join(numbers))
+        told = evaluation_in_words(evaluation.scalars)
+        logging.info("step %d  eval: %s", self._step, told)
         return evaluation.scalars
 
     def _save(self, writers, evaluation):

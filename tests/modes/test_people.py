@@ -1,6 +1,7 @@
 """Writing for people never fails the work: runs whose readers go, evaluations that nobody sees."""
 
 import errno
+import html
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 
 import pytest
 import runs
+from report_folders import make_run
 
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.modes import training
@@ -148,3 +150,13 @@ def test_the_summary_names_the_true_end_and_the_best_of_the_checkpoints(tmp_path
         out = re.sub("[ │|]+", " ", capsys.readouterr().out)
         for row in ("start (step 0) 0.1000", "end (step 6) -", best):
             assert row in out
+
+
+def test_few_codes_are_said_below_the_table_as_in_the_report(tmp_path, capsys):
+    use = {"eval/mse": 0.5, "eval/usage": 0.25, "eval/perplexity": 2.8}
+    run = make_run(tmp_path / "run", rows=[{"step": 1, **use}], changes={"codebook.size": 16})
+    training._print_summary(run, "finished", "eval/mse")
+    told = capsys.readouterr().out
+    (sentence,) = [line for line in told.splitlines() if line.startswith("Few codes are in use: 4")]
+    assert told.index("25.0%") < told.index(sentence) < told.index("Report: ")
+    assert sentence in html.unescape((run / "report.html").read_text())

@@ -19,6 +19,7 @@ import runs
 from mq_jax.algorithm import mq
 from mq_jax.data import inputs
 from mq_jax.devices.sharding import make_mesh
+from mq_jax.evaluation import code_use
 from mq_jax.evaluation.evaluate import Evaluator
 from mq_jax.metrics.measures import Measures
 from mq_jax.modes.restored import restore
@@ -126,6 +127,30 @@ def test_a_line_of_the_log_is_the_mean_of_the_steps_since_the_last(tmp_path):
             assert row[name] == pytest.approx(np.mean([s[name] for s in steps]), rel=1e-5), name
         # Codes that occur in any of the steps count once.
         assert max(s["inner/usage"] for s in steps) <= row["inner/usage"]
+
+
+class _Watched(train.Watch):
+    """A watch that keeps what it is told."""
+
+    seen = []
+
+    def begun(self, *window):
+        self.seen.append((self._codebook, self._warm, *window))
+        return super().begun(*window)
+
+
+def test_every_window_is_watched_with_all_its_codes_and_what_ails_is_said_once(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(train, "Watch", _Watched)
+    monkeypatch.setattr(code_use, "FEW", 1.1)
+    runs.train_here(runs.configure(train__log_every=5, train__eval_every=100), tmp_path)
+    codebooks, warms, steps, _, drawn = zip(*_Watched.seen, strict=True)
+    assert set(codebooks) == {code_use.Codebook(16, "mlp", True, 1.0)} and set(warms) == {1}
+    # Eight images of 16 x 16 codes a step.
+    assert (steps, drawn) == ((5, 10, 12), (5 * 8 * 256, 5 * 8 * 256, 2 * 8 * 256))
+    (said,) = [r for r in caplog.records if "Few codes are in use: " in r.getMessage()]
+    assert said.levelname == "WARNING" and said.getMessage().startswith("step 10  Few codes")
 
 
 # Early stopping.

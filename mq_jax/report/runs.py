@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from mq_jax.evaluation.named import evaluations_beside, is_of_the_run, told
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.runs.cost import Cost, read_cost
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
@@ -17,6 +18,8 @@ from mq_jax.terminal.escaping import shell_word, visible
 _NEEDED = {
     **dict.fromkeys(("model.kind", "data.source", "train.hypergradient", "eval.monitor"), TEXT),
     **dict.fromkeys(("codebook.size", "codebook.dim", "data.image_size"), whole(1)),
+    "data.eval_split": TEXT,
+    "data.eval_image_size": whole(0),
     "train.batch_size": whole(1),
 }
 
@@ -43,6 +46,7 @@ class Run(NamedTuple):
       best: the line that the monitored metric calls best; None before an evaluation.
       snapshot: of the best state, or None.
       evaluation: evaluation.json, or None.
+      others: evaluations that have names of their own, by these.
       environment: environment.json, or None.
       cost: cost.json, or None.
       notices: pieces that are missing or out of date.
@@ -54,6 +58,7 @@ class Run(NamedTuple):
     best: dict[str, Any] | None
     snapshot: Snapshot | None
     evaluation: dict[str, Any] | None
+    others: dict[str, dict[str, Any]]
     environment: dict[str, Any] | None
     cost: Cost | None
     notices: list[Notice]
@@ -91,7 +96,7 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
             "training writes."
         ) from error
     place = shell_word(str(folder))
-    training = f"python -m mq_jax.main --config=CONFIG --workdir={place}"
+    training = f"python -m mq_jax.main --workdir={place}"
     evaluating = f"python -m mq_jax.main --mode=evaluate --workdir={place}"
     notices = []
 
@@ -121,7 +126,15 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
             "snapshot.npz": snapshot and snapshot.step,
         }
         notices += [Notice(text, evaluating) for text in _out_of_date(steps, best["step"])]
-    return Run(name, config, rows or [], best, snapshot, evaluation, environment, cost, notices)
+    if evaluation is not None and not is_of_the_run(evaluation, config):
+        own = f"{config['data.source']} {config['data.eval_split']}"
+        text = f"evaluation.json is of {told(evaluation)}, not of the run's own images, {own}."
+        notices.append(Notice(text, evaluating))
+    others = evaluations_beside(folder)
+    return Run(
+        *(name, config, rows or [], best, snapshot, evaluation, others),
+        *(environment, cost, notices),
+    )
 
 
 def _out_of_date(steps, best):

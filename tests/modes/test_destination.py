@@ -2,16 +2,19 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
 import runs
 from report_folders import make_snapshot
 
+from mq_jax.data import inputs
 from mq_jax.data.contents import Contents
 from mq_jax.evaluation.evaluate import Evaluation
 from mq_jax.evaluation.named import evaluations_beside, is_of_the_run
 from mq_jax.evaluation.protocol import read_evaluation
+from mq_jax.modes import exporting
 from mq_jax.modes.destination import (
     asked_for,
     destination,
@@ -19,6 +22,7 @@ from mq_jax.modes.destination import (
     require_name,
     shows_others,
 )
+from mq_jax.modes.restored import Restored
 from mq_jax.runs.listing import Recorded, write_recorded
 from mq_jax.runs.snapshot import read_snapshot, write_snapshot
 from mq_jax.runs.workdir import flat
@@ -30,24 +34,35 @@ CONTENTS = Contents("folder", "folder 'val'", 2, ("val/a.png", "val/b.png"), per
 
 
 @pytest.fixture
-def finished(tmp_path, monkeypatch):
-    """A copy of a finished run; what is kept between programs is this test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def finished(tmp_path):
+    """A copy of a finished run."""
     return shutil.copytree(runs.finished()[1], tmp_path / "run")
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    """Evaluations that compute nothing: what is tested is where they go."""
+def run(tmp_path, monkeypatch):
+    """A run of two steps, of which nothing is computed: what is tested is where its numbers go."""
+    built = types.SimpleNamespace(objective=None)
 
-    def found(evaluator, restored, images):
+    def restored(folder, config, mesh, step):
+        return Restored(built, None, step or 12, step in (None, 12))
+
+    def evaluated(evaluator, restored, images):
         shown = np.full((2, 2, 32, 32, 3), images, np.uint8)
         counts, codebook = np.ones(16, np.int64), np.zeros((16, 4), np.float32)
         numbers = {"eval/mse": 0.5, "eval/psnr": 20.0, "eval/usage": 1.0, "eval/perplexity": 2.0}
         about = f"{images} images"
         return Evaluation(numbers, counts, codebook, *shown, images, f"{images:x}", about), 1.0
 
-    monkeypatch.setattr("mq_jax.modes.evaluation._evaluated", found)
+    monkeypatch.setattr("mq_jax.modes.evaluation.restore", restored)
+    monkeypatch.setattr("mq_jax.modes.evaluation.Evaluator", lambda *_: None)
+    monkeypatch.setattr("mq_jax.modes.evaluation._evaluated", evaluated)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(runs.configure().to_dict()))
+    evaluation = {"evaluation": inputs.open_evaluation(runs.configure()).contents()}
+    write_recorded(folder, Recorded({use: c.facts for use, c in evaluation.items()}, {}, []))
+    return folder
 
 
 def evaluate(folder, *given):
@@ -60,10 +75,10 @@ def contents_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_no_other_evaluation_touches_the_files_of_the_run(finished, tmp_path, quick):
-    outcome = evaluate(finished)
-    assert "is as it was" not in outcome.out and not (finished / "evaluations").exists()
-    before = contents_of(finished)
+def test_no_other_evaluation_touches_the_files_of_the_run(run, tmp_path):
+    outcome = evaluate(run)
+    assert "is as it was" not in outcome.out and not (run / "evaluations").exists()
+    before = contents_of(run)
     assert before.keys() >= set(OWN)
     images = runs.write_images(tmp_path / "some images", 5, size=40)
     ways = {
@@ -74,24 +89,24 @@ def test_no_other_evaluation_touches_the_files_of_the_run(finished, tmp_path, qu
         "some-images-all-32-": [f"--images={images}"],
     }
     for name, given in ways.items():
-        outcome = evaluate(finished, *given)
-        assert contents_of(finished) == before
-        (place,) = (finished / "evaluations").glob(f"{name}*")
+        outcome = evaluate(run, *given)
+        assert contents_of(run) == before
+        (place,) = (run / "evaluations").glob(f"{name}*")
         assert contents_of(place).keys() == set(OWN)
         assert f"The run's own evaluation is as it was; this one is in {place}" in outcome.out
         assert outcome.out.splitlines()[-1].endswith(f": {place}/evaluation.png")
-    assert len(evaluations_beside(finished)) == len(ways)
-    told = {path.name: read_snapshot(path).about for path in (finished / "evaluations").iterdir()}
+    assert len(evaluations_beside(run)) == len(ways)
+    told = {path.name: read_snapshot(path).about for path in (run / "evaluations").iterdir()}
     (name,) = [name for name in told if name.startswith("some-images")]
     assert (told["mine"], told[name]) == ("8 images", "5 images")
     # The same again takes the same place; something else under a name that is taken does not.
-    evaluate(finished, *ways["mine"])
-    taken = contents_of(finished / "evaluations" / "mine")
-    outcome = runs.cli("--mode=evaluate", f"--workdir={finished}", "--metrics=", "--name=mine")
+    evaluate(run, *ways["mine"])
+    taken = contents_of(run / "evaluations" / "mine")
+    outcome = runs.cli("--mode=evaluate", f"--workdir={run}", "--metrics=", "--name=mine")
     assert (outcome.code, outcome.out) == (1, "")
     assert "mine holds an evaluation of something else (photos train[:8], 8 im" in outcome.err
-    assert contents_of(finished / "evaluations" / "mine") == taken
-    outcome = runs.cli("--mode=evaluate", "--compare", finished, finished / "evaluations" / "again")
+    assert contents_of(run / "evaluations" / "mine") == taken
+    outcome = runs.cli("--mode=evaluate", "--compare", run, run / "evaluations" / "again")
     assert outcome.code == 0, outcome.err
     assert "The runs differ in no field of their configurations." in outcome.out
     assert runs.table_row(outcome, "run/again, step 12")[1:]
@@ -213,15 +228,13 @@ def test_images_that_were_moved_are_the_run_s_while_they_are_the_same(tmp_path):
     assert not shows_others(tmp_path, found._replace(pixels="cd"))
 
 
-def test_a_folder_of_the_same_names_and_other_pixels_is_evaluated_elsewhere(
-    finished, monkeypatch, quick
-):
-    evaluate(finished)
-    before = contents_of(finished)
+def test_a_folder_of_the_same_names_and_other_pixels_is_evaluated_elsewhere(run, monkeypatch):
+    evaluate(run)
+    before = contents_of(run)
     monkeypatch.setattr("mq_jax.modes.evaluation.shows_others", lambda *_: True)
-    outcome = evaluate(finished, "--config.data.dir=/elsewhere")
-    assert contents_of(finished) == before and "is as it was" in outcome.out
-    ((name, card),) = evaluations_beside(finished).items()
+    outcome = evaluate(run, "--config.data.dir=/elsewhere")
+    assert contents_of(run) == before and "is as it was" in outcome.out
+    ((name, card),) = evaluations_beside(run).items()
     assert name.startswith("photos-validation-32-") and card["run"]["own_data"] is False
 
 
@@ -256,22 +269,25 @@ def test_an_evaluation_of_before_is_the_run_s_where_set_split_and_side_are():
         assert not is_of_the_run({**card, "run": {"own_data": False}}, config)
 
 
-def test_an_export_takes_the_numbers_of_its_step_from_wherever_they_are(finished, quick):
-    evaluate(finished, "--step=10")
-    evaluate(finished, "--step=10", "--config.data.eval_split=train[:8]")
-    outcome = runs.cli("--mode=export", "--step=10", f"--workdir={finished}")
-    assert outcome.code == 0, outcome.err
-    card = json.loads((finished / "export" / "card.json").read_text())["evaluation"]
-    assert (card["run"]["step"], card["protocol"]["data"]["split"]) == (10, "validation")
+def test_an_export_takes_the_numbers_of_its_step_from_wherever_they_are(run):
+    config = flat(runs.configure().to_dict())
+    evaluate(run, "--step=10", "--config.data.eval_split=train[:8]")
+    assert exporting._evaluation(run, config, 10) is None
+    evaluate(run)
+    evaluate(run, "--step=10")
+    for step in (10, 12):
+        card = exporting._evaluation(run, config, step)
+        assert card["run"]["step"] == step
+        assert card["protocol"]["data"]["split"] == "validation"
 
 
-def test_numbers_that_another_protocol_replaces_are_kept_with_a_word(finished, quick):
-    evaluate(finished)
-    before = (finished / "evaluation.json").read_bytes()
-    outcome = evaluate(finished, "--metrics=ssim")
-    (kept,) = finished.glob("evaluation-*.json")
+def test_numbers_that_another_protocol_replaces_are_kept_with_a_word(run):
+    evaluate(run)
+    before = (run / "evaluation.json").read_bytes()
+    outcome = evaluate(run, "--metrics=ssim")
+    (kept,) = run.glob("evaluation-*.json")
     assert kept.read_bytes() == before and f"are kept: {kept}" in outcome.out
-    assert list(evaluations_beside(finished)) == [kept.stem]
+    assert list(evaluations_beside(run)) == [kept.stem]
 
 
 def test_damaged_evaluations_are_left_out_with_a_word(tmp_path, caplog):

@@ -120,12 +120,7 @@ def run_evaluation(
                     run["asked"] = asked_for(config, contents, restored.step, own_data=False)
                     place = destination(folder, None, config, run, restored.best)
             run |= {"config": config_hash(of_the_run), "seconds": seconds, **environment()}
-            card = {
-                "protocol": protocol_card(config, evaluation, measures, changes),
-                "metrics": {n.removeprefix("eval/"): v for n, v in evaluation.scalars.items()},
-                "run": run,
-            }
-            _leave(place, folder, config, evaluation, measures, card)
+            _leave(place, folder, config, evaluation, measures, changes, run)
 
 
 def _configuration(folder, of_the_run, given, typed) -> ConfigDict:
@@ -190,19 +185,24 @@ def _changes(folder, contents: Contents, own_data: bool) -> list[str]:
     return changes
 
 
-def _leave(place, folder, config, evaluation: Evaluation, measures: Measures, card):
+def _leave(place, folder, config, evaluation: Evaluation, measures: Measures, changes, run):
     """Writes the files; then, or if one cannot be written, prints the table."""
+    card = {
+        "protocol": protocol_card(config, evaluation, measures, changes),
+        "metrics": {n.removeprefix("eval/"): v for n, v in evaluation.scalars.items()},
+        "run": run,
+    }
     try:
         place.mkdir(parents=True, exist_ok=True)
         before = set(place.glob("evaluation-*.json"))
         protocol = write_evaluation(place, card)
-        write_snapshot(place, evaluation.snapshot(card["run"]["step"]))
+        write_snapshot(place, evaluation.snapshot(run["step"]))
         path = place / "evaluation.png"
         shown = Image.fromarray(comparison(evaluation.originals, evaluation.reconstructions))
         with replacing(path) as temporary:
             shown.save(temporary, format="png")
     finally:
-        _print_evaluation(config, evaluation, measures, card)
+        _print_evaluation(config, evaluation, measures, run["step"])
     for kept in set(place.glob("evaluation-*.json")) - before:
         tell(f"The numbers of before, of another protocol or step, are kept: {kept}")
     if place != folder:
@@ -210,9 +210,8 @@ def _leave(place, folder, config, evaluation: Evaluation, measures: Measures, ca
     tell(f"Protocol and numbers: {protocol}", f"Originals over reconstructions: {path}")
 
 
-def _print_evaluation(config, evaluation, measures, card):
+def _print_evaluation(config, evaluation, measures, step):
     """The table, and what to know of its numbers."""
-    step = card["run"]["step"]
     data = f"{config.data.source} {config.data.eval_split}, {evaluation.images} images"
     title = f"step {step}, {data}"
     console.print_table(title, *evaluation_table({f"step {step}": evaluation.scalars}))

@@ -51,10 +51,9 @@ def write_snapshot(folder: pathlib.Path, snapshot: Snapshot) -> None:
       folder: of the run.
       snapshot: replaces the one that is there.
     """
-    fields = snapshot._asdict()
-    if not snapshot.about:
-        # NumPy's array of an empty text has no bytes.
-        del fields["about"]
+    # First, where no damaged entry of the directory can swallow it; an empty text has no bytes.
+    fields = {"about": snapshot.about} if snapshot.about else {}
+    fields |= {name: getattr(snapshot, name) for name in _STORED}
     with replacing(folder / FILE) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **fields)
 

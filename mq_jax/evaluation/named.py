@@ -6,10 +6,7 @@ from typing import Any
 from absl import logging
 
 from mq_jax.data.contents import evaluated_images
-from mq_jax.evaluation.protocol import FILE, read_evaluation
-
-# Below the folder of the run, with a folder for each name.
-FOLDER = "evaluations"
+from mq_jax.evaluation.protocol import FILE, FOLDER, read_evaluation
 
 
 def evaluations_beside(folder: pathlib.Path) -> dict[str, dict[str, Any]]:

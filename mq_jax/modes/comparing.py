@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mq_jax.devices.places import local_path
-from mq_jax.evaluation.named import FOLDER
-from mq_jax.evaluation.protocol import read_evaluation, unlike
+from mq_jax.evaluation.protocol import FOLDER, read_evaluation, unlike
 from mq_jax.modes.table import evaluation_table
 from mq_jax.runs.differing import differing_fields, shown
 from mq_jax.runs.workdir import flat, read_config

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from mq_jax.data.contents import Contents
 from mq_jax.data.inputs import evaluation_side
 from mq_jax.evaluation.evaluate import Evaluation
-from mq_jax.evaluation.named import FOLDER, told
-from mq_jax.evaluation.protocol import FILE, read_evaluation
+from mq_jax.evaluation.named import told
+from mq_jax.evaluation.protocol import FILE, FOLDER, read_evaluation
 from mq_jax.runs.listing import difference, read_recorded
 from mq_jax.runs.snapshot import read_snapshot
 

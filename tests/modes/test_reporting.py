@@ -24,6 +24,32 @@ def test_a_report_over_several_runs_asks_where_it_goes(pair, tmp_path):
     assert list((tmp_path / "here").iterdir()) == []
 
 
+UNPLACED = (
+    ["--mode=report", "--workdir={}"],
+    ["--mode=report", "{}"],
+    ["--mode=report", "{}", "{}/../b"],
+    ["--mode=evaluate", "--compare", "{}", "{}/../b"],
+    ["--mode=evaluate", "--workdir={}", "--metrics="],
+    ["--mode=export", "--workdir={}"],
+    ["--workdir={}", "--config.data.source=folder"],
+)
+
+
+@pytest.mark.parametrize("given", UNPLACED)
+def test_no_command_leaves_anything_where_it_is_started(given, pair, tmp_path):
+    runs.cli(*[argument.format(pair[0]) for argument in given])
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_an_evaluation_that_is_not_there_is_named_with_its_command(pair):
+    whole = {"": "", "evaluation.json": "", "evaluations/x": " --name=x"}
+    for name, command in whole.items():
+        (pair[0] / "evaluation.json").unlink(missing_ok=True)
+        outcome = runs.cli("--mode=evaluate", "--compare", pair[1], pair[0] / name)
+        assert (outcome.code, outcome.out) == (1, "")
+        assert outcome.err.endswith(f"--mode=evaluate --workdir={pair[0]}{command}\n")
+
+
 def test_a_report_replaces_reports_alone(pair, tmp_path):
     first, second = pair
     place = tmp_path / "page.html"

@@ -29,7 +29,12 @@ from mq_jax.terminal.streams import protect_streams
 
 MODES = ("train", "evaluate", "export", "report", "plan")
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The experiment, configs/X.py, or the config.json of a run; absent: that of the workdir.",
+    lock_config=True,
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, for all its outputs.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _METRICS = flags.DEFINE_string(

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import signal
+import sys
 
 import jax
 import pytest
@@ -104,6 +106,16 @@ def test_a_run_of_before_goes_on_as_it_did(begun, started):
     validate(config)
 
 
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_by_its_workdir_alone_to_the_same_bits(tmp_path):
+    given = [*runs.arguments(**runs.WHOLE), f"--workdir={tmp_path}"]
+    assert runs.program(*given, at="step:6", number=signal.SIGTERM).code == 0
+    assert runs.checkpoint_steps(tmp_path)[-1] < 12
+    outcome = runs.program(f"--workdir={tmp_path}")
+    assert outcome.code == 0, outcome.err
+    runs.assert_same_run(tmp_path, runs.finished()[1])
+
+
 @pytest.mark.parametrize("field", ["train.steps", "train.epochs"])
 def test_a_longer_schedule_is_refused_with_the_way_to_it(field, begun):
     before = (begun / "config.json").read_bytes()
@@ -150,8 +162,6 @@ def test_a_damaged_configuration_gets_one_line(text, begun):
 
 def test_nothing_of_the_program_becomes_importable_by_its_short_name(begun, monkeypatch):
     """Its tokenize.py would take the place of Python's own."""
-    import sys
-
     monkeypatch.setattr(sys, "path", list(sys.path))
     runs.cli(f"--workdir={begun}", "--mode=export")
     assert not [path for path in sys.path if path.endswith("mq_jax") or path == str(begun)]

@@ -20,6 +20,9 @@ from mq_jax.storage.schema import ANY, NUMBER, TEXT, Each, Nullable, read_json, 
 
 FILE = "evaluation.json"
 
+# Below the folder of a run: evaluations beside its own, a folder for each name.
+FOLDER = "evaluations"
+
 # Counts up when the meaning of a number changes.
 VERSION = 1
 
@@ -118,12 +121,16 @@ def read_evaluation(path: str | os.PathLike) -> dict[str, Any]:
       ValueError: the file is damaged.
     """
     path = pathlib.Path(path)
-    file = path / FILE if path.is_dir() else path
+    # What is not there is taken for a folder, unless it is called like a file of ours.
+    is_file = path.exists() or path.suffix == ".json"
+    file = path if is_file and not path.is_dir() else path / FILE
     if not file.exists():
-        folder = shlex.quote(str(path if path.is_dir() else path.parent))
+        folder, name = file.parent, ""
+        if folder.parent.name == FOLDER:
+            folder, name = folder.parent.parent, f" --name={shlex.quote(folder.name)}"
         raise FileNotFoundError(
             f"{file} does not exist; make it: python -m mq_jax.main --mode=evaluate "
-            f"--workdir={folder}"
+            f"--workdir={shlex.quote(str(folder))}{name}"
         )
     try:
         return read_json(file, _SCHEMA)

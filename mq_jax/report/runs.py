@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from mq_jax.evaluation.named import evaluations_beside, is_of_the_run, told
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.runs.cost import Cost, read_cost
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
@@ -18,6 +19,8 @@ from mq_jax.terminal.escaping import shell_word, visible
 _NEEDED = {
     **dict.fromkeys(("model.kind", "data.source", "train.hypergradient", "eval.monitor"), TEXT),
     **dict.fromkeys(("codebook.size", "codebook.dim", "data.image_size"), whole(1)),
+    "data.eval_split": TEXT,
+    "data.eval_image_size": whole(0),
     "train.batch_size": whole(1),
     **{"codebook.kind": TEXT, "model.layer_norm": FLAG, "outer.learning_rate_ratio": NUMBER},
 }
@@ -46,6 +49,7 @@ class Run(NamedTuple):
       settled: the step from which on evaluations go before earlier ones.
       snapshot: of the best state, or None.
       evaluation: evaluation.json, or None.
+      others: evaluations that have names of their own, by these.
       environment: environment.json, or None.
       cost: cost.json, or None.
       notices: pieces that are missing or out of date.
@@ -58,6 +62,7 @@ class Run(NamedTuple):
     settled: int
     snapshot: Snapshot | None
     evaluation: dict[str, Any] | None
+    others: dict[str, dict[str, Any]]
     environment: dict[str, Any] | None
     cost: Cost | None
     notices: list[Notice]
@@ -95,7 +100,7 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
             "training writes."
         ) from error
     place = shell_word(str(folder))
-    training = f"python -m mq_jax.main --config=CONFIG --workdir={place}"
+    training = f"python -m mq_jax.main --workdir={place}"
     evaluating = f"python -m mq_jax.main --mode=evaluate --workdir={place}"
     notices = []
 
@@ -129,7 +134,12 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
             "snapshot.npz": snapshot and snapshot.step,
         }
         notices += [Notice(text, evaluating) for text in _out_of_date(steps, best["step"])]
-    found = best, settled, snapshot, evaluation, environment, cost
+    if evaluation is not None and not is_of_the_run(evaluation, config):
+        own = f"{config['data.source']} {config['data.eval_split']}"
+        text = f"evaluation.json is of {told(evaluation)}, not of the run's own images, {own}."
+        notices.append(Notice(text, evaluating))
+    others = evaluations_beside(folder)
+    found = best, settled, snapshot, evaluation, others, environment, cost
     return Run(name, config, rows or [], *found, notices)
 
 

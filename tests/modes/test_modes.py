@@ -159,7 +159,7 @@ def test_where_the_best_checkpoint_is_damaged_another_one_can_be_named(finished)
         assert re.search(r"damaged are 12: .* Take another one: --step=10\.", outcome.err)
         outcome = runs.cli(f"--mode={mode}", "--step=10", *given)
         assert outcome.code == 0, outcome.err
-    assert read_evaluation(finished)["run"]["step"] == 10
+    assert read_evaluation(finished / "evaluations" / "step-10")["run"]["step"] == 10
     card = json.loads((finished / "export" / "card.json").read_text())
     assert card["training"]["step"] == card["evaluation"]["run"]["step"] == 10
     outcome = runs.cli("--mode=export", "--step=7", *given)

@@ -1,7 +1,6 @@
 """The report: its numbers are those of the files, what is missing is named, nothing is fetched."""
 
 import base64
-import html.parser
 import importlib
 import io
 import json
@@ -11,6 +10,7 @@ import re
 
 import numpy as np
 import pytest
+from pages import page_of
 from PIL import Image
 from report_folders import make_evaluation, make_rows, make_run, make_snapshot
 
@@ -20,36 +20,6 @@ from mq_jax.report.pictures import pictures
 from mq_jax.report.runs import read_runs
 from mq_jax.runs.standing import write_settled
 from mq_jax.terminal.escaping import shell_word
-
-
-class _Page(html.parser.HTMLParser):
-    """The words, the attributes and the plots of a page."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.source = path.read_text(encoding="utf-8")
-        self.attributes, self._text, self._is_text = [], [], True
-        self.feed(self.source)
-        self.words = re.sub(r"\s+", " ", " ".join(self._text))
-        raw = re.findall(r'data-plot="([^"]+)">(.*?)</script>', self.source, re.DOTALL)
-        self.plots = {name: json.loads(text) for name, text in raw}
-
-    def handle_starttag(self, tag, attributes):
-        self.attributes += attributes
-        self._is_text = tag not in ("script", "style")
-
-    def handle_endtag(self, tag):
-        self._is_text = True
-
-    def handle_data(self, data):
-        if self._is_text:
-            self._text.append(data)
-
-
-def page_of(*folders):
-    path = folders[0].parent / "page.html"
-    write_report(folders, path)
-    return _Page(path)
 
 
 def array_of(value):
@@ -134,11 +104,11 @@ def test_a_number_that_is_none_is_best_in_no_comparison(tmp_path):
 
 
 PIECES = {
-    "metrics.jsonl": "python -m mq_jax.main --config=CONFIG --workdir={}",
+    "metrics.jsonl": "python -m mq_jax.main --workdir={}",
     "snapshot.npz": "python -m mq_jax.main --mode=evaluate --workdir={}",
     "evaluation.json": "python -m mq_jax.main --mode=evaluate --workdir={}",
-    "environment.json": "python -m mq_jax.main --config=CONFIG --workdir={}",
-    "cost.json": "python -m mq_jax.main --config=CONFIG --workdir={}",
+    "environment.json": "python -m mq_jax.main --workdir={}",
+    "cost.json": "python -m mq_jax.main --workdir={}",
 }
 
 

@@ -17,6 +17,7 @@ from mq_jax.devices.places import local_path
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation.evaluate import Evaluation, Evaluator
 from mq_jax.evaluation.protocol import (
+    computed_unlike,
     config_hash,
     protocol_card,
     read_evaluation,
@@ -40,7 +41,7 @@ from mq_jax.training.validate import validate
 # An evaluation needs the model of the run; it may look at other images.
 FREE_FIELDS = (
     *("seed", "train", "inner", "outer", "disc", "mesh", "data", "eval"),
-    *("perceptual.dir", "codebook.shard_lookup"),
+    *("perceptual.dir", "codebook.shard_lookup", "deterministic"),
 )
 
 
@@ -140,6 +141,8 @@ def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
     console.print_table("Evaluations", *evaluation_table(rows, prefix=""))
     for difference in differing:
         tell(f"Unlike: {difference}")
+    for difference in computed_unlike(cards):
+        tell(f"Computed differently, which moves the last digits: {difference}")
     versions = {json.dumps(card["run"]["packages"], sort_keys=True) for card in cards.values()}
     if len(versions) > 1:
         tell("Measured with different versions of packages; the files tell.")

@@ -7,6 +7,7 @@ from absl import logging
 
 # The first forbids kernels that add in any order; the second the choice of one by its speed.
 FLAGS = {"xla_gpu_deterministic_ops": "true", "xla_gpu_autotune_level": "0"}
+_ALSO = {"xla_gpu_deterministic_ops": ("1", "True"), "xla_gpu_autotune_level": ()}
 
 
 def ask_for_determinism(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -28,14 +29,11 @@ def ask_for_determinism(environment: MutableMapping[str, str] = os.environ) -> N
         for name, equals, value in (flag.partition("=") for flag in given.split())
     }
     for name, value in FLAGS.items():
-        if set_already.get(name, value) not in (value, _SYNONYMS.get(value)):
+        if set_already.get(name, value) not in (value, *_ALSO[name]):
             message = "XLA_FLAGS has --%s=%s, which wins over config.deterministic's %s"
             logging.warning(message, name, set_already[name], value)
     missing = {name: value for name, value in FLAGS.items() if name not in set_already}
     environment["XLA_FLAGS"] = " ".join(filter(None, [given, *_spelled(missing)]))
-
-
-_SYNONYMS = {"true": "1"}
 
 
 def _spelled(flags):

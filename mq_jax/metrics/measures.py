@@ -159,8 +159,8 @@ def _ssim(weights, images, reconstructions):
 
 
 def _distance(net):
-    """LPIPS of what a viewer sees: reconstructions clipped."""
-    distance = perceptual_distance(net)
+    """LPIPS of what a viewer sees: reconstructions clipped; in full float32 on any device."""
+    distance = perceptual_distance(net, precision=jax.lax.Precision.HIGHEST)
 
     def lpips_of(weights, images, reconstructions):
         return distance(weights[net], images, jnp.clip(reconstructions, -1, 1))

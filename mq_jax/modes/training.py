@@ -34,10 +34,11 @@ from mq_jax.training.frozen import load_frozen
 from mq_jax.training.train import monitored, train
 from mq_jax.training.validate import validate
 
-# These change where a run reads, where it computes and how fast, never what it computes.
+# These change where a run reads, where it computes, how fast, and the order in which it adds;
+# never what it computes.
 FREE_FIELDS = (
     *("data.dir", "data.threads", "data.workers", "perceptual.dir"),
-    *("mesh", "codebook.shard_lookup"),
+    *("mesh", "codebook.shard_lookup", "deterministic"),
 )
 
 

@@ -123,6 +123,7 @@ _OPTIMIZER: dict[str, Rule] = {
 
 RULES: dict[str, Rule] = {
     "seed": ("a whole number in [0, 2^32)", lambda v: type(v) is int and 0 <= v < 2**32),
+    "deterministic": _BOOLEAN,
     "model.kind": _choice("vqvae", "vqgan"),
     "model.channels": _WIDTHS,
     "model.multipliers": _WIDTHS,

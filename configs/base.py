@@ -11,6 +11,10 @@ def get_config() -> ConfigDict:
     """The defaults: MQVAE as in the paper, on images of 32 pixels."""
     config = ConfigDict()
     config.seed = 0  # of initialisation, order and augmentation
+    config.deterministic = False  # whether a GPU repeats its results bit by bit: adds
+    #                               --xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0 to
+    #                               XLA_FLAGS, which win where they have these; neither the cost
+    #                               nor the effect was measured; free to change when a run goes on
 
     config.model = ConfigDict()
     config.model.kind = "vqvae"  # vqvae (of SQ-VAE) | vqgan
@@ -26,7 +30,9 @@ def get_config() -> ConfigDict:
     config.model.init_std = 0.02  # kernels are drawn from N(0, init_std^2) (code); 0: PyTorch's
     #                               default, uniform in +-1/sqrt(fan_in)
     config.model.dtype = "float32"  # of the convolutions of vqgan, discriminator and LPIPS:
-    #                                 float32 | bfloat16; all else is float32
+    #                                 float32 | bfloat16; all else is float32. Factors of float32
+    #                                 are rounded as JAX does by default (TF32 on GPUs), but never
+    #                                 in hyper-net, lookup, z, last layers and measures
     config.model.remat = False  # whether to recompute blocks instead of keeping them (vqgan, LPIPS)
 
     config.codebook = ConfigDict()
@@ -123,7 +129,8 @@ def get_config() -> ConfigDict:
     config.eval.metrics = ()  # beside MSE, PSNR, usage and perplexity, during training: of ssim,
     #                           lpips_alex, lpips_vgg, fid, frechet_vgg; --mode=evaluate: all
     config.eval.monitor = "mse"  # mse | lpips_alex | lpips_vgg | fid | frechet_vgg: the metric,
-    #                              lower is better, of the best checkpoint
+    #                              lower is better, of the best checkpoint; under the whole weight
+    #                              of an adversarial term, once there is one
     config.eval.pictures = 8  # images in the picture of originals over reconstructions
     return config.lock()
 

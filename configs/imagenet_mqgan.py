@@ -5,8 +5,14 @@
 `--mode=plan --images=1281167` instead of a workdir tells what it takes. For the values of the
 released code: --config=configs/imagenet_mqgan.py:code; configs/mqgan.py says what differs.
 
-Data: TFDS's imagenet2012 in ArrayRecord form, below config.data.dir; augmentation as in the
-paper: the smaller side to 128, a random crop, a flip.
+Data: TFDS's imagenet2012 in ArrayRecord form, below config.data.dir; or the images themselves, in a
+folder with the sub-folders `train` and `val`, each with a folder for every class (n01440764, ...;
+in `val` they may lack: classes change nothing here):
+
+  python -m mq_jax.main --config=configs/imagenet_mqgan.py --workdir=runs/imagenet \
+      --config.data.source=folder --config.data.dir=IMAGENET
+
+Augmentation as in the paper: the smaller side to 128, a random crop, a flip.
 Ours, the paper being silent: x8 down to 16 x 16 codes (VQ-f8's net), a batch of 256 images over
 all devices, a whole state on each GPU, and the adversarial phase.
 Moving averages of the weights, which the paper does not have: --config.train.ema_decay=0.999.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
-from mq_jax.terminal.spelling import suggestion
+from mq_jax.terminal.spelling import nearest, suggestion
 from mq_jax.terminal.streams import standard_output
 
 
@@ -16,12 +16,18 @@ class UsageError(Exception):
     """The command line asks for something that is not there; the message says what and where."""
 
 
-def parse(argv: Sequence[str], default_config: str | None = None) -> list[str]:
+def parse(
+    argv: Sequence[str],
+    default_config: str | None = None,
+    stored: tuple[str, str] | None = None,
+) -> list[str]:
     """Parses absl flags, after a look at what ml_collections would answer with a traceback.
 
     Args:
       argv: the program's name and its arguments.
       default_config: the configuration file of a program that does not ask for one.
+      stored: the folder of a run whose config.json is the configuration, whatever --config says,
+        after a file whose get_config(folder) reads it.
 
     Returns:
       Arguments that are no flags.
@@ -31,21 +37,36 @@ def parse(argv: Sequence[str], default_config: str | None = None) -> list[str]:
         configuration file that is missing or fails.
     """
     argv = [_underscored(argument) for argument in argv]
-    given = _flag_value(argv, "config")
+    given = flag_value(argv, "config")
     path = default_config if given is None else given
-    if path is not None:
-        _check_overrides(argv, path, _load(path))
+    config = None
+    if stored is not None:
+        path = str(pathlib.Path(stored[1]) / "config.json")
+        config = runpy.run_path(stored[0])["get_config"](stored[1])
+        argv = _with_config(argv, ":".join(stored))
+    elif path is not None:
+        config = _load(path)
+    if config is not None:
+        _check_overrides(argv, path, config)
     elif overrides := [argument for argument in argv[1:] if _overridden(argument)]:
         raise UsageError(
-            f"{overrides[0]} changes a field; name its experiment too, --config=configs/X.py."
+            f"{overrides[0]} changes a field; name its experiment too, --config=configs/X.py, "
+            "or the --workdir of a run."
         )
     # Folders may stand among the flags.
     flags.FLAGS.set_gnu_getopt(True)
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        near = _meant_flag(error.flagname, config)
+        raise UsageError(
+            f"--{error.flagname} is no flag{near}; --help lists them, and fields of the "
+            "configuration are given as --config.SECTION.FIELD."
+        ) from error
     except flags.Error as error:
         # absl's message names the flag, the value and the problem, at times over several lines.
-        raise UsageError(" ".join(str(error).split())) from error
+        near = _meant_value(argv)
+        raise UsageError(f"{' '.join(str(error).split())}{near}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} or its overrides: {' '.join(str(error).split())}") from error
 
@@ -60,6 +81,23 @@ def overridden(argv: Sequence[str]) -> list[str]:
       Dotted names, `train.steps` say.
     """
     return [flag.partition(".")[2] for flag in map(_overridden, argv[1:]) if flag]
+
+
+def flag_value(argv: Sequence[str], name: str) -> str | None:
+    """A flag's value before anything is parsed.
+
+    Args:
+      argv: the program's name and its arguments.
+      name: of the flag.
+
+    Returns:
+      The value of `--name=value` or `--name value`, None where it is not given.
+    """
+    for position, argument in enumerate(argv[1:], start=1):
+        flag, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and flag == name:
+            return value if equals else next(iter(argv[position + 1 :]), "")
+    return None
 
 
 def answer_help(usage: str, own: Sequence[flags.FlagHolder]) -> None:
@@ -78,6 +116,38 @@ def answer_help(usage: str, own: Sequence[flags.FlagHolder]) -> None:
     sys.exit(0)
 
 
+def _meant_flag(name: str, config: ConfigDict | None) -> str:
+    """A phrase with the flag, or the field, that a flag may have been meant to be."""
+    known = {flag: flag for flag in flags.FLAGS}
+    for field in [] if config is None else _fields(config):
+        # `--data.dir` and `--dir` both lack what comes before them.
+        for short in (field, field.partition(".")[2], field.rpartition(".")[2]):
+            known.setdefault(short, field)
+    near = known.get(nearest(name, known))
+    if config is None and "." in name:
+        near = f"config.{name}"
+    return f" (did you mean --{near}?)" if near else ""
+
+
+def _meant_value(argv: Sequence[str]) -> str:
+    """A phrase with what the first value that its flag does not know may have been meant to be."""
+    for name in flags.FLAGS:
+        choices = getattr(flags.FLAGS[name].parser, "enum_values", None)
+        value = flag_value(argv, name) if choices else None
+        if value is not None and value not in choices:
+            return suggestion(value, choices)
+    return ""
+
+
+def _fields(section: ConfigDict, prefix: str = "config") -> list[str]:
+    """The dotted names of all fields."""
+    names = []
+    for key, value in section.items():
+        inner = isinstance(value, ConfigDict)
+        names += _fields(value, f"{prefix}.{key}") if inner else [f"{prefix}.{key}"]
+    return names
+
+
 def _underscored(argument: str) -> str:
     """`--weights-dir=a-b` as absl knows it, `--weights_dir=a-b`."""
     name, equals, value = argument.partition("=")
@@ -85,13 +155,16 @@ def _underscored(argument: str) -> str:
     return f"--{name[2:].replace('-', '_')}{equals}{value}" if known else argument
 
 
-def _flag_value(argv, name):
-    """The value of `--name=value` or `--name value`, None if it is not given."""
-    for position, argument in enumerate(argv[1:], start=1):
-        flag, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and flag == name:
-            return value if equals else next(iter(argv[position + 1 :]), "")
-    return None
+def _with_config(argv: Sequence[str], value: str) -> list[str]:
+    """A command line whose --config is another one, which comes before its overrides."""
+    kept, skipped = [argv[0], f"--config={value}"], False
+    for argument in argv[1:]:
+        name, equals, _ = argument.partition("=")
+        if skipped or name in ("--config", "-config"):
+            skipped = not skipped and not equals
+        else:
+            kept.append(argument)
+    return kept
 
 
 def _load(path):

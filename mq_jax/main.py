@@ -1,11 +1,15 @@
 """Trains, evaluates and exports image tokenizers: flags, and one dispatch.
 
 python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR
+python -m mq_jax.main --workdir=DIR
 python -m mq_jax.main --workdir=DIR --mode=evaluate|export|report
+python -m mq_jax.main --workdir=DIR --mode=evaluate --images=FOLDER [--size=N] [--name=NAME]
 python -m mq_jax.main --mode=evaluate --compare DIR DIR ...
 python -m mq_jax.main --mode=report DIR DIR ... --output=FILE
 python -m mq_jax.main --config=configs/photos_mqvae.py --mode=plan [--devices=N] [--images=N]
 
+The second goes on with the run in DIR, from its config.json; --config=DIR/config.json begins
+another run like it.
 Several processes find each other by the environment; mq_jax/devices/distributed.py says how.
 """
 
@@ -25,7 +29,12 @@ from mq_jax.terminal.streams import protect_streams
 
 MODES = ("train", "evaluate", "export", "report", "plan")
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The experiment, configs/X.py, or the config.json of a run; absent: that of the workdir.",
+    lock_config=True,
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, for all its outputs.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _METRICS = flags.DEFINE_string(
@@ -46,9 +55,15 @@ _UNLIKE = flags.DEFINE_bool("unlike", False, "evaluate --compare: also where the
 _STEP = flags.DEFINE_integer(
     "step", None, "evaluate, export: this checkpoint instead of the best.", lower_bound=0
 )
+_NAME = flags.DEFINE_string(
+    "name", None, "evaluate: of a folder of its own, DIR/evaluations/NAME, for what is left."
+)
+_SIZE = flags.DEFINE_integer(
+    "size", None, "evaluate: side to which images are scaled and cropped, pixels.", lower_bound=1
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "export: replaces an export that is there.")
 _OUTPUT = flags.DEFINE_string(
-    "output", "", "report: the file; empty: report.html in the folder of the run."
+    "output", "", "report: the file; empty: report.html in the folder of the only run."
 )
 _INTERRUPTED_CODE = flags.DEFINE_integer(
     "interrupted_code",
@@ -63,8 +78,11 @@ _ACCEPT_CHANGED_DATA = flags.DEFINE_bool(
 _DEVICES = flags.DEFINE_integer(
     "devices", 0, "plan: devices; 0: as many as config.mesh says, or 8.", lower_bound=0
 )
-_IMAGES = flags.DEFINE_integer(
-    "images", 0, "plan: images that the inner level draws from; 0: look at the data.", lower_bound=0
+_IMAGES = flags.DEFINE_string(
+    "images",
+    "",
+    "plan: number of images that the inner level draws from; 0: look at the data. evaluate: a "
+    "folder, of which all images are evaluated.",
 )
 _PEAK = flags.DEFINE_float(
     "peak_tflops", 0.0, "plan: TFLOP/s of a further kind of device.", lower_bound=0.0
@@ -74,7 +92,7 @@ _COMPILE = flags.DEFINE_bool(
 )
 _FLAGS = (
     *(_CONFIG, _WORKDIR, _MODE, _METRICS, _WEIGHTS_DIR, _DOWNLOAD_WEIGHTS, _COMPARE, _UNLIKE),
-    *(_STEP, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
+    *(_STEP, _NAME, _SIZE, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
     *(_DEVICES, _IMAGES, _PEAK, _COMPILE),
 )
 

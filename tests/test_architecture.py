@@ -22,13 +22,13 @@ GRAPH = {
     "images": "devices",
     "data": "images algorithm devices",
     "models": "quantizers storage devices",
-    "metrics": "models data images quantizers storage devices",
+    "metrics": "models data images quantizers storage devices terminal",
     "evaluation": "metrics data images algorithm quantizers runs storage devices",
     "training": "evaluation metrics models data images algorithm quantizers runs storage devices "
     "terminal",
     "planning": "training devices terminal",
     "tokenizers": "training models data images algorithm quantizers runs storage devices",
-    "report": "evaluation runs storage terminal",
+    "report": "evaluation images runs storage terminal",
     "commandline": "terminal",
     "modes": "commandline report planning tokenizers training evaluation metrics models data "
     "images algorithm runs storage devices terminal",

@@ -132,6 +132,6 @@ def test_the_python_of_the_readme_runs(clone, number):
 
 
 def _tracked():
-    return [
-        *filter(None, subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split())
-    ]
+    """The names of the repository's files."""
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True)
+    return listed.strip("\0").split("\0")

@@ -53,6 +53,21 @@ class Contents(NamedTuple):
         return self._replace(images=len(indices), names=names)
 
 
+def evaluated_images(source: str, split: str, images: int, side: int) -> str:
+    """What an evaluation is of, in a phrase without any path.
+
+    Args:
+      source: as config.data.source.
+      split: of it.
+      images: how many there are.
+      side: of each, pixels.
+
+    Returns:
+      A phrase.
+    """
+    return f"{source} {split}, {images:,} images at {side} pixels"
+
+
 def sentence(contents: Mapping[str, Contents]) -> str:
     """How many images each split has, by which rule, and what was left aside.
 
@@ -62,7 +77,7 @@ def sentence(contents: Mapping[str, Contents]) -> str:
     Returns:
       One line.
     """
-    told = [f"{use} {found.images} ({found.rule})" for use, found in contents.items()]
+    told = [f"{use} {found.images:,} ({found.rule})" for use, found in contents.items()]
     aside = {ending: n for found in contents.values() for ending, n in found.aside.items()}
     counts = ", ".join(f"{count} {ending}" for ending, count in list(aside.items())[:_SHOWN])
     if len(aside) > _SHOWN:

@@ -7,10 +7,24 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import Parts
+from mq_jax.data.folder import require_folder
 from mq_jax.data.pipeline import eval_batches, train_stream
 from mq_jax.data.sources import Source, halves, open_source
 from mq_jax.images.decode import Reading
 from mq_jax.images.transforms import make_eval_transform, make_train_transform
+
+
+def require_directory(config: ConfigDict) -> None:
+    """Checks that the folder of the data is there, where the source needs one.
+
+    Args:
+      config: validated.
+
+    Raises:
+      FileNotFoundError: config.data.dir is empty, or no folder.
+    """
+    if config.data.source == "folder":
+        require_folder(config.data.dir)
 
 
 def open_training(config: ConfigDict) -> Parts:

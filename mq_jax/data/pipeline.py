@@ -27,7 +27,7 @@ _EVAL_BUFFER = 2
 # Grain's order of few records is a walk over so many places, until it comes by one of theirs.
 _PLACES = 2**16
 # Of the walk, on a CPU core of 2023; and of a row, which nobody notices beside reading an image.
-_PLACES_PER_MS, _UNNOTICED_MS = 3000, 0.5
+_PLACES_PER_MS, _UNNOTICED_MS = 3000, 1
 
 
 def train_stream(
@@ -104,8 +104,8 @@ def shuffling_cost(count: int) -> str:
     if count == 1 or milliseconds < _UNNOTICED_MS:
         return ""
     return (
-        f"{count} images are few: to shuffle them takes about {milliseconds:.1g} ms a row, the "
-        "less the more they are; links to the same files, under further names, count as images."
+        f"{count} images are few: to shuffle them takes about {milliseconds:.0f} ms a "
+        "row, the less the more they are; links to the same files, under further names, count too."
     )
 
 

@@ -13,6 +13,7 @@ from mq_jax.algorithm.losses import psnr_per_image, squared_error_per_image
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import TrainState
 from mq_jax.data import inputs
+from mq_jax.data.contents import evaluated_images
 from mq_jax.data.ledger import LEFT_OUT, BadImages
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
@@ -40,6 +41,7 @@ class Evaluation(NamedTuple):
       reconstructions: u8[N, H, W, 3], theirs.
       images: number of images that count, the readable ones.
       pixels: digest of these images.
+      about: these images in a phrase: set, split, number, side.
     """
 
     scalars: dict[str, float]
@@ -49,11 +51,12 @@ class Evaluation(NamedTuple):
     reconstructions: np.ndarray
     images: int
     pixels: str
+    about: str = ""
 
     def snapshot(self, step: int) -> Snapshot:
         """What a report shows of it, as that of a step."""
         shown = self.originals, self.reconstructions
-        return Snapshot(step, self.counts, self.codebook, *shown)
+        return Snapshot(step, self.counts, self.codebook, *shown, self.about)
 
 
 def make_eval_step(
@@ -172,6 +175,7 @@ class Evaluator:
         digest, count = pixels.of_all()
         if self._moments is not None:
             values |= self._moments.distance(digest)
+        data, side = self._config.data, inputs.evaluation_side(self._config)
         return Evaluation(
             values,
             np.asarray(metrics.usage.counts, np.int64),
@@ -179,6 +183,7 @@ class Evaluator:
             *shown.in_order(),
             count,
             digest,
+            evaluated_images(data.source, data.eval_split, count, side),
         )
 
 

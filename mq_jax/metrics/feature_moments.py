@@ -175,4 +175,6 @@ def _protocol(config, images):
         "resize": data.resize,
         "filter": data.filter,
         "icc": data.icc,
+        # References of before were rounded to TF32 on GPUs; those of today are not.
+        "products": "highest",
     }

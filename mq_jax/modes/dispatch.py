@@ -15,16 +15,21 @@ from mq_jax import commandline
 from mq_jax.devices import distributed
 from mq_jax.devices.agreement import FailedElsewhere, together
 from mq_jax.devices.cache import use_compilation_cache
+from mq_jax.devices.determinism import ask_for_determinism
 from mq_jax.devices.interrupt import Stopped, stopping
 from mq_jax.devices.places import local_path
 from mq_jax.devices.platforms import require_platform
 from mq_jax.devices.reading import end_within
 from mq_jax.models import inception_weights
-from mq_jax.modes.evaluation import compare_evaluations, run_evaluation
+from mq_jax.modes import given
+from mq_jax.modes.comparing import compare_evaluations
+from mq_jax.modes.evaluation import Wanted, run_evaluation
 from mq_jax.modes.exporting import run_export
 from mq_jax.modes.planning import plan
 from mq_jax.modes.reporting import run_report
+from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.modes.training import run_training
+from mq_jax.runs import workdir
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
 from mq_jax.training.unused import unused_fields
@@ -34,6 +39,17 @@ _ORDERLY_SECONDS = 5
 
 # Those of mq_jax.main.
 FLAGS = flags.FLAGS
+
+# Flags that only some modes look at; the others refuse them.
+_FLAGS_OF_MODES = {
+    "step": ("evaluate", "export"),
+    **dict.fromkeys(("name", "size", "compare", "unlike"), ("evaluate",)),
+    "images": ("evaluate", "plan"),
+    "devices": ("plan",),
+    "overwrite": ("export",),
+    "output": ("report",),
+    "accept_changed_data": ("train",),
+}
 
 
 def run_program() -> int:
@@ -45,9 +61,14 @@ def run_program() -> int:
     console.log_to_terminal()
     orderly = {0}
     try:
+        arguments, unreadable = _parsed()
+        # XLA reads its flags when a backend starts, which joining does.
+        if unreadable is None and _is_deterministic():
+            ask_for_determinism()
         _join()
         with together():
-            arguments = commandline.parse(sys.argv)
+            if unreadable is not None:
+                raise unreadable
         orderly.add(FLAGS.interrupted_code)
         code = _run_mode(arguments[1:])
     except (commandline.UsageError, ValueError) as error:
@@ -69,6 +90,26 @@ def run_program() -> int:
     if code not in orderly and jax.distributed.is_initialized():
         distributed.abandon(code)
     return code
+
+
+def _parsed() -> tuple[list[str], Exception | None]:
+    """Arguments that are no flags, or why there are none, for all processes to say together."""
+    try:
+        return given.parse(sys.argv), None
+    except Exception as error:
+        return [], error
+
+
+def _is_deterministic() -> bool:
+    """Whether the configuration, that of the run where none was given, asks for it."""
+    config = FLAGS.config
+    if config is None and FLAGS.workdir:
+        try:
+            config = workdir.read_config(FLAGS.workdir)
+        except (OSError, ValueError):
+            # The mode says what is wrong with it.
+            return False
+    return config is not None and "deterministic" in config and config["deterministic"] is True
 
 
 def _run_mode(folders: Sequence[str]) -> int:
@@ -111,18 +152,12 @@ def _stopped(name: str) -> int:
 def _dispatch(folders: Sequence[str]) -> int:
     """Runs the mode that was asked for."""
     mode = FLAGS.mode
-    if FLAGS.step is not None and mode not in ("evaluate", "export"):
-        raise commandline.UsageError(
-            f"--step={FLAGS.step} is of --mode=evaluate and --mode=export; {mode} takes none."
-        )
-    takes_folders = mode == "report" or (mode == "evaluate" and FLAGS.compare)
-    if folders and not takes_folders:
-        raise commandline.UsageError(f"{folders[0]!r} is no flag; all arguments are flags.")
+    _require_taken(folders)
     if mode == "plan":
         plan(
             _given_config(),
             devices=FLAGS.devices,
-            images=FLAGS.images,
+            images=_count(FLAGS.images),
             peak_tflops=FLAGS.peak_tflops,
             compiled=FLAGS.compile,
         )
@@ -139,6 +174,29 @@ def _dispatch(folders: Sequence[str]) -> int:
     return 0
 
 
+def _require_taken(folders: Sequence[str]) -> None:
+    """Raises for what was given and the mode would not look at."""
+    mode, comparing = FLAGS.mode, FLAGS.mode == "evaluate" and FLAGS.compare
+    taker = "--compare" if comparing else mode
+    for name, modes in _FLAGS_OF_MODES.items():
+        flag = FLAGS[name]
+        refused = mode not in modes or (comparing and name not in ("compare", "unlike"))
+        if refused and flag.present and flag.value is not False:
+            takers = " and ".join(f"--mode={taker}" for taker in modes)
+            taker = "--compare" if comparing else mode
+            raise commandline.UsageError(
+                f"--{name}={flag.value} is of {takers}; {taker} takes none."
+            )
+    typed = commandline.overridden(sys.argv)
+    if typed and (comparing or mode in ("export", "report")):
+        raise commandline.UsageError(
+            f"--config.{typed[0]} changes nothing here: {taker} takes runs as they are; "
+            "leave it out."
+        )
+    if folders and not (comparing or mode == "report"):
+        raise commandline.UsageError(f"{folders[0]!r} is no flag; all arguments are flags.")
+
+
 def _compute(mode: str) -> int:
     """Trains or evaluates, on all processes of the run."""
     folder, weights_dir = _workdir(), FLAGS.weights_dir
@@ -149,8 +207,10 @@ def _compute(mode: str) -> int:
         if FLAGS.download_weights and jax.process_index() == 0:
             inception_weights.download(weights_dir)
     if mode == "evaluate":
-        asked = {"metrics": FLAGS.metrics, "step": FLAGS.step, "typed": typed}
-        run_evaluation(folder, FLAGS.config, **asked, weights_dir=weights_dir)
+        images = local_path(FLAGS.images, "--images") if FLAGS.images else None
+        wanted = Wanted(FLAGS.step, FLAGS.name, images, FLAGS.size)
+        asked = {"metrics": FLAGS.metrics, "weights_dir": weights_dir, "typed": typed}
+        run_evaluation(folder, _evaluated_config(typed), wanted, **asked)
         return 0
     asked = {"accept_changed_data": FLAGS.accept_changed_data, "typed": typed}
     ended = run_training(_given_config(), folder, weights_dir, **asked)
@@ -170,10 +230,34 @@ def _workdir() -> pathlib.Path:
     return local_path(FLAGS.workdir, "--workdir")
 
 
+def _count(text: str) -> int:
+    """The whole number that --images is for a plan."""
+    if text and not text.isdecimal():
+        raise commandline.UsageError(
+            f"--images={text} is no whole number, which --mode=plan takes: how many images the "
+            "inner level draws from."
+        )
+    return int(text or 0)
+
+
+def _evaluated_config(typed: Sequence[str]) -> ConfigDict | None:
+    """The configuration to evaluate under; None for the run's own, as it is."""
+    if commandline.flag_value(sys.argv, "config") is not None:
+        return FLAGS.config
+    if FLAGS.config is None or not typed:
+        return None
+    if not any(name.startswith("mesh.") for name in typed):
+        move_to_this_machine(FLAGS.config)
+    return FLAGS.config
+
+
 def _given_config() -> ConfigDict:
     """The experiment with its overrides."""
     if FLAGS.config is None:
-        raise commandline.UsageError("--config is missing; give an experiment, configs/X.py.")
+        place = f", and {FLAGS.workdir} has no config.json to go on from" if FLAGS.workdir else ""
+        raise commandline.UsageError(
+            f"--config is missing{place}; give an experiment, configs/X.py."
+        )
     for sentence in unused_fields(FLAGS.config, commandline.overridden(sys.argv)):
         logging.info("%s", sentence)
     return FLAGS.config

@@ -1,9 +1,9 @@
-"""--mode=evaluate: the best checkpoint of a run on a whole set, and evaluations side by side."""
+"""--mode=evaluate: a checkpoint of a run, the best unless another is named, on a whole set."""
 
-import json
 import pathlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
@@ -11,20 +11,16 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from mq_jax.data import inputs
+from mq_jax.data.contents import Contents
+from mq_jax.data.splits import HOLDOUTS
 from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
-from mq_jax.devices.places import local_path
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation.evaluate import Evaluation, Evaluator
-from mq_jax.evaluation.protocol import (
-    config_hash,
-    protocol_card,
-    read_evaluation,
-    unlike,
-    write_evaluation,
-)
+from mq_jax.evaluation.protocol import config_hash, protocol_card, write_evaluation
 from mq_jax.images.scale import comparison
 from mq_jax.metrics.measures import Measures, check_names, every_measure, load_measures
+from mq_jax.modes.destination import asked_for, destination, is_own_data, require_name, shows_others
 from mq_jax.modes.older import take_over
 from mq_jax.modes.restored import Restored, move_to_this_machine, restore
 from mq_jax.modes.table import evaluation_table
@@ -40,63 +36,121 @@ from mq_jax.training.validate import validate
 # An evaluation needs the model of the run; it may look at other images.
 FREE_FIELDS = (
     *("seed", "train", "inner", "outer", "disc", "mesh", "data", "eval"),
-    *("perceptual.dir", "codebook.shard_lookup"),
+    *("perceptual.dir", "codebook.shard_lookup", "deterministic"),
 )
+
+
+class Wanted(NamedTuple):
+    """What is evaluated where it is not the best checkpoint on the run's own images.
+
+    Attributes:
+      step: of the checkpoint; None: the best.
+      name: of a folder of its own for what is left; None: where the evaluation needs one, it is
+        made of the data and the step.
+      images: a folder, of which all images are evaluated; None: the set of the configuration.
+      size: side to which images are scaled and then cropped, pixels; None: as the configuration
+        makes them.
+    """
+
+    step: int | None = None
+    name: str | None = None
+    images: pathlib.Path | None = None
+    size: int | None = None
+
+
+USUAL = Wanted()
 
 
 def run_evaluation(
     folder: pathlib.Path,
     given: ConfigDict | None,
+    wanted: Wanted = USUAL,
     *,
     metrics: str,
     weights_dir: str,
-    step: int | None = None,
     typed: Collection[str] = (),
 ) -> None:
-    """Evaluates a checkpoint of a run; leaves evaluation.json and evaluation.png.
+    """Evaluates a checkpoint of a run; leaves evaluation.json, evaluation.png and snapshot.npz.
+
+    They are the run's where it is evaluated at its best step on its own images; any other
+    evaluation has a folder of its own, below `evaluations`.
 
     Args:
       folder: of the run.
       given: a configuration of the same model with other data; None for the run's own.
+      wanted: what else is asked for.
       metrics: names from measures.NAMES, divided by commas; "all": what can be measured here.
       weights_dir: of the Inception weights; "": the cache of this program.
-      step: of the checkpoint; None: the best.
       typed: dotted names of the fields that a person gave.
 
     Raises:
-      ValueError: the configuration, the data or the checkpoint do not fit, or another process
-        writes into the folder.
+      ValueError: the configuration, the data, the checkpoint or the name do not fit, or another
+        process writes into the folder.
       OSError: something cannot be read or written.
     """
     with together():
+        require_name(wanted.name)
         of_the_run = workdir.read_config(folder)
-        config = stored = ConfigDict(of_the_run)
-        if given is not None:
-            config = given
-            # A run of before held out other images, which alone it was not trained on.
-            take_over(config, folder, typed)
-            workdir.claim(folder, config.to_dict(), FREE_FIELDS)
-        else:
-            move_to_this_machine(config)
+        stored = ConfigDict(of_the_run)
+        config = _configuration(folder, of_the_run, given, typed)
+        _take_images(config, wanted, typed)
         validate(config)
+        inputs.require_directory(config)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
         source = inputs.open_evaluation(config)
+        contents = source.contents()
+        own_data = is_own_data(folder, of_the_run, config, contents)
         measures = _measures(config, metrics, weights_dir)
-        changes = _changes(folder, of_the_run, config, source)
+        changes = _changes(folder, contents, own_data)
         # What may differ from the run: where it computes.
         stored.mesh, stored.codebook.shard_lookup = config.mesh, config.codebook.shard_lookup
     with held_together(folder, "evaluate later"):
-        restored = restore(folder, stored, mesh, step)
+        restored = restore(folder, stored, mesh, wanted.step)
+        asked = asked_for(config, contents, restored.step, own_data=own_data)
+        run = {"step": restored.step, "own_data": own_data, "asked": asked}
+        with together():
+            place = destination(folder, wanted.name, config, run, restored.best)
         evaluator = Evaluator(config, restored.built.objective, source, mesh, measures)
         evaluation, seconds = _evaluated(evaluator, restored, len(source))
         if jax.process_index() == 0:
-            run = {"step": restored.step, "config": config_hash(of_the_run), "seconds": seconds}
-            card = {
-                "protocol": protocol_card(config, evaluation, measures, changes),
-                "metrics": {n.removeprefix("eval/"): v for n, v in evaluation.scalars.items()},
-                "run": {**run, **environment()},
-            }
-            _leave(folder, config, evaluation, measures, card)
+            moved = own_data and config.data.dir != of_the_run["data"]["dir"]
+            if moved and shows_others(folder, evaluation):
+                run["own_data"] = False
+                if place == folder:
+                    run["asked"] = asked_for(config, contents, restored.step, own_data=False)
+                    place = destination(folder, None, config, run, restored.best)
+            run |= {"config": config_hash(of_the_run), "seconds": seconds, **environment()}
+            _leave(place, folder, config, evaluation, measures, changes, run)
+
+
+def _configuration(folder, of_the_run, given, typed) -> ConfigDict:
+    """The configuration to evaluate under: the run's, or one of the same model."""
+    if given is None:
+        config = ConfigDict(of_the_run)
+        move_to_this_machine(config)
+        return config
+    # A run of before held out other images, which alone it was not trained on.
+    take_over(given, folder, typed)
+    workdir.claim(folder, given.to_dict(), FREE_FIELDS)
+    return given
+
+
+def _take_images(config: ConfigDict, wanted: Wanted, typed: Collection[str]) -> None:
+    """Sets the fields that --images and --size stand for."""
+    fields: dict[str, Any] = {}
+    if wanted.images is not None:
+        # All that is an image today, also for a run of before.
+        fields = {"source": "folder", "dir": str(wanted.images), "eval_split": "all"}
+        fields |= {"holdout": HOLDOUTS[0]}
+    if wanted.size is not None:
+        fields |= {"eval_image_size": wanted.size, "resize": True}
+    for name, value in fields.items():
+        if f"data.{name}" in typed:
+            flag = "--size" if name in ("eval_image_size", "resize") else "--images"
+            raise ValueError(
+                f"config.data.{name} was given and {flag}, which sets it, too; give one of them."
+            )
+        config.data[name] = value
 
 
 def _evaluated(evaluator: Evaluator, restored: Restored, images: int) -> tuple[Evaluation, float]:
@@ -107,42 +161,6 @@ def _evaluated(evaluator: Evaluator, restored: Restored, images: int) -> tuple[E
     evaluation = evaluator.run(restored.state, bar.advance)
     bar.close()
     return evaluation, round(time.monotonic() - started, 2)
-
-
-def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
-    """Prints evaluations side by side, if they were made under one protocol.
-
-    Args:
-      paths: folders of runs, or evaluation files; at least two.
-      unlike_too: whether to show numbers that do not compare, too.
-
-    Raises:
-      FileNotFoundError: one of them has no evaluation.
-      ValueError: the protocols differ; says where.
-    """
-    if len(set(paths)) < max(len(paths), 2):
-        raise ValueError(
-            f"--compare got {', '.join(paths) or 'no run'}; expected two or more runs."
-        )
-    cards = {path: read_evaluation(local_path(path, "--compare")) for path in paths}
-    differing = unlike(cards)
-    if differing and not unlike_too:
-        raise ValueError(
-            f"The protocols differ, so the numbers do not compare: {'; '.join(differing)}. "
-            "Evaluate under one protocol, or show them all the same: --unlike."
-        )
-    names = [pathlib.Path(path).name for path in cards]
-    unique = len(set(names)) == len(names)
-    rows = {
-        f"{name if unique else path}, step {card['run']['step']}": card["metrics"]
-        for name, (path, card) in zip(names, cards.items(), strict=True)
-    }
-    console.print_table("Evaluations", *evaluation_table(rows, prefix=""))
-    for difference in differing:
-        tell(f"Unlike: {difference}")
-    versions = {json.dumps(card["run"]["packages"], sort_keys=True) for card in cards.values()}
-    if len(versions) > 1:
-        tell("Measured with different versions of packages; the files tell.")
 
 
 def _measures(config: ConfigDict, metrics: str, weights_dir: str) -> Measures:
@@ -157,34 +175,43 @@ def _measures(config: ConfigDict, metrics: str, weights_dir: str) -> Measures:
     return load_measures(names, lpips_dir=config.perceptual.dir, weights_dir=weights_dir)
 
 
-def _changes(folder, of_the_run, config, source) -> list[str]:
+def _changes(folder, contents: Contents, own_data: bool) -> list[str]:
     """What has changed of the run's data; its evaluation images only where these are theirs."""
-    contents, data = {"evaluation": source.contents()}, of_the_run["data"]
-    tell_data(contents)
-    own = all(data[name] == config.data[name] for name in ("source", "eval_split", "holdout"))
-    changes = changes_since(folder, contents if own else {})
+    found = {"evaluation": contents}
+    tell_data(found)
+    changes = changes_since(folder, found if own_data else {})
     for change in changes if jax.process_index() == 0 else ():
         logging.warning("The data of this run changed %s", change)
     return changes
 
 
-def _leave(folder, config, evaluation: Evaluation, measures: Measures, card):
+def _leave(place, folder, config, evaluation: Evaluation, measures: Measures, changes, run):
     """Writes the files; then, or if one cannot be written, prints the table."""
+    card = {
+        "protocol": protocol_card(config, evaluation, measures, changes),
+        "metrics": {n.removeprefix("eval/"): v for n, v in evaluation.scalars.items()},
+        "run": run,
+    }
     try:
-        protocol = write_evaluation(folder, card)
-        write_snapshot(folder, evaluation.snapshot(card["run"]["step"]))
-        path = folder / "evaluation.png"
+        place.mkdir(parents=True, exist_ok=True)
+        before = set(place.glob("evaluation-*.json"))
+        protocol = write_evaluation(place, card)
+        write_snapshot(place, evaluation.snapshot(run["step"]))
+        path = place / "evaluation.png"
         shown = Image.fromarray(comparison(evaluation.originals, evaluation.reconstructions))
         with replacing(path) as temporary:
             shown.save(temporary, format="png")
     finally:
-        _print_evaluation(config, evaluation, measures, card)
+        _print_evaluation(config, evaluation, measures, run["step"])
+    for kept in set(place.glob("evaluation-*.json")) - before:
+        tell(f"The numbers of before, of another protocol or step, are kept: {kept}")
+    if place != folder:
+        tell(f"The run's own evaluation is as it was; this one is in {place}")
     tell(f"Protocol and numbers: {protocol}", f"Originals over reconstructions: {path}")
 
 
-def _print_evaluation(config, evaluation, measures, card):
+def _print_evaluation(config, evaluation, measures, step):
     """The table, and what to know of its numbers."""
-    step = card["run"]["step"]
     data = f"{config.data.source} {config.data.eval_split}, {evaluation.images} images"
     title = f"step {step}, {data}"
     console.print_table(title, *evaluation_table({f"step {step}": evaluation.scalars}))

@@ -6,10 +6,12 @@ from ml_collections import ConfigDict
 
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
+from mq_jax.evaluation.named import evaluations_beside, is_of_the_run
 from mq_jax.evaluation.protocol import FILE, read_evaluation
 from mq_jax.modes.restored import move_to_this_machine, restore
 from mq_jax.modes.unchanged import accepted_changes
 from mq_jax.runs import workdir
+from mq_jax.runs.workdir import flat
 from mq_jax.storage.files import size_of
 from mq_jax.storage.joint_lock import held_together
 from mq_jax.terminal import console
@@ -49,7 +51,7 @@ def _write(folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int 
             **training_facts(config, restored.step),
             "data_changes": accepted_changes(folder),
         },
-        "evaluation": _evaluation(folder, restored.step),
+        "evaluation": _evaluation(folder, flat(config.to_dict()), restored.step),
         "environment": environment(),
     }
     written = write_export(folder / FOLDER, export, facts, overwrite=overwrite)
@@ -60,9 +62,8 @@ def _write(folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int 
         tell("The model card has no numbers: evaluate this step first, then export again.")
 
 
-def _evaluation(folder, step):
-    """The numbers for the card, if they are of this step."""
-    if not (folder / FILE).exists():
-        return None
-    found = read_evaluation(folder)
-    return found if found["run"]["step"] == step else None
+def _evaluation(folder, config, step):
+    """The numbers for the card, if there are some of this step on the run's own images."""
+    own = [read_evaluation(folder)] if (folder / FILE).exists() else []
+    found = [*own, *evaluations_beside(folder).values()]
+    return next((c for c in found if c["run"]["step"] == step and is_of_the_run(c, config)), None)

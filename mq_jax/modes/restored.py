@@ -11,17 +11,19 @@ from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import TrainState
 from mq_jax.runs.checkpoint import Checkpoints
+from mq_jax.runs.standing import read_settled
 from mq_jax.training.build import Built, build
 from mq_jax.training.program import checkpoint_target
 from mq_jax.training.train import monitored
 
 
 class Restored(NamedTuple):
-    """A run's model as one of its checkpoints has it."""
+    """A run's model as one of its checkpoints has it; `best`: the one that is taken unasked."""
 
     built: Built
     state: TrainState
     step: int
+    best: bool
 
 
 def restore(
@@ -42,12 +44,13 @@ def restore(
       ValueError: there is no such checkpoint, or it is damaged; says which others there are.
     """
     built = build(config, 1, mesh)
-    monitor = monitored(config)
-    with Checkpoints(folder / "checkpoints", monitor=monitor, read_only=True) as saved:
+    rule = {"monitor": monitored(config), "settled": read_settled(folder)}
+    with Checkpoints(folder / "checkpoints", **rule, read_only=True) as saved:
         if saved.latest_step is None:
             raise ValueError(f"{saved.directory} has no checkpoint; train first.")
+        best = saved.latest_step if saved.best_step is None else saved.best_step
         if step is None:
-            step = saved.latest_step if saved.best_step is None else saved.best_step
+            step = best
             if saved.unreadable_steps and step not in saved.unreadable_steps:
                 logging.warning(
                     "%s: damaged are the records of steps %s, which may be better than %d; "
@@ -55,7 +58,7 @@ def restore(
                     *(saved.directory, saved.unreadable_steps, step),
                 )
         restored = saved.restore(checkpoint_target(config, built, mesh), step)
-    return Restored(built, restored.tree["state"], step)
+    return Restored(built, restored.tree["state"], step, step == best)
 
 
 def move_to_this_machine(config: ConfigDict) -> None:

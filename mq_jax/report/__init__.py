@@ -6,4 +6,4 @@ It reads files alone; what computes them belongs elsewhere.
 from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
-    from mq_jax.report.page import write_report
+    from mq_jax.report.page import is_report, write_report

@@ -10,15 +10,21 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from mq_jax.evaluation.code_use import USAGE
 from mq_jax.evaluation.protocol import unlike
 from mq_jax.report import tables
-from mq_jax.report.codes import codeword_figure, histogram_figure
+from mq_jax.report.codes import codeword_figure, histogram_figure, too_few
 from mq_jax.report.curves import curve, names_in
+from mq_jax.report.evaluations import others_table, pictured
 from mq_jax.report.figures import Figure, curve_figure, figures_by_prefix
 from mq_jax.report.names import METRICS, PREFIXES, number, reading
 from mq_jax.report.pictures import pictures
 from mq_jax.report.runs import Run, read_runs
+from mq_jax.runs.standing import FIRST
 from mq_jax.storage.files import write_atomically
+
+# In which every page has its title.
+_HEAD_BYTES = 2**16
 
 
 class Section(NamedTuple):
@@ -69,6 +75,21 @@ def write_report(folders: Sequence[pathlib.Path], output: pathlib.Path) -> None:
     write_atomically(output, text)
 
 
+def is_report(path: pathlib.Path) -> bool:
+    """Whether a file is a page that write_report made, or empty.
+
+    Args:
+      path: of a file.
+
+    Returns:
+      What its beginning tells.
+    """
+    with open(path, "rb") as file:
+        start = file.read(_HEAD_BYTES)
+    ours = start.startswith(b"<!DOCTYPE html>") and b" mq_jax report</title>" in start
+    return ours or not start
+
+
 def _page(runs: Sequence[Run]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mq_jax", "report"),
@@ -86,8 +107,12 @@ def _page(runs: Sequence[Run]) -> str:
         runs=runs,
         tiles=[] if several else _tiles(runs[0]),
         source="" if several else tables.evaluated(runs[0])[1],
+        differing=tables.differing_table(runs),
         overview=_overview(runs) if several else [],
+        others=others_table(runs),
+        pictured=pictured(runs),
         unlike=_unlike(runs),
+        ailments=[(run.name if several else "", told) for run in runs if (told := too_few(run))],
         notices=[(run.name if several else "", notice) for run in runs for notice in run.notices],
         pictures=pictures(runs),
         sections=[section for section in drawn if section.groups],
@@ -116,6 +141,8 @@ def _tiles(run: Run) -> list[Tile]:
         monitor = run.config["eval.monitor"]
         by = METRICS[monitor].label if monitor in METRICS else monitor
         last = f"of {run.rows[-1]['step']:,}, by {by}"
+        if run.best["step"] >= run.settled > FIRST:
+            last += f", from {run.settled:,} on"
         tiles.append(Tile("Best step", f"{run.best['step']:,}", last))
     for name, metric in METRICS.items():
         if values.get(name) is not None:
@@ -170,7 +197,7 @@ def _codebook(runs: Sequence[Run]) -> Section:
             title="Usage",
             caption="Share of codes that occur at all: in the whole evaluation set, and in the "
             "training steps between two lines of the log. A fall means that codes die.",
-            percent=True,
+            percent=USAGE,
         ),
         curve_figure(
             runs,
@@ -214,7 +241,7 @@ def _gradients(runs: Sequence[Run]) -> Section:
             title="Codes that flip",
             caption="Share of codes of the outer batch that an update of the codebook reassigns. "
             "Derivatives hold the codes fixed, so they are trusted where this is small.",
-            percent=True,
+            percent=".2%",
         ),
     ]
     figures = [figure for figure in figures if figure is not None]
@@ -251,11 +278,6 @@ def _ratio_in_words(runs: Sequence[Run]) -> str:
 def _configuration(runs: Sequence[Run]) -> list[tuple[tables.Table, bool]]:
     """Tables of configuration fields, and whether each is open from the start."""
     found = []
-    if len(runs) > 1:
-        differing = tables.comparison_table(
-            "Fields that differ", runs, lambda run: run.config, all_rows=False
-        )
-        found.append((differing, True))
     for run in runs:
         whole, changed = tables.configuration_tables(run)
         of_run = f", {run.name}" if len(runs) > 1 else ""
@@ -268,5 +290,5 @@ def _configuration(runs: Sequence[Run]) -> list[tuple[tables.Table, bool]]:
 
 def _fields(title: str, runs: Sequence[Run], of_run) -> tables.Table | None:
     """A table of what is known of runs, or None where nothing is."""
-    table = tables.comparison_table(title, runs, of_run, all_rows=True)
+    table = tables.comparison_table(title, runs, of_run)
     return table if table.rows else None

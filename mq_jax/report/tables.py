@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from mq_jax.report.names import METRICS, number
 from mq_jax.report.runs import Run
 from mq_jax.runs.cost import Cost
+from mq_jax.runs.differing import ABSENT, differing_fields, shown
 from mq_jax.runs.workdir import flat
 from mq_jax.terminal.escaping import visible
 
@@ -112,28 +113,47 @@ def configuration_tables(run: Run) -> tuple[Table, Table | None]:
     Returns:
       The table of all, and that of the differing ones, None where the defaults are not at hand.
     """
-    every = [[Cell(name), Cell(_shown(value))] for name, value in sorted(run.config.items())]
+    fields = sorted(run.config.items())
+    every = [[Cell(name), Cell(visible(shown(value)))] for name, value in fields]
     whole = Table(f"All {len(every)} fields", ["field", "value"], every)
     defaults = _defaults()
     if defaults is None:
         return whole, None
     rows = [
-        [Cell(name), Cell(_shown(value)), Cell(_shown(defaults[name]) if name in defaults else "–")]
-        for name, value in sorted(run.config.items())
+        [Cell(name), *(Cell(visible(shown(v))) for v in (value, defaults.get(name, ABSENT)))]
+        for name, value in fields
         if name not in defaults or defaults[name] != value
     ]
     title = "What is not the default"
     return whole, Table(title, ["field", "value", "default"], rows)
 
 
-def comparison_table(title: str, runs: Sequence[Run], of_run: Callable, *, all_rows: bool) -> Table:
+def differing_table(runs: Sequence[Run]) -> Table | None:
+    """The fields of the configuration in which runs differ, a column each.
+
+    Args:
+      runs: any.
+
+    Returns:
+      A Table; None for one run.
+    """
+    if len(runs) < 2:
+        return None
+    fields = differing_fields({run.name: run.config for run in runs})
+    rows = [
+        [Cell(name), *(Cell(visible(shown(value)), "differs") for value in values)]
+        for name, values in fields.items()
+    ]
+    return Table("Fields that differ", ["", *(run.name for run in runs)], rows)
+
+
+def comparison_table(title: str, runs: Sequence[Run], of_run: Callable) -> Table:
     """Fields of several runs, a column each; those that differ are marked.
 
     Args:
       title: of the table.
       runs: one a column.
       of_run: run -> fields by dotted name, or None where they are not known.
-      all_rows: whether to show fields that are equal in all.
 
     Returns:
       A Table.
@@ -141,10 +161,9 @@ def comparison_table(title: str, runs: Sequence[Run], of_run: Callable, *, all_r
     fields = [of_run(run) or {} for run in runs]
     rows = []
     for name in dict.fromkeys(name for own in fields for name in own):
-        shown = [_shown(own[name]) if name in own else "–" for own in fields]
-        differs = len(set(shown)) > 1
-        if differs or all_rows:
-            rows.append([Cell(name), *(Cell(text, "differs" if differs else "") for text in shown)])
+        texts = [visible(shown(own.get(name, ABSENT))) for own in fields]
+        mark = "differs" if len(set(texts)) > 1 else ""
+        rows.append([Cell(name), *(Cell(text, mark) for text in texts)])
     return Table(title, ["", *(run.name for run in runs)], rows)
 
 
@@ -218,12 +237,6 @@ def _time_fields(run, batch):
 
 def _of_row(row):
     return {n.removeprefix("eval/"): v for n, v in row.items() if n.startswith("eval/")}
-
-
-def _shown(value):
-    if isinstance(value, str) and value:
-        return visible(value)
-    return visible(json.dumps(value, ensure_ascii=False))
 
 
 def _defaults() -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ ADDED: dict[str, Any] = {
     # Where Pillow refused an image.
     "data.max_pixels": 178_956_970,
     "data.max_bytes": 0,
+    "deterministic": False,
 }
 
 # Trees of arrays that checkpoints gained, by path, and those whose values they begin with.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shlex
 import tempfile
 from typing import Any
 
@@ -13,6 +14,8 @@ from mq_jax.storage.files import write_atomically
 from mq_jax.storage.schema import ANY, Each, read_json
 
 _ABSENT = object()
+# The fields that make a run longer or shorter.
+_LENGTHS = ("train.steps", "train.epochs")
 
 
 def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = ()) -> None:
@@ -38,14 +41,18 @@ def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = (
         return
     stored, given = flat(read_config(workdir)), flat(json.loads(text))
     differing = [
-        f"{name}: {_shown(stored, name)} in the workdir, {_shown(given, name)} now"
+        name
         for name in sorted({*stored, *given})
         if not _is_free(name, free_fields) and stored.get(name, _ABSENT) != given.get(name, _ABSENT)
     ]
     if differing:
+        told = "; ".join(
+            f"{name}: {_shown(stored, name)} in the workdir, {_shown(given, name)} now"
+            for name in differing
+        )
         raise ValueError(
-            f"{workdir} belongs to a run with another configuration ({'; '.join(differing)}). "
-            "Give another --workdir, or the same configuration to continue that run."
+            f"{workdir} belongs to a run with another configuration ({told}). "
+            f"{_remedy(workdir, differing)}"
         )
 
 
@@ -134,6 +141,18 @@ def _read(workdir) -> dict[str, Any]:
             f"{path} cannot be read ({error}). Put the run's configuration back, "
             "or give another --workdir."
         ) from error
+
+
+def _remedy(workdir: pathlib.Path, differing: list[str]) -> str:
+    """What to do about fields that are not those of a run."""
+    if not set(_LENGTHS) & set(differing):
+        return "Give another --workdir, or the same configuration to continue that run."
+    stored = shlex.quote(str(workdir / "config.json"))
+    return (
+        "The number of steps is part of a run, whose learning rate falls to 0 over them: it cannot "
+        "be made longer. Train anew, with the fields that differ and another --workdir: "
+        f"--config={stored} is the configuration of this one."
+    )
 
 
 def _is_free(name: str, free_fields: tuple[str, ...]) -> bool:

@@ -12,6 +12,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -35,13 +36,18 @@ class Stored(NamedTuple):
 
 
 def read_arrays(
-    source: str | os.PathLike | bytes, expected: Mapping[str, Stored], *, most: int = MOST_BYTES
+    source: str | os.PathLike | bytes,
+    expected: Mapping[str, Stored],
+    *,
+    optional: Mapping[str, Stored] = MappingProxyType({}),
+    most: int = MOST_BYTES,
 ) -> dict[str, np.ndarray]:
     """Reads arrays of an .npz file; nothing is unpickled.
 
     Args:
       source: the path of the file, or its content.
       expected: what to read; other members are left alone.
+      optional: what to read beside, unless the archive has exactly what is expected.
       most: bytes that these arrays may have together.
 
     Returns:
@@ -53,6 +59,8 @@ def read_arrays(
     """
     try:
         with _opened(source, most) as file, zipfile.ZipFile(file) as archive:
+            if set(archive.namelist()) != {f"{name}.npy" for name in expected}:
+                expected = {**expected, **optional}
             members = {name: _member(archive, name) for name in expected}
             total = sum(member.file_size for member in members.values())
             if total > most:

@@ -136,6 +136,29 @@ def total_steps(config: ConfigDict, images: int) -> int:
     return steps
 
 
+def settled_step(config: ConfigDict, steps: int) -> int:
+    """The first step whose state has learned under the whole weight of the adversarial term.
+
+    Args:
+      config: validated.
+      steps: of the whole run, from total_steps.
+
+    Returns:
+      1 without such a term; beyond `steps` where it never has its whole weight.
+    """
+    if not config.discriminator.weight:
+        return 1
+    start, ramp = _adversarial_steps(config, steps)
+    # The update after `start` steps is the first that the term enters.
+    return start + max(ramp, 1)
+
+
+def _adversarial_steps(config, steps):
+    """The step at which the adversarial term sets in, and the steps over which it rises."""
+    fields = config.discriminator
+    return round(fields.start * steps), round(fields.ramp * steps)
+
+
 def _make_objective(config: ConfigDict, mesh: Mesh) -> Objective:
     """L with its modules."""
     perceptual = adversarial = None
@@ -213,12 +236,11 @@ def _make_adversary(config: ConfigDict, steps: int) -> Adversary | None:
     if not fields.weight:
         return None
     _, loss = ADVERSARIAL_LOSSES[fields.loss]
+    start, ramp = _adversarial_steps(config, steps)
     return Adversary(
         _make_discriminator(config),
         loss,
-        make_adversarial_weight(
-            fields.weight, start=round(fields.start * steps), ramp=round(fields.ramp * steps)
-        ),
+        make_adversarial_weight(fields.weight, start=start, ramp=ramp),
         train_from=round(fields.train_from * steps),
         r1=fields.r1,
         lecam=fields.lecam,

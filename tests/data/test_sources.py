@@ -147,8 +147,8 @@ def test_one_image_makes_one_split_and_the_other_is_refused_as_empty(tree, split
 
 
 def test_a_missing_folder_is_refused(tmp_path):
-    for directory in (str(tmp_path / "absent"), ""):
-        with pytest.raises(FileNotFoundError, match="is no directory"):
+    for directory, told in ((str(tmp_path / "absent"), "is no directory"), ("", " is empty; ")):
+        with pytest.raises(FileNotFoundError, match=f"config.data.dir.*{told}"):
             _folder(directory, "all")
 
 

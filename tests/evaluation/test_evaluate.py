@@ -13,7 +13,8 @@ from PIL import Image
 
 from mq_jax.data import inputs
 from mq_jax.devices.sharding import make_mesh, replicated
-from mq_jax.evaluation.evaluate import Evaluator
+from mq_jax.evaluation.evaluate import Evaluation, Evaluator
+from mq_jax.evaluation.protocol import protocol_card, write_evaluation
 from mq_jax.images.scale import comparison
 from mq_jax.metrics.measures import Measures
 from mq_jax.quantizers.lookup import make_lookup
@@ -123,12 +124,14 @@ def test_the_picture_shows_images_spread_over_the_set_over_their_reconstructions
     np.testing.assert_array_equal(found.originals, originals[shown])
     assert np.abs(found.reconstructions.astype(float) - reconstructions[shown]).max() <= 1
     picture = comparison(found.originals, found.reconstructions)
-    assert picture.shape == (66, 3 * 34 - 2, 3)
+    # Each pixel is a square of 4 x 4.
+    assert picture.shape == (258, 3 * 130 - 2, 3)
     for column in range(3):
-        left = column * 34
-        np.testing.assert_array_equal(picture[:32, left : left + 32], found.originals[column])
-        np.testing.assert_array_equal(picture[34:, left : left + 32], found.reconstructions[column])
-    assert (picture[32:34] == 255).all() and (picture[:, 32:34] == 255).all()
+        left = column * 130
+        shown = slice(left, left + 128, 4)
+        np.testing.assert_array_equal(picture[:128:4, shown], found.originals[column])
+        np.testing.assert_array_equal(picture[130::4, shown], found.reconstructions[column])
+    assert (picture[128:130] == 255).all() and (picture[:, 128:130] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -306,3 +309,23 @@ def test_evaluate_mode_without_a_run_gets_one_line_and_leaves_nothing(tmp_path):
     (line,) = outcome.err.splitlines()
     assert line.startswith("error: ") and f"{tmp_path}/w/config.json does not exist" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_compare_tells_of_other_devices_and_refuses_nothing_for_them(tmp_path):
+    measures = Measures((), None, {}, {})
+    found = Evaluation({}, *[np.zeros(0)] * 4, images=10, pixels="ab12")
+    for name in ("cpu", "gpu", "before"):
+        protocol = protocol_card(runs.configure(), found, measures)
+        if name == "gpu":
+            protocol["computation"]["device"] |= {"platform": "gpu", "kind": "NVIDIA H100"}
+        elif name == "before":
+            del protocol["computation"]
+        (tmp_path / name).mkdir()
+        card = {"protocol": protocol, "metrics": {"mse": 0.5}, "run": {"step": 3, "packages": {}}}
+        write_evaluation(tmp_path / name, card)
+    paths = [str(tmp_path / name) for name in ("cpu", "gpu", "before")]
+    outcome = runs.cli("--mode=evaluate", "--compare", *paths[:2])
+    assert outcome.code == 0, outcome.err
+    assert "last digits: computation.device.kind is 'cpu' in" in outcome.out
+    outcome = runs.cli("--mode=evaluate", "--compare", paths[0], paths[2])
+    assert outcome.code == 0 and f"'cpu' in {paths[0]}, None in {paths[2]}" in outcome.out

@@ -71,6 +71,7 @@ def test_evaluate_takes_the_inception_network_where_its_weights_are(finished, mo
     ("metrics", "message"),
     [
         ("speed", "'speed' is no measure; expected one of ssim, lpips_alex"),
+        ("ssim,rfid", r"'rfid' is no measure; expected one of ssim, .* \(did you mean fid\?\)"),
         ("fid,frechet_vgg", "are measured one at a time"),
         ("fid", "FID's Inception weights .* do not exist. Fetch them"),
     ],
@@ -158,7 +159,7 @@ def test_where_the_best_checkpoint_is_damaged_another_one_can_be_named(finished)
         assert re.search(r"damaged are 12: .* Take another one: --step=10\.", outcome.err)
         outcome = runs.cli(f"--mode={mode}", "--step=10", *given)
         assert outcome.code == 0, outcome.err
-    assert read_evaluation(finished)["run"]["step"] == 10
+    assert read_evaluation(finished / "evaluations" / "step-10")["run"]["step"] == 10
     card = json.loads((finished / "export" / "card.json").read_text())
     assert card["training"]["step"] == card["evaluation"]["run"]["step"] == 10
     outcome = runs.cli("--mode=export", "--step=7", *given)

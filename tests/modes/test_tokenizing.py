@@ -785,3 +785,20 @@ def test_help_names_the_commands_and_their_flags(capsys):
     text = capsys.readouterr().out
     for flag in ("--tokenizer", "--input", "--output", "--size", "--force", "--strict"):
         assert flag in text
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["encod"], "'encod' is no command (did you mean encode?); expected one of encode, decode"),
+        (["x"], "'x' is no command; expected one of encode, decode, reconstruct."),
+        (["encode", "--sise=3"], "unrecognized arguments: --sise=3 (did you mean --size?)"),
+        (["decode", "--size=3"], "--size=3 (a flag of encode, reconstruct)\n"),
+        (["decode", "--qqq", "x"], "unrecognized arguments: --qqq x\n"),
+    ],
+)
+def test_what_is_near_to_a_command_or_a_flag_is_told_which(given, told, capsys):
+    paths = [f"--{name}=x" for name in ("tokenizer", "input", "output")]
+    with pytest.raises(SystemExit) as ended:
+        tokenize.main([*given, *paths])
+    assert ended.value.code == 2 and told in capsys.readouterr().err

@@ -46,8 +46,8 @@ def abstract(tree, sharding=None):
 TARGET = abstract(make_state(0))
 
 
-def save_all(directory, steps, mse=None):
-    with Checkpoints(directory) as checkpoints:
+def save_all(directory, steps, mse=None, **rule):
+    with Checkpoints(directory, **rule) as checkpoints:
         for step in steps:
             metrics = {"eval/mse": mse[step]} if mse and step in mse else None
             checkpoints.save(step, make_state(step), {"position": step}, metrics)
@@ -106,6 +106,24 @@ def test_a_metric_that_is_not_finite_is_never_best(tmp_path):
     save_all(tmp_path, [1, 2], mse={1: float("nan"), 2: 0.5})
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.best_step == 2
+
+
+def test_the_first_settled_checkpoint_goes_before_all_lower_ones_of_before(tmp_path):
+    """By the rule of today also in a folder that was written without it."""
+    mse = {1: 0.1, 2: 0.2, 3: 0.9, 4: 0.7, 5: 0.8, 6: 0.8}
+    save_all(tmp_path / "of before", [1, 2, 3, 4], mse)
+    for folder, steps in ((tmp_path / "of before", [5, 6]), (tmp_path / "anew", range(1, 7))):
+        save_all(folder, steps, mse, settled=3)
+        with Checkpoints(folder, settled=3, read_only=True) as checkpoints:
+            assert checkpoints.steps == [4, 5, 6]
+            assert (checkpoints.best_step, checkpoints.best_value) == (4, 0.7)
+
+
+def test_until_one_is_settled_the_best_of_before_is_kept(tmp_path):
+    mse = {1: 0.1, 2: 0.2, 3: 0.3, 4: float("nan")}
+    save_all(tmp_path, [1, 2, 3, 4], mse, settled=4)
+    with Checkpoints(tmp_path, settled=4, read_only=True) as checkpoints:
+        assert (checkpoints.steps, checkpoints.best_step) == ([1, 3, 4], 1)
 
 
 def test_metrics_without_the_monitored_one_are_refused(tmp_path):

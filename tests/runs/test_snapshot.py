@@ -12,7 +12,7 @@ from mq_jax.devices.environment import environment
 from mq_jax.runs.snapshot import Snapshot, read_snapshot, write_snapshot
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4, 3), np.uint8)
-SNAPSHOT = Snapshot(7, np.arange(5), np.eye(5, 2, dtype=np.float32), *PICTURES)
+SNAPSHOT = Snapshot(7, np.arange(5), np.eye(5, 2, dtype=np.float32), *PICTURES, "a set, 2 images")
 
 
 def test_a_snapshot_is_read_bit_for_bit(tmp_path):
@@ -20,11 +20,17 @@ def test_a_snapshot_is_read_bit_for_bit(tmp_path):
     write_snapshot(tmp_path, SNAPSHOT)
     found = read_snapshot(tmp_path)
     assert found.step == 7
-    for name in Snapshot._fields[1:]:
+    assert found.about == "a set, 2 images"
+    for name in Snapshot._fields[1:-1]:
         mine, theirs = getattr(found, name), getattr(SNAPSHOT, name)
         assert mine.dtype == theirs.dtype
         np.testing.assert_array_equal(mine, theirs)
     assert [path.name for path in tmp_path.iterdir()] == ["snapshot.npz"]
+
+
+def test_a_snapshot_of_before_does_not_say_of_what_it_is(tmp_path):
+    write_snapshot(tmp_path, SNAPSHOT._replace(about=""))
+    assert read_snapshot(tmp_path).about == ""
 
 
 def test_no_snapshot_says_the_command(tmp_path):
@@ -61,6 +67,8 @@ def test_the_environment_names_versions_and_devices_and_no_one():
         ({"originals": PICTURES[0][0]}, "originals is uint8"),
         ({"step": np.array(-1)}, "do not belong together"),
         ({"step": np.array("7")}, "step is <U1"),
+        ({"about": np.array(7)}, "about is int64"),
+        ({"about": np.array("x" * 1001)}, "its text has 1,001 characters"),
     ],
 )
 def test_a_snapshot_whose_arrays_do_not_fit_is_damaged(tmp_path, change, message):

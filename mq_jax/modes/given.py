@@ -1,0 +1,51 @@
+"""Which configuration a command line asks for: an experiment's, or that of a run's folder."""
+
+import pathlib
+from collections.abc import Sequence
+
+from mq_jax import commandline
+from mq_jax.devices.places import local_path
+from mq_jax.runs import stored
+from mq_jax.runs.workdir import read_config
+
+_FILE = "config.json"
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses a command line in which a run's folder may stand for its experiment.
+
+    `--config=DIR/config.json` is the configuration of a run; without a --config it is that of
+    --workdir, where a run is there.
+
+    Args:
+      argv: the program's name and its arguments.
+
+    Returns:
+      Arguments that are no flags.
+
+    Raises:
+      UsageError: as commandline.parse's, or the config.json that is named is not there.
+      ValueError: a config.json is damaged, or the place is no path of this machine.
+    """
+    folder = _folder(argv)
+    if folder is None:
+        return commandline.parse(argv)
+    try:
+        # Here, where its own line says what is wrong; loading would wrap it.
+        read_config(folder)
+    except OSError as error:
+        raise commandline.UsageError(str(error)) from error
+    return commandline.parse(argv, stored=(stored.__file__, str(folder)))
+
+
+def _folder(argv: Sequence[str]) -> pathlib.Path | None:
+    """The run whose configuration is asked for, if it is one."""
+    given = commandline.flag_value(argv, "config")
+    if given is not None:
+        path = pathlib.Path(given)
+        return local_path(path.parent, "--config") if path.name == _FILE else None
+    workdir = commandline.flag_value(argv, "workdir")
+    if not workdir:
+        return None
+    folder = local_path(workdir, "--workdir")
+    return folder if (folder / _FILE).is_file() else None

@@ -31,6 +31,8 @@ STRAIGHT_THROUGH = {
     "encoder": ("encoder", "encoder"),
     "encoder-and-codewords": ("encoder-and-codewords", "encoder-and-codewords"),
     "encoder-and-codewords-inside": ("encoder-and-codewords", "encoder"),
+    "rotation": ("rotation", "rotation"),
+    "diveq": ("diveq", "diveq"),
 }
 
 TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]

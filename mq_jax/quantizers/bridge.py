@@ -1,5 +1,6 @@
 """A codebook whose map is a transformer over its codes."""
 
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -70,6 +71,10 @@ class Bridge(nn.Module):
         return codewords.reshape(self.size, self.dim)
 
 
+# On accelerators a product of float32 else rounds its factors, to TF32 or bfloat16.
+_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
 class _Block(nn.Module):
     """Attention, then two dense layers with a GELU, each after a norm and added."""
 
@@ -86,8 +91,8 @@ class _Block(nn.Module):
         query, key, value = (
             layer(self.width, name)(normed).reshape(shape) for name in ("query", "key", "value")
         )
-        scores = jnp.einsum("qhd,khd->hqk", query, key) * shape[-1] ** -0.5
-        attended = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(scores), value)
+        scores = _einsum("qhd,khd->hqk", query, key) * shape[-1] ** -0.5
+        attended = _einsum("hqk,khd->qhd", jax.nn.softmax(scores), value)
         tokens += layer(self.width, "out")(attended.reshape(tokens.shape))
         hidden = layer(4 * self.width, "widen")(nn.LayerNorm(name="norm_2")(tokens))
         return tokens + dense(self.width, 4 * self.width, "narrow")(jax.nn.gelu(hidden))

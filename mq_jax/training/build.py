@@ -19,8 +19,9 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.perceptual import perceptual_distance
 from mq_jax.models import vqgan, vqvae
 from mq_jax.models.discriminator import Discriminator
+from mq_jax.quantizers.bases import is_base
 from mq_jax.quantizers.lookup import make_lookup
-from mq_jax.training.quantizing import make_quantizer
+from mq_jax.training.quantizing import gives_log_variances, make_quantizer
 
 
 class Built(NamedTuple):
@@ -194,7 +195,7 @@ def make_autoencoder(config: ConfigDict) -> nn.Module:
     """The encoder and the decoder.
 
     Args:
-      config: its sections model and codebook, and data.image_size, are read.
+      config: its sections model, codebook and quantizer, and data.image_size, are read.
 
     Returns:
       A module as objective.Objective describes it.
@@ -205,6 +206,7 @@ def make_autoencoder(config: ConfigDict) -> nn.Module:
         "dim": config.codebook.dim,
         "layer_norm": model.layer_norm,
         "init_std": model.init_std,
+        "log_variances": gives_log_variances(config),
     }
     if model.kind == "vqvae":
         return vqvae.AutoEncoder(channels=tuple(model.channels), **shared)
@@ -274,5 +276,5 @@ def _make_optimizers(
         pullback = optimizer("inner", eps=config.inner.pullback_eps)
     outer = optimizer("outer")
     if not config.codebook.train_embedding:
-        outer = freeze(outer, lambda path: path[0].key == "embedding")
+        outer = freeze(outer, is_base)
     return Parts(optimizer("inner"), outer, optimizer("disc")), pullback

@@ -79,9 +79,8 @@ def _of_codebook(config: ConfigDict, kind: str) -> Iterator[str]:
             f"config.quantizer.restart_every is {fields.restart_every} with kind 'cvq', which "
             "replaces idle codes itself; expected 0."
         )
-    if codebook.kind == Bridge.kind and (
-        codebook.size % Bridge.patch or codebook.hidden % Bridge.heads
-    ):
+    uneven = codebook.size % Bridge.patch or codebook.hidden % Bridge.heads
+    if codebook.kind == Bridge.kind and uneven:
         yield (
             f"config.codebook.size is {codebook.size} and hidden {codebook.hidden}; expected "
             f"multiples of {Bridge.patch} and {Bridge.heads} with kind {Bridge.kind!r}."

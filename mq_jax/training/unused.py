@@ -84,6 +84,7 @@ _RULES: tuple[_Rule, ...] = (
     ),
 )
 
+# A kind's own section.
 _RULES += tuple(
     _Rule(
         (f"quantizer.{kind}.",),

@@ -11,12 +11,14 @@ import exports
 import jax
 import numpy as np
 import pytest
+import runs
 import safetensors.numpy
 from exports import FACTS, QUANTIZERS, same
 
 from mq_jax.evaluation.evaluate import make_eval_step
 from mq_jax.metrics.collections import empty_evaluation
 from mq_jax.quantizers.quantizer import codes, distinct
+from mq_jax.runs.snapshot import read_snapshot
 from mq_jax.tokenizers.export import named
 from mq_jax.tokenizers.export_card import card_of, page_of
 from mq_jax.tokenizers.export_reading import read_export
@@ -222,3 +224,33 @@ CODES = np.zeros((1, 2, 3, 6), np.int64)
 def test_indices_without_their_codes_of_a_position_are_refused(indices, message):
     with pytest.raises(ValueError, match=message):
         Tokenizer(exports.export(TREE)).decode(indices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "ema", "groups": 2, "depth": 2},
+        {"kind": "gumbel", "groups": 1, "depth": 1},
+        {"kind": "fsq", "groups": 1, "depth": 1},
+    ],
+)
+def test_a_run_is_exported_with_what_no_gradient_moves(tmp_path, changes):
+    """From training, through a checkpoint, to what its evaluation showed."""
+    fields = {f"quantizer__{name}": value for name, value in changes.items()}
+    if changes["kind"] == "fsq":
+        fields |= {"quantizer__fsq__levels": (7, 5, 5), "codebook__size": 175, "codebook__dim": 3}
+    fields |= {"train__hypergradient": "joint", "train__steps": 4, "train__ema_decay": 0.5}
+    folder = tmp_path / "run"
+    for given in (
+        [*runs.arguments(**fields), f"--workdir={folder}"],
+        ["--mode=evaluate", "--metrics=", f"--workdir={folder}"],
+        ["--mode=export", f"--workdir={folder}"],
+    ):
+        outcome = runs.cli(*given)
+        assert outcome.code == 0, outcome.err
+    tok, snapshot = load_tokenizer(folder), read_snapshot(folder)
+    assert tok.depth == (4 if changes["kind"] == "ema" else 0)
+    found = tok.reconstruct(snapshot.originals).astype(int)
+    assert np.abs(found - snapshot.reconstructions).max() <= 1
+    np.testing.assert_allclose(tok.codebook, snapshot.codebook, atol=1e-6)

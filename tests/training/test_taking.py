@@ -71,7 +71,7 @@ def test_the_word_alone_is_refused_in_one_line_with_what_to_change():
 
 
 def test_a_given_size_that_the_kind_makes_itself_is_told_to_change_nothing():
-    given = [*ALONE, "--config.codebook.size=64", "--mode=plan", "--devices=1", "--nocompile"]
+    given = [*ALONE, "--config.codebook.size=64", "--config.model.dtype=f", "--mode=plan"]
     told = runs.cli(f"--config={runs.ROOT}/configs/photos_mqvae.py", *given)
     assert told.err.splitlines()[0].startswith(
         "config.codebook.size changes nothing: config.quantizer.kind is 'fsq' and wins"

@@ -135,7 +135,7 @@ def test_of_an_mqvae_only_the_layers_between_the_first_and_the_last_are_inexact(
 @pytest.mark.parametrize("kind", ["mlp-relu", "linear", "basis"])
 def test_every_hyper_net_is_exact(kind):
     _, built, state = described("photos_mqvae", codebook__kind=kind)
-    found = lower(built.objective.codewords, state.params.codebook)
+    found = lower(built.objective.codewords, state.raw)
     assert found and inexact(found) == set()
 
 

@@ -7,6 +7,12 @@ from ml_collections import ConfigDict
 from mq_jax.quantizers.bridge import Bridge
 from mq_jax.training.quantizing import DRAWN, NEAREST, UNTRAINED, gives_log_variances, sizes
 
+# Of a position: each is a part of the program, and far more were never trained.
+MOST_CODES = 256
+
+# Of which there are histograms; a table of them would be larger still.
+MOST_SIZE = 2**24
+
 
 def check_quantizer(config: ConfigDict) -> None:
     """Checks the section quantizer against the rest.
@@ -17,14 +23,36 @@ def check_quantizer(config: ConfigDict) -> None:
     Raises:
       ValueError: names the fields, their values and what to change.
     """
-    for problems in (_of_shape, _of_levels, _of_codebook, _of_estimator, _of_loss):
+    for problem in shape_problems(config):
+        raise ValueError(problem)
+    for problems in (_of_levels, _of_codebook, _of_estimator, _of_loss):
         for problem in problems(config, config.quantizer.kind):
             raise ValueError(problem)
 
 
-def _of_shape(config: ConfigDict, kind: str) -> Iterator[str]:
-    """K and D, and how they are shared out."""
+def shape_problems(config: ConfigDict) -> Iterator[str]:
+    """What is wrong with K, D and J, and with how they are shared out.
+
+    Args:
+      config: its sections model, codebook and quantizer are read.
+
+    Yields:
+      A sentence for each problem.
+    """
     fields, found = config.quantizer, (config.codebook.size, config.codebook.dim)
+    kind = fields.kind
+    if fields.groups * fields.depth > MOST_CODES:
+        yield (
+            f"config.quantizer.groups is {fields.groups} and depth {fields.depth}; expected at "
+            f"most {MOST_CODES} codes of a position together."
+        )
+        return
+    if kind in UNTRAINED[1:] and sizes(config)[0] > MOST_SIZE:
+        yield (
+            f"config.quantizer.{kind} makes more than {MOST_SIZE:,} codes; expected at most as "
+            "many: take quantizer.groups of fewer."
+        )
+        return
     if found != sizes(config):
         yield (
             f"config.codebook.size and dim are {found}, while quantizer.kind {kind!r} makes "

@@ -200,8 +200,10 @@ RULES: dict[str, Rule] = {
     "quantizer.ibq.entropy_temperature": _POSITIVE,
     "quantizer.ibq.scale": _POSITIVE,
     "quantizer.fsq.levels": (
-        "a tuple of whole numbers from 2 to 1000, (8, 5, 5, 5) say",
-        lambda levels: len(levels) > 0 and all(type(n) is int and 2 <= n <= 1000 for n in levels),
+        "a tuple of 1 to 24 whole numbers from 2 to 1000, (8, 5, 5, 5) say",
+        lambda levels: (
+            0 < len(levels) <= 24 and all(type(n) is int and 2 <= n <= 1000 for n in levels)
+        ),
     ),
     **{f"quantizer.lfq.{name}": rule for name, rule in _BINARY.items()},
     **{f"quantizer.bsq.{name}": rule for name, rule in _BINARY.items()},

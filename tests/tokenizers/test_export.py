@@ -13,25 +13,15 @@ import exports
 import jax
 import numpy as np
 import pytest
-import runs
 import safetensors.numpy
+from exports import FACTS, same
 
 from mq_jax import load_tokenizer
-from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh, shardings
 from mq_jax.tokenizers.export import fingerprint, make_export, named
-from mq_jax.tokenizers.export_card import card_of, page_of, training_facts
+from mq_jax.tokenizers.export_card import card_of, page_of
 from mq_jax.tokenizers.export_reading import read_export
 from mq_jax.tokenizers.export_writing import write_export
-
-FACTS = {
-    "training": training_facts(runs.configure(data__dir="/home/someone/images"), 7),
-    "evaluation": {
-        "protocol": {"data": {"source": "photos", "split": "all", "images": 3, "image_size": 32}},
-        "metrics": {"mse": 0.25, "fid": None},
-    },
-    "environment": environment(),
-}
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +32,6 @@ def written(tmp_path_factory):
         kind: write_export(root / kind / "export", exports.export(kind), FACTS)
         for kind in ("vqvae", "vqgan")
     }
-
-
-def same(found, expected):
-    assert found.architecture == expected.architecture
-    assert found.preparation == expected.preparation
-    assert found.fingerprint == expected.fingerprint
-    mine, theirs = named(found.weights), named(expected.weights)
-    assert mine.keys() == theirs.keys()
-    for name, array in theirs.items():
-        assert mine[name].dtype == array.dtype
-        np.testing.assert_array_equal(mine[name], array)
 
 
 @pytest.mark.parametrize("kind", ["vqvae", "vqgan"])

@@ -182,7 +182,7 @@ def test_an_evaluation_of_bfloat16_measures_in_float32():
 def test_a_tokenizer_has_the_precision_of_evaluation():
     config, built, state = described("photos_mqgan", **MQGAN)
     objective, codes = built.objective, jax.ShapeDtypeStruct((2, 16, 16), jnp.int32)
-    coding = make_coding(objective.autoencoder, objective.lookup)
+    coding = make_coding(objective.autoencoder, objective.quantizer)
     shape = config.codebook.size, config.codebook.dim
     codebook = jax.ShapeDtypeStruct(shape, jnp.float32)
     weights = Weights(state.params.autoencoder, state.batch_stats, codebook)

@@ -11,6 +11,10 @@ def get_config() -> ConfigDict:
     """The defaults: MQVAE as in the paper, on images of 32 pixels."""
     config = ConfigDict()
     config.seed = 0  # of initialisation, order and augmentation
+    config.deterministic = False  # whether a GPU repeats its results bit by bit: adds
+    #                               --xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0 to
+    #                               XLA_FLAGS, which win where they have these; neither the cost
+    #                               nor the effect was measured; free to change when a run goes on
 
     config.model = ConfigDict()
     config.model.kind = "vqvae"  # vqvae (of SQ-VAE) | vqgan
@@ -26,7 +30,9 @@ def get_config() -> ConfigDict:
     config.model.init_std = 0.02  # kernels are drawn from N(0, init_std^2) (code); 0: PyTorch's
     #                               default, uniform in +-1/sqrt(fan_in)
     config.model.dtype = "float32"  # of the convolutions of vqgan, discriminator and LPIPS:
-    #                                 float32 | bfloat16; all else is float32
+    #                                 float32 | bfloat16; all else is float32. Factors of float32
+    #                                 are rounded as JAX does by default (TF32 on GPUs), but never
+    #                                 in hyper-net, lookup, z, last layers and measures
     config.model.remat = False  # whether to recompute blocks instead of keeping them (vqgan, LPIPS)
 
     config.codebook = ConfigDict()
@@ -42,7 +48,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.steps = 0  # inner updates; 0: as many as `epochs` make
     config.train.epochs = 90  # passes of the inner level over the data, where steps is 0
-    config.train.batch_size = 64  # images of one level's batch, over all devices
+    config.train.batch_size = 64  # images of one level's batch, over all devices, which divide it
     config.train.hypergradient = "unrolled"  # unrolled | unrolled-reverse | finite-difference
     #                                          | none (alternating) | joint (single-level)
     config.train.straight_through = "encoder"  # encoder | encoder-and-codewords
@@ -107,8 +113,10 @@ def get_config() -> ConfigDict:
     config.data.resize = True  # whether to scale the smaller side to the image size
     config.data.filter = "area"  # of resizing: area (antialiased) | bilinear (aliases; code)
     config.data.flip = 0.0  # probability of a horizontal flip
-    config.data.disjoint = False  # whether the two levels see disjoint halves of the data
-    config.data.max_bad_share = 0.01  # share of unreadable images that ends the run when exceeded
+    config.data.disjoint = False  # whether the two levels see halves of the data without a pixel in
+    #                               common (a link is the file it leads to, a copy is another)
+    config.data.max_bad_share = 0.01  # share of unreadable images that ends the run when exceeded;
+    #                                   training takes the next one in its place
     config.data.icc = True  # whether an embedded colour profile is followed, to sRGB
     config.data.max_pixels = 10**8  # of an image; larger ones count as unreadable
     config.data.max_bytes = 2**28  # of an image file, likewise; 0: any
@@ -116,11 +124,13 @@ def get_config() -> ConfigDict:
     config.data.workers = 0  # reading processes beside them; changes no result
 
     config.eval = ConfigDict()
-    config.eval.batch_size = 64  # images of an evaluation batch, over all devices
+    config.eval.batch_size = 64  # images of an evaluation batch, over all devices; filled up
+    #                              where they do not divide it, which changes no result
     config.eval.metrics = ()  # beside MSE, PSNR, usage and perplexity, during training: of ssim,
     #                           lpips_alex, lpips_vgg, fid, frechet_vgg; --mode=evaluate: all
     config.eval.monitor = "mse"  # mse | lpips_alex | lpips_vgg | fid | frechet_vgg: the metric,
-    #                              lower is better, of the best checkpoint
+    #                              lower is better, of the best checkpoint; under the whole weight
+    #                              of an adversarial term, once there is one
     config.eval.pictures = 8  # images in the picture of originals over reconstructions
     return config.lock()
 

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # Trains on several GPUs of this machine: one process for all of them, or one for each.
-#   bash launch/multi_gpu.sh [FURTHER ARGUMENTS OF mq_jax.main]
-#   GPUS=0,1 PROCESSES=each CONFIG=configs/photos_mqvae.py bash launch/multi_gpu.sh
+#   CONFIG=configs/photos_mqvae.py GPUS=0,1 bash launch/multi_gpu.sh [ARGUMENTS OF mq_jax.main]
 # Ctrl-C saves and ends them; the same command goes on.
 set -euo pipefail
 
 # ---- edit here, or set in the environment ----
-CONFIG=${CONFIG:-configs/photos_mqvae.py}
+CONFIG=${CONFIG:-} # the experiment, configs/X.py
 WORKDIR=${WORKDIR:-runs/$(basename "$CONFIG" .py)}
 DATA=${DATA:-}               # config.data.dir; empty: as the configuration has it
 GPUS=${GPUS:-0,1,2,3}        # as nvidia-smi numbers them
@@ -14,6 +13,10 @@ PROCESSES=${PROCESSES:-one}  # one for all GPUs | each has its own
 PORT=${PORT:-29500}          # of this machine, free; read where each GPU has its process
 # ----------------------------------------------
 
+if [ -z "$CONFIG" ]; then
+    echo "error: CONFIG is not set: CONFIG=configs/photos_mqvae.py bash launch/multi_gpu.sh, say" >&2
+    exit 1
+fi
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 export CUDA_VISIBLE_DEVICES=$GPUS

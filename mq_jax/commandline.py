@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
-from mq_jax.terminal.spelling import suggestion
+from mq_jax.terminal.spelling import nearest, suggestion
 from mq_jax.terminal.streams import standard_output
 
 
@@ -39,12 +39,15 @@ def parse(
     argv = [_underscored(argument) for argument in argv]
     given = flag_value(argv, "config")
     path = default_config if given is None else given
+    config = None
     if stored is not None:
         path = str(pathlib.Path(stored[1]) / "config.json")
-        _check_overrides(argv, path, runpy.run_path(stored[0])["get_config"](stored[1]))
+        config = runpy.run_path(stored[0])["get_config"](stored[1])
         argv = _with_config(argv, ":".join(stored))
     elif path is not None:
-        _check_overrides(argv, path, _load(path))
+        config = _load(path)
+    if config is not None:
+        _check_overrides(argv, path, config)
     elif overrides := [argument for argument in argv[1:] if _overridden(argument)]:
         raise UsageError(
             f"{overrides[0]} changes a field; name its experiment too, --config=configs/X.py, "
@@ -54,9 +57,16 @@ def parse(
     flags.FLAGS.set_gnu_getopt(True)
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        near = _meant_flag(error.flagname, config)
+        raise UsageError(
+            f"--{error.flagname} is no flag{near}; --help lists them, and fields of the "
+            "configuration are given as --config.SECTION.FIELD."
+        ) from error
     except flags.Error as error:
         # absl's message names the flag, the value and the problem, at times over several lines.
-        raise UsageError(" ".join(str(error).split())) from error
+        near = _meant_value(argv)
+        raise UsageError(f"{' '.join(str(error).split())}{near}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} or its overrides: {' '.join(str(error).split())}") from error
 
@@ -104,6 +114,38 @@ def answer_help(usage: str, own: Sequence[flags.FlagHolder]) -> None:
     override = "  --config.SECTION.FIELD: Changes a field; configs/base.py explains them all."
     standard_output().write("\n".join([usage.strip(), "", *lines, override, ""]))
     sys.exit(0)
+
+
+def _meant_flag(name: str, config: ConfigDict | None) -> str:
+    """A phrase with the flag, or the field, that a flag may have been meant to be."""
+    known = {flag: flag for flag in flags.FLAGS}
+    for field in [] if config is None else _fields(config):
+        # `--data.dir` and `--dir` both lack what comes before them.
+        for short in (field, field.partition(".")[2], field.rpartition(".")[2]):
+            known.setdefault(short, field)
+    near = known.get(nearest(name, known))
+    if config is None and "." in name:
+        near = f"config.{name}"
+    return f" (did you mean --{near}?)" if near else ""
+
+
+def _meant_value(argv: Sequence[str]) -> str:
+    """A phrase with what the first value that its flag does not know may have been meant to be."""
+    for name in flags.FLAGS:
+        choices = getattr(flags.FLAGS[name].parser, "enum_values", None)
+        value = flag_value(argv, name) if choices else None
+        if value is not None and value not in choices:
+            return suggestion(value, choices)
+    return ""
+
+
+def _fields(section: ConfigDict, prefix: str = "config") -> list[str]:
+    """The dotted names of all fields."""
+    names = []
+    for key, value in section.items():
+        inner = isinstance(value, ConfigDict)
+        names += _fields(value, f"{prefix}.{key}") if inner else [f"{prefix}.{key}"]
+    return names
 
 
 def _underscored(argument: str) -> str:

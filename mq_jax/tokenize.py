@@ -11,10 +11,11 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mq_jax.devices.interrupt import end_quietly
 from mq_jax.terminal.escaping import visible
+from mq_jax.terminal.spelling import suggestion
 from mq_jax.terminal.streams import protect_streams
 
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code, as run_command's.
     """
     protect_streams()
-    given = _parser().parse_args(argv)
+    given = _parsed(sys.argv[1:] if argv is None else list(argv))
     # Only now: help, and errors in the arguments, need none of JAX.
     from mq_jax.modes.tokenizing import run_command
 
@@ -36,14 +37,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Shows what it does not understand on one line."""
+    """Shows what it does not understand on one line, and knows its flags."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        self.flags: list[str] = []
+        super().__init__(*arguments, **options)
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """As argparse's."""
+        self.flags += names
+        return super().add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with 2."""
         super().error(visible(message))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    """The arguments; what is none of them ends the program with what may have been meant."""
+    parser, commands = _parser()
+    if argv and not argv[0].startswith("-") and argv[0] not in commands:
+        near = suggestion(argv[0], commands)
+        parser.error(f"{argv[0]!r} is no command{near}; expected one of {', '.join(commands)}.")
+    given, rest = parser.parse_known_args(argv)
+    if rest:
+        flag = rest[0].partition("=")[0]
+        others = [name for name, command in commands.items() if flag in command.flags]
+        near = suggestion(flag, commands[given.command].flags)
+        told = f" (a flag of {', '.join(others)})" if others else near
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{told}")
+    return given
+
+
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser, and those of the commands by their names."""
     parser = _Parser(
         prog="python -m mq_jax.tokenize",
         allow_abbrev=False,
@@ -87,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
                 help="smaller side in pixels, centre crop to a square; 0: images as they are; "
                 "default: as the tokenizer was trained, or as they are if that was on crops alone",
             )
-    return parser
+    return parser, commands.choices
 
 
 def _integer(least, text):

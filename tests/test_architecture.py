@@ -22,13 +22,13 @@ GRAPH = {
     "images": "devices",
     "data": "images algorithm devices",
     "models": "quantizers storage devices",
-    "metrics": "models data images quantizers storage devices",
+    "metrics": "models data images quantizers storage devices terminal",
     "evaluation": "metrics data images algorithm quantizers runs storage devices",
     "training": "evaluation metrics models data images algorithm quantizers runs storage devices "
     "terminal",
     "planning": "training devices terminal",
     "tokenizers": "training models data images algorithm quantizers runs storage devices",
-    "report": "evaluation runs storage terminal",
+    "report": "evaluation images runs storage terminal",
     "commandline": "terminal",
     "modes": "commandline report planning tokenizers training evaluation metrics models data "
     "images algorithm runs storage devices terminal",
@@ -171,6 +171,7 @@ LIGHT = {
     "from mq_jax.tokenizers import read_names, read_tokens": "jax flax optax orbax",
     "from mq_jax.runs import flat, read_config": "jax flax optax orbax",
     "from mq_jax import load_tokenizer": "mq_jax.training.train mq_jax.modes grain",
+    "from mq_jax import read_tokens": "jax flax optax orbax",
     "import mq_jax": "jax flax numpy",
     HELP.format("main"): "jax flax numpy rich",
     HELP.format("tokenize"): "jax flax numpy rich",

@@ -3,10 +3,13 @@
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
+import runs
 import yaml
 
 from mq_jax.devices.distributed import Cluster, find_cluster
@@ -34,6 +37,13 @@ def manifest():
     return yaml.safe_load((LAUNCH / "kubernetes.yaml").read_text())
 
 
+def container_of(job_set):
+    """The container of a pod."""
+    (replicated,) = job_set["spec"]["replicatedJobs"]
+    (container,) = replicated["template"]["spec"]["template"]["spec"]["containers"]
+    return container
+
+
 def environment_of_pod(job_set, index):
     """As Kubernetes makes it, with the labels that JobSet gives to its pods."""
     (replicated,) = job_set["spec"]["replicatedJobs"]
@@ -43,9 +53,8 @@ def environment_of_pod(job_set, index):
         "replicatedjob-replicas": str(replicated["replicas"]),
         "job-index": str(index),
     }
-    (container,) = replicated["template"]["spec"]["template"]["spec"]["containers"]
     environment = {"JOB_COMPLETION_INDEX": "0", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
-    for variable in container["env"]:
+    for variable in container_of(job_set)["env"]:
         if "value" in variable:
             value = re.sub(r"\$\((\w+)\)", lambda m: environment[m[1]], variable["value"])
         else:
@@ -92,21 +101,37 @@ while [[ $1 == --* ]]; do shift; done
 _SCONTROL = """#!/usr/bin/env bash
 echo "scontrol $*"
 """
+_SBATCH = """#!/usr/bin/env bash
+SLURM_SUBMIT_DIR=$PWD SLURM_JOB_ID=7 exec bash "$@"
+"""
+_KUBECTL = """#!/usr/bin/env bash
+exec cat
+"""
+_CLUSTER = {"srun": _SRUN, "scontrol": _SCONTROL, "sbatch": _SBATCH, "kubectl": _KUBECTL}
+
+
+def with_commands(tmp_path, python):
+    """Variables under which the commands of a cluster are ours, and Python is this text."""
+    for command, text in {**_CLUSTER, "python": python}.items():
+        (tmp_path / command).write_text(text)
+        (tmp_path / command).chmod(0o755)
+    return {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": str(tmp_path / "python")}
+
+
+def run_shell(arguments, environment, timeout=60):
+    """What ends from the repository's root, its output kept."""
+    return subprocess.run(
+        *(arguments,),
+        **{"capture_output": True, "text": True, "timeout": timeout},
+        **{"cwd": runs.ROOT, "env": environment},
+    )
 
 
 def launched(tmp_path, name, *given, **environment):
     """The lines that the program prints, and the exit code."""
-    for command, text in (("python", _ECHO), ("srun", _SRUN), ("scontrol", _SCONTROL)):
-        (tmp_path / command).write_text(text)
-        (tmp_path / command).chmod(0o755)
-    paths = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": str(tmp_path / "python")}
-    done = subprocess.run(
-        ["bash", LAUNCH / name, *given],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**paths, "CONFIG": "c.py", "WORKDIR": "w", **environment},
-    )
+    given_too = {"CONFIG": "c.py", "WORKDIR": "w", **environment}
+    commands = with_commands(tmp_path, _ECHO)
+    done = run_shell(["bash", LAUNCH / name, *given], {**commands, **given_too})
     return sorted(done.stdout.splitlines()), done.returncode
 
 
@@ -146,3 +171,125 @@ def test_slurm_queues_an_interrupted_run_again_and_no_other(tmp_path, code, rest
     assert f"-|-|-|-|{PROGRAM}--interrupted_code=75|-x|" in lines
     assert ("scontrol requeue 7" in lines) == again
     assert status == int(code)
+
+
+# The commands of the README.
+
+LAUNCHED = ("local.sh", "multi_gpu.sh", "slurm.sbatch", "kubernetes.yaml")
+
+
+def readme_command(name):
+    """The line of the README that starts a launch file with a configuration."""
+    text = (runs.ROOT / "README.md").read_text()
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    (command,) = [
+        line for line in lines if f"launch/{name} " in f"{line} " and "CONFIG" in line.upper()
+    ]
+    return command
+
+
+def run_readme_command(name, arguments, environment, timeout=60):
+    """Runs the README's command with further arguments; what Kubernetes is given, as a pod does."""
+    command = readme_command(name)
+    if name != "kubernetes.yaml":
+        command = f"{command} {shlex.join(arguments)}"
+        return run_shell(["bash", "-c", command], environment, timeout)
+    job_set = yaml.safe_load(run_shell(["bash", "-c", command], environment).stdout)
+    job_set["spec"]["replicatedJobs"][0]["replicas"] = 1
+    given = {**environment_of_pod(job_set, 0), "ARGUMENTS": " ".join(arguments)}
+    given = {name: value for name, value in given.items() if value}
+    return run_shell(container_of(job_set)["command"], given | environment, timeout)
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_a_launcher_without_a_configuration_asks_for_one_in_one_line(name, tmp_path):
+    commands = with_commands(tmp_path, _ECHO)
+    if name == "kubernetes.yaml":
+        pod = environment_of_pod(manifest(), 0)
+        done = run_shell(container_of(manifest())["command"], {**pod, **commands})
+    else:
+        commands["SLURM_SUBMIT_DIR"] = str(runs.ROOT)
+        done = run_shell(["bash", LAUNCH / name], commands)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: CONFIG is ") and "configs/photos_mqvae.py" in line
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_the_command_of_the_readme_starts_one_configuration(name, tmp_path):
+    done = run_readme_command(name, ["-x"], with_commands(tmp_path, _ECHO))
+    (line,) = done.stdout.splitlines()
+    started = line.split("|")[4:]
+    assert started[:3] == ["-m", "mq_jax.main", "--config=configs/photos_mqvae.py"]
+    assert started[3].startswith("--workdir=") and started[3].endswith("runs/photos_mqvae")
+    assert started[-2] == "-x" and done.returncode == 0
+
+
+def test_what_the_launchers_start_trains_on_eight_devices_with_its_own_evaluation_batch(tmp_path):
+    tiny = [f"--config.{name}={value}" for name, value in runs.TINY.items() if name[:5] != "eval."]
+    done = run_readme_command("local.sh", tiny, with_commands(tmp_path, _ECHO))
+    config, _, *rest = done.stdout.strip().split("|")[6:-1]
+    given = [config.replace("configs/", f"{runs.ROOT}/configs/"), *rest]
+    outcome = runs.cli(f"--workdir={tmp_path / 'run'}", *given)
+    assert outcome.code == 0, outcome.err
+    assert runs.metrics(tmp_path / "run")[-1]["step"] == 12
+
+
+# All that decides how batches meet devices stays the configuration's own.
+SMALL = {
+    **{name: value for name, value in runs.TINY.items() if "size" not in name},
+    **{"codebook.size": 16, "train.steps": 2, "train.log_every": 1},
+    **{"train.eval_every": 2, "train.checkpoint_every": 2},
+}
+
+
+def environment_of_devices(count, tmp_path):
+    """A machine with virtual CPU devices, and the Python of this test on it."""
+    python = f'#!/usr/bin/env bash\nexec {shlex.quote(sys.executable)} "$@"\n'
+    inherited = {n: v for n, v in os.environ.items() if not n.startswith(("JAX_", "XLA_"))}
+    return {
+        **inherited,
+        **with_commands(tmp_path, python),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        "WORKDIR": str(tmp_path / "run"),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [4, 8])
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_the_command_of_the_readme_trains_on_several_devices(name, count, tmp_path):
+    small = [f"--config.{name}={str(value).replace(' ', '')}" for name, value in SMALL.items()]
+    environment = environment_of_devices(count, tmp_path)
+    done = run_readme_command(name, small, environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert runs.metrics(tmp_path / "run")[-1]["step"] == 2
+    evaluate = [sys.executable, "-m", "mq_jax.main", "--mode=evaluate", "--metrics="]
+    done = run_shell([*evaluate, f"--workdir={tmp_path}/run"], environment, timeout=600)
+    assert done.returncode == 0 and "10 images" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [4, 8])
+def test_the_quick_start_runs_on_several_devices(count, tmp_path):
+    """In a copy of the repository, of which only the number of steps differs."""
+    root = tmp_path / "repository"
+    for name in ("configs", "launch", "mq_jax"):
+        shutil.copytree(runs.ROOT / name, root / name)
+    shutil.copy(runs.ROOT / "pyproject.toml", root)
+    config = root / "configs" / "photos_mqvae.py"
+    config.write_text(config.read_text().replace("train.steps = 800", "train.steps = 2"))
+    (root / ".venv" / "bin").mkdir(parents=True)
+    environment = environment_of_devices(count, tmp_path)
+    (root / ".venv" / "bin" / "python").symlink_to(tmp_path / "python")
+    # As launch/setup.sh leaves it: there is nothing to install.
+    line = 'echo "dev $(cksum <pyproject.toml)" >.venv/mq_jax-installed'
+    subprocess.run(["bash", "-c", line], cwd=root, check=True)
+    (tmp_path / "nvidia-smi").write_text("#!/usr/bin/env bash\nexit 1\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    done = run_shell(
+        ["bash", root / "launch" / "quickstart.sh", tmp_path / "run"], environment, 600
+    )
+    assert done.returncode == 0, done.stderr
+    assert runs.metrics(tmp_path / "run")[-1]["step"] == 2

@@ -42,7 +42,7 @@ class Problem(NamedTuple):
       optimizers: Optax transformations of the auto-encoder (inner), the codebook (outer) and,
         with an adversary, the discriminator.
       adversary: how the discriminator learns; None without one.
-      ema_decay: of the moving averages of theta and phi, 0 for none.
+      ema_decay: of the moving averages of theta, phi and BatchNorm's statistics, 0 for none.
       parts: into which a batch is cut, one in memory at a time (gradient accumulation).
     """
 
@@ -223,22 +223,21 @@ def _advance(problem, state, params, opt_state, images, outputs):
         )
         params = params._replace(discriminator=psi)
         opt_state = opt_state._replace(discriminator=psi_state)
-    ema = state.ema
-    if problem.ema_decay:
-        # The first averages span few steps, as there are few.
-        decay = jnp.minimum(problem.ema_decay, (1 + state.step) / (10 + state.step))
-        averaged = params._replace(discriminator=())
-        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, averaged)
     # Each part of a batch has moved the same statistics.
     batch_stats = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), outputs.batch_stats)
-    return state.replace(
+    advanced = state.replace(
         step=state.step + 1,
         params=params,
         opt_state=opt_state,
         batch_stats=batch_stats,
-        ema=ema,
         anchors=anchors,
-    ), metrics
+    )
+    if problem.ema_decay:
+        # The first averages span few steps, as there are few.
+        decay = jnp.minimum(problem.ema_decay, (1 + state.step) / (10 + state.step))
+        average = lambda old, new: decay * old + (1 - decay) * new  # noqa: E731
+        advanced = advanced.replace(ema=jax.tree.map(average, state.ema, advanced.raw))
+    return advanced, metrics
 
 
 def _two_level_metrics(objective, result, phi):

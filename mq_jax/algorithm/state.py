@@ -20,6 +20,20 @@ class Parts(NamedTuple):
     discriminator: Any = ()
 
 
+class Model(NamedTuple):
+    """What encodes and decodes, whole: raw as the step left it, or averaged alike.
+
+    Attributes:
+      autoencoder: theta.
+      codebook: phi.
+      batch_stats: running statistics of BatchNorm, of this theta; empty without BatchNorm.
+    """
+
+    autoencoder: Any
+    codebook: Any
+    batch_stats: Any
+
+
 @flax.struct.dataclass
 class TrainState:
     """A plain pytree of arrays, so that saving, donating and sharding it is nothing special.
@@ -28,9 +42,9 @@ class TrainState:
       step: i32[], inner updates taken so far.
       params: Parts of parameter trees.
       opt_state: Parts of Optax states.
-      batch_stats: running statistics of BatchNorm; evaluation uses them. Empty without BatchNorm.
+      batch_stats: running statistics of BatchNorm under params. Empty without BatchNorm.
       rng: the run's only random key, the same in all steps; a step draws from fold_in(rng, step).
-      ema: Parts of moving averages of the parameters, psi left out; empty where none is kept.
+      ema: Model of moving averages; empty where none is kept.
       anchors: f32[2], moving averages of the discriminator's output on real and on
         reconstructed images, for LeCAM.
     """
@@ -44,7 +58,11 @@ class TrainState:
     anchors: jax.Array
 
     @property
-    def evaluated(self) -> tuple[Any, Any]:
-        """(theta, phi) as evaluation and export take them: the averages where they are kept."""
-        chosen = self.ema or self.params
-        return chosen.autoencoder, chosen.codebook
+    def raw(self) -> Model:
+        """The model as the last step left it."""
+        return Model(self.params.autoencoder, self.params.codebook, self.batch_stats)
+
+    @property
+    def evaluated(self) -> Model:
+        """The model as evaluation and export take it: the averages where they are kept."""
+        return self.ema or self.raw

@@ -77,7 +77,7 @@ def sentence(contents: Mapping[str, Contents]) -> str:
     Returns:
       One line.
     """
-    told = [f"{use} {found.images} ({found.rule})" for use, found in contents.items()]
+    told = [f"{use} {found.images:,} ({found.rule})" for use, found in contents.items()]
     aside = {ending: n for found in contents.values() for ending, n in found.aside.items()}
     counts = ", ".join(f"{count} {ending}" for ending, count in list(aside.items())[:_SHOWN])
     if len(aside) > _SHOWN:

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 import jax
+from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import Parts
 from mq_jax.data import inputs
-from mq_jax.data.ledger import BadImages
+from mq_jax.data.ledger import SEEN_TWICE, BadImages
+from mq_jax.data.pipeline import shuffling_cost
 from mq_jax.devices import sharding
 
 
@@ -26,14 +28,18 @@ class Feed:
 
     def __init__(self, config: ConfigDict, sources: Parts, mesh: Mesh):
         self._config, self._sources, self._mesh = config, sources, mesh
-        inner = BadImages(sources.autoencoder, config.data.max_bad_share)
+        share = config.data.max_bad_share
+        inner = BadImages(sources.autoencoder, share, SEEN_TWICE)
         # Levels that share their images share the account of the bad ones.
         shared = sources.codebook is sources.autoencoder
-        outer = inner if shared else BadImages(sources.codebook, config.data.max_bad_share)
+        outer = inner if shared else BadImages(sources.codebook, share, SEEN_TWICE)
         self._ledgers = (inner, outer)
         self._skipped = ([], [])  # by level, since the ledgers were last told
         # Record numbers mean something in this listing alone.
         self.listing = sources.autoencoder.contents().digest
+        cost = shuffling_cost(min(len(sources.autoencoder), len(sources.codebook)))
+        if cost and jax.process_index() == 0:
+            logging.info("%s", cost)
 
     @property
     def bad_images(self) -> tuple[list[int], list[int]]:

@@ -57,12 +57,7 @@ def list_folder(directory: str, name: str, holdout: str = HOLDOUTS[0]) -> Listin
       FileNotFoundError: the directory does not exist.
       ValueError: it holds no image, or the split is unknown or empty.
     """
-    root = local_path(directory, "The folder")
-    if not directory or not apart(root.is_dir):
-        raise FileNotFoundError(
-            f"directory is {directory!r}, which is no directory (looked at {root.absolute()}); "
-            "expected the root of a tree of images."
-        )
+    root = require_folder(directory)
     earlier = holdout == "every-tenth"
     extensions = _EARLIER_EXTENSIONS if earlier else EXTENSIONS
     images, others = [], []
@@ -84,6 +79,32 @@ def list_folder(directory: str, name: str, holdout: str = HOLDOUTS[0]) -> Listin
     labels = [label_of.get(class_of(path, split.folders), -1) for path in split.paths]
     aside = dict(collections.Counter(_ending(*other) for other in others).most_common())
     return Listing(split.paths, labels, class_names, split.rule, aside)
+
+
+def require_folder(directory: str) -> pathlib.Path:
+    """Checks that the folder of a source of this kind was given and is there.
+
+    Args:
+      directory: config.data.dir.
+
+    Returns:
+      Its path.
+
+    Raises:
+      FileNotFoundError: it is empty, or no folder.
+      ValueError: it is no place of this machine.
+    """
+    if not directory:
+        raise FileNotFoundError(
+            "config.data.dir is empty; expected the folder of the images, --config.data.dir=IMAGES."
+        )
+    root = local_path(directory, "config.data.dir")
+    if not apart(root.is_dir):
+        raise FileNotFoundError(
+            f"config.data.dir is {directory!r}, which is no directory (looked at "
+            f"{root.absolute()}); expected the root of a tree of images."
+        )
+    return root
 
 
 def _files(root: pathlib.Path) -> Iterator[tuple[str, bool]]:

@@ -1,16 +1,30 @@
 """From a configuration to images: sources, training streams, the evaluation pass."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import Parts
+from mq_jax.data.folder import require_folder
 from mq_jax.data.pipeline import eval_batches, train_stream
 from mq_jax.data.sources import Source, halves, open_source
 from mq_jax.images.decode import Reading
 from mq_jax.images.transforms import make_eval_transform, make_train_transform
+
+
+def require_directory(config: ConfigDict) -> None:
+    """Checks that the folder of the data is there, where the source needs one.
+
+    Args:
+      config: validated.
+
+    Raises:
+      FileNotFoundError: config.data.dir is empty, or no folder.
+    """
+    if config.data.source == "folder":
+        require_folder(config.data.dir)
 
 
 def open_training(config: ConfigDict) -> Parts:
@@ -77,25 +91,25 @@ def open_evaluation(config: ConfigDict) -> Source:
     return _open(config, config.data.eval_split)
 
 
-def require_divisible(config: ConfigDict, names: Sequence[str] = ("train", "eval")) -> None:
-    """Checks that batches can be split over the devices.
+def require_divisible(config: ConfigDict, devices: int) -> None:
+    """Checks that training batches can be split over the devices; those of evaluation are padded.
 
     Args:
       config: validated.
-      names: the sections whose batches will be.
+      devices: of all processes.
 
     Raises:
-      ValueError: a batch size is no multiple of the number of devices.
+      ValueError: the batch size is no multiple of their number.
     """
-    for name in names:
-        size, devices = config[name].batch_size, jax.device_count()
-        parts = config.train.accumulate if name == "train" else 1
-        if size % (devices * parts):
-            parted = f" times config.train.accumulate, {parts}" if parts > 1 else ""
-            raise ValueError(
-                f"config.{name}.batch_size is {size}; expected a multiple of the {devices} "
-                f"devices{parted}."
-            )
+    size, accumulate = config.train.batch_size, config.train.accumulate
+    parts = devices * accumulate
+    if size % parts:
+        parted = f" times config.train.accumulate, {accumulate}" if accumulate > 1 else ""
+        raise ValueError(
+            f"config.train.batch_size is {size}; expected a multiple of the {devices} devices"
+            f"{parted}; give --config.train.batch_size={-(-size // parts) * parts}, or take fewer "
+            "devices by CUDA_VISIBLE_DEVICES."
+        )
 
 
 def stream(config: ConfigDict, source: Source, *, level: int, start: int) -> Iterator[dict]:
@@ -138,12 +152,14 @@ def evaluation_side(config: ConfigDict) -> int:
     return config.data.eval_image_size or config.data.image_size
 
 
-def evaluation_pass(config: ConfigDict, source: Source) -> Iterable[dict]:
+def evaluation_pass(config: ConfigDict, source: Source, devices: int) -> Iterable[dict]:
     """One deterministic pass, this process's rows of it.
 
     Args:
       config: validated.
       source: from open_evaluation.
+      devices: over which a batch is split. Where they do not divide eval.batch_size it is rounded
+        up to them: as many images on a device as without, and no device is idle.
 
     Returns:
       As data.pipeline.eval_batches's.
@@ -152,7 +168,7 @@ def evaluation_pass(config: ConfigDict, source: Source) -> Iterable[dict]:
     return eval_batches(
         source,
         transform,
-        batch_size=config.eval.batch_size,
+        batch_size=-(-config.eval.batch_size // devices) * devices,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         threads=config.data.threads,

@@ -10,6 +10,10 @@ from mq_jax.data.sources import Source
 from mq_jax.devices.agreement import gather, together
 from mq_jax.devices.reading import apart
 
+# What becomes of an unreadable record: in training, whose batches stay full, and in evaluation.
+SEEN_TWICE = "the next one seen twice instead"
+LEFT_OUT = "left out"
+
 _NAMED_IN_ERROR = 5
 
 
@@ -20,12 +24,13 @@ class BadImages:
     account exactly. Several processes agree, since each records what all of them skipped.
     """
 
-    def __init__(self, source: Source, max_share: float):
+    def __init__(self, source: Source, max_share: float, instead: str):
         """Starts an empty account.
 
         Args:
           source: the source whose record numbers will be recorded.
           max_share: largest tolerated share of unreadable records, in [0, 1].
+          instead: what becomes of such a record, for the log: SEEN_TWICE or LEFT_OUT.
 
         Raises:
           ValueError: `max_share` is out of range.
@@ -34,6 +39,7 @@ class BadImages:
             raise ValueError(f"data.max_bad_share is {max_share}; expected a share in [0, 1].")
         self._source = source
         self._max_share = max_share
+        self._instead = instead
         self._bad: set[int] = set()
 
     @property
@@ -60,9 +66,10 @@ class BadImages:
             if jax.process_index():
                 continue  # The first process names them for all.
             logging.warning(
-                "Unreadable image %d of at most %d: %s: %s",
+                "Unreadable image %d of at most %d, %s: %s: %s",
                 len(self._bad),
                 int(self._max_share * len(self._source)),
+                self._instead,
                 self._source.name(index),
                 self._reason(index),
             )

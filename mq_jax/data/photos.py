@@ -7,7 +7,8 @@ domain). From scikit-learn, both CC BY 2.0 (https://creativecommons.org/licenses
 scikit-learn to danielbuechele, at https://www.flickr.com/photos/vultilion/6056698931).
 
 Each photograph holds out one rectangle for validation; training sees only the up to four
-rectangles around it, so no training pixel is a validation pixel.
+rectangles around it, so no training pixel is a validation pixel. Training records of a rectangle
+share its pixels: `data.disjoint` shares out the rectangles, not the records.
 """
 
 import functools

@@ -57,7 +57,7 @@ def open_prepared(name: str, split: str, directory: str) -> Prepared:
     with error_utils.record_error_context():
         folder = read_only_builder._find_builder_dir(name, data_dir=root)
     if folder is None:
-        raise ValueError(_not_prepared(name, root))
+        raise ValueError(_not_prepared(name, root, given=bool(directory)))
     require_known_features(pathlib.Path(folder))
     builder = read_only_builder.builder_from_directory(folder)
     formats = {str(file_format.value) for file_format in builder.info.available_file_formats()}
@@ -108,10 +108,12 @@ def _shards(builder: Any, split: str) -> list[str]:
     return told
 
 
-def _not_prepared(name: str, root: str) -> str:
+def _not_prepared(name: str, root: str, *, given: bool) -> str:
     """Why a set was not found, and what to do: TFDS may know it or not."""
     present = _prepared_sets(root)
     found = f"{name!r} is not prepared in {root!r}, which holds {', '.join(present) or 'no set'}."
+    if not given:
+        found += " That is TFDS's default, as config.data.dir is empty."
     bare = name.split(":")[0].split("/")[0]
     known, own = _known_sets(bare), {path.split("/")[0] for path in present}
     if bare in known:

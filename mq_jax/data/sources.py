@@ -3,11 +3,13 @@
 A split may end in a slice as TFDS writes it: `train[:2000]`, `validation[10%:]`.
 """
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from absl import logging
 
 from mq_jax.data import photos
 from mq_jax.data.contents import Contents
@@ -48,6 +50,10 @@ class Source(Protocol):
 
     def contents(self) -> Contents:
         """What it holds, told the same wherever it lies."""
+        ...
+
+    def regions(self) -> Sequence[Hashable] | None:
+        """Of each record whose pixels it has, equal for those that share some; None: none do."""
         ...
 
 
@@ -94,6 +100,8 @@ def open_source(
     stop = _bound(match["stop"], len(source), len(source), split)
     if start >= stop:
         raise ValueError(f"split {split!r} is empty: records {start} to {stop} of {len(source)}.")
+    if spec == "photos":
+        _warn_of_cut_regions(source, (start, stop), split)
     return source if stop - start == len(source) else subset(source, range(start, stop))
 
 
@@ -120,6 +128,9 @@ class TfdsSource:
     def contents(self) -> Contents:
         return self._contents
 
+    def regions(self) -> None:
+        return None
+
 
 class FolderSource:
     """The images of a directory tree that a listing names."""
@@ -143,6 +154,12 @@ class FolderSource:
     def contents(self) -> Contents:
         paths, _, _, rule, aside = self._listing
         return Contents("folder", rule, len(paths), paths, per_image=True, aside=aside)
+
+    def regions(self) -> Sequence[Hashable] | None:
+        """The files behind the names: a link is the file that it leads to."""
+        paths = [self._root / path for path in self._listing.paths]
+        files = apart(lambda: [_file_identity(path) for path in paths])
+        return files if len(set(files)) < len(files) else None
 
 
 class PhotoSource:
@@ -168,6 +185,9 @@ class PhotoSource:
     def contents(self) -> Contents:
         return Contents("photos", f"photos {self._split}", len(self._crops))
 
+    def regions(self) -> Sequence[Hashable]:
+        return self._crops
+
 
 class Subset:
     """Some records of another source, in a given order."""
@@ -189,6 +209,10 @@ class Subset:
     def contents(self) -> Contents:
         return self._source.contents().of(self._indices)
 
+    def regions(self) -> Sequence[Hashable] | None:
+        regions = self._source.regions()
+        return regions and [regions[index] for index in self._indices]
+
 
 def subset(source: Source, indices: Sequence[int]) -> Source:
     """The records `indices` of a source, renumbered from 0; a range keeps the pickle small."""
@@ -196,14 +220,47 @@ def subset(source: Source, indices: Sequence[int]) -> Source:
 
 
 def halves(source: Source) -> tuple[Source, Source]:
-    """Two disjoint halves (inner, outer): the even and the odd records.
+    """Two halves (inner, outer) without a pixel in common: the even and the odd records.
+
+    Records that share pixels stay together, in the half that has fewer records so far.
 
     Raises:
-      ValueError: the source has fewer than two records.
+      ValueError: the source has fewer than two images.
     """
-    if len(source) < 2:
-        raise ValueError(f"the source has {len(source)} record; two halves need at least 2.")
-    return subset(source, range(0, len(source), 2)), subset(source, range(1, len(source), 2))
+    regions = source.regions()
+    count = len(source) if regions is None else len(set(regions))
+    if count < 2:
+        raise ValueError(f"the source has {count} image; two halves need at least 2.")
+    if regions is None:
+        return subset(source, range(0, len(source), 2)), subset(source, range(1, len(source), 2))
+    members: dict[Hashable, list[int]] = {}
+    for index, region in enumerate(regions):
+        members.setdefault(region, []).append(index)
+    inner: list[int] = []
+    outer: list[int] = []
+    for indices in members.values():
+        (inner if len(inner) <= len(outer) else outer).extend(indices)
+    return subset(source, sorted(inner)), subset(source, sorted(outer))
+
+
+def _file_identity(path: os.PathLike) -> Hashable:
+    """What tells a file from every other one; a path that leads nowhere now is its own."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path
+    return found.st_dev, found.st_ino
+
+
+def _warn_of_cut_regions(source: Source, bounds: Sequence[int], split: str) -> None:
+    """Warns of a slice that shares pixels with the slice beside it."""
+    regions = source.regions()
+    for bound in bounds:
+        if 0 < bound < len(source) and regions[bound - 1] == regions[bound]:
+            logging.warning(
+                "split %r cuts through %s, of which the slice beside it sees the same pixels.",
+                *(split, source.name(bound)),
+            )
 
 
 def _bound(text: str | None, default: int, length: int, split: str) -> int:

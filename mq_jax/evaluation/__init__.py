@@ -1,4 +1,4 @@
-"""One pass over a set of images, and the protocol card that says how it was made.
+"""One pass over a set of images, the card that says how it was made, and what its codes tell.
 
 What is measured in it belongs to metrics/.
 """

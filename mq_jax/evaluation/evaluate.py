@@ -14,7 +14,7 @@ from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import TrainState
 from mq_jax.data import inputs
 from mq_jax.data.contents import evaluated_images
-from mq_jax.data.ledger import BadImages
+from mq_jax.data.ledger import LEFT_OUT, BadImages
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import gather
@@ -70,15 +70,13 @@ def make_eval_step(
     Returns:
       eval_step(state, metrics, images u8[B, H, W, 3], mask f32[B], weights) ->
       (metrics, reconstructions u8[B, H, W, 3]), pure. Rows whose mask is 0 do not count.
-      Where averages of the parameters are kept, they are what is evaluated.
+      Where averages are kept, they are what is evaluated.
     """
     objective = objective._replace(perceptual=None, adversarial=None)
 
     def eval_step(state, metrics, images, mask, weights):
         x = from_uint8(images)
-        _, outputs = objective(
-            *state.evaluated, state.batch_stats, x, straight_through="encoder", train=False
-        )
+        _, outputs = objective(*state.evaluated, x, straight_through="encoder", train=False)
         # A masked row's codes go to a code past the end, which the scatter drops.
         size = objective.codebook.size
         indices = jnp.where(mask[:, None, None] > 0, outputs.indices, size)
@@ -130,7 +128,7 @@ class Evaluator:
             self._moments = FeatureMoments(
                 measures, self._weights, mesh, config, source, references
             )
-        self._bad_images = BadImages(source, config.data.max_bad_share)
+        self._bad_images = BadImages(source, config.data.max_bad_share, LEFT_OUT)
         # Spread evenly over the set, which is often sorted by class.
         shown = np.linspace(0, len(source) - 1, min(config.eval.pictures, len(source)))
         self._shown = set(shown.round().astype(int).tolist())
@@ -139,7 +137,7 @@ class Evaluator:
         """One pass over the whole set.
 
         Args:
-          state: parameters and running statistics; only read.
+          state: its `evaluated` is read.
           progress: told the number of further images that this process has done.
 
         Returns:
@@ -150,12 +148,16 @@ class Evaluator:
         """
         metrics = jax.device_put(self._nothing, sharding.replicated(self._mesh))
         pixels, shown, skipped = PixelDigest(), _Shown(self._config, self._shown), []
+        before = None
         if self._moments is not None:
             self._moments.begin()
-        for batch in inputs.evaluation_pass(self._config, self._source):
+        for batch in inputs.evaluation_pass(self._config, self._source, self._mesh.size):
             skipped.append(batch["skipped"])
             images, mask = sharding.shard_batch(self._mesh, (batch["image"], batch["mask"]))
             metrics, reconstructions = self._step(state, metrics, images, mask, self._weights)
+            # One batch ahead and no further: what waits for a slow device would fill its memory.
+            jax.block_until_ready(before)
+            before = reconstructions
             if self._moments is not None:
                 self._moments.add(images, reconstructions, batch["mask"])
             pixels.add(batch)
@@ -171,7 +173,7 @@ class Evaluator:
         return Evaluation(
             values,
             np.asarray(metrics.usage.counts, np.int64),
-            np.asarray(self._codewords(state.evaluated[1])),
+            np.asarray(self._codewords(state.evaluated.codebook)),
             *shown.in_order(),
             count,
             digest,

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
@@ -22,6 +23,9 @@ FILE = "evaluation.json"
 
 # Below the folder of a run: evaluations beside its own, a folder for each name.
 FOLDER = "evaluations"
+
+# The section of a card that moves the last digits of its numbers, not their meaning.
+_COMPUTATION = "computation"
 
 # Counts up when the meaning of a number changes.
 VERSION = 1
@@ -46,6 +50,8 @@ def protocol_card(
     config: ConfigDict, evaluation: Evaluation, measures: Measures, changes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The protocol of an evaluation: equal cards mean that the numbers compare.
+
+    One section, on precision and devices, may differ: it moves the last digits.
 
     Args:
       config: validated.
@@ -80,6 +86,7 @@ def protocol_card(
             "perplexity": "exp of the entropy of the codes of the whole set",
             **{name: _measure(name, card) for name, card in measures.card.items()},
         },
+        _COMPUTATION: _computation(config),
     }
 
 
@@ -151,13 +158,32 @@ def unlike(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
     Returns:
       A phrase for each entry that is not equal in all, empty where the numbers compare.
     """
+    return _differences(cards, lambda section: section != _COMPUTATION)
+
+
+def computed_unlike(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where evaluations were computed in other precisions or on other devices.
+
+    Their numbers compare all the same, but for the last digits.
+
+    Args:
+      cards: at least two evaluations, by name; of before, they say nothing of it.
+
+    Returns:
+      A phrase for each entry that is not equal in all.
+    """
+    return _differences(cards, lambda section: section == _COMPUTATION)
+
+
+def _differences(cards, asked):
+    """A phrase for each entry, of the sections that are asked for, that is not equal in all."""
     protocols = {name: card["protocol"] for name, card in cards.items()}
     entries = {name: flatten_dict(protocol, sep=".") for name, protocol in protocols.items()}
     shared = set.intersection(*(set(p.get("measures", {})) for p in protocols.values()))
     found = []
     for key in sorted({key for own in entries.values() for key in own}):
         section, _, rest = key.partition(".")
-        if section == "measures" and rest.split(".")[0] not in shared:
+        if not asked(section) or section == "measures" and rest.split(".")[0] not in shared:
             continue
         values = {name: own.get(key) for name, own in entries.items()}
         if len({json.dumps(value) for value in values.values()}) > 1:
@@ -166,9 +192,31 @@ def unlike(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return found
 
 
+def _computation(config):
+    """In which precision and on which devices."""
+    device = jax.devices()[0]
+    return {
+        "precision": {
+            # The one kind of model that reads the field.
+            "model": config.model.dtype if config.model.kind == "vqgan" else "float32",
+            "products": jax.config.jax_default_matmul_precision or "JAX's default",
+            "codebook, z, pixels and measures": "float32, highest",
+            "deterministic": config.deterministic,
+        },
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+        },
+    }
+
+
 def _key(card):
-    """What makes two evaluations one: protocol and step."""
-    return json.dumps([card["protocol"], card["run"]["step"]], sort_keys=True) if card else ""
+    """What makes two evaluations one: protocol, wherever it was computed, and step."""
+    if not card:
+        return ""
+    protocol = {name: part for name, part in card["protocol"].items() if name != _COMPUTATION}
+    return json.dumps([protocol, card["run"]["step"]], sort_keys=True)
 
 
 def _readable(path):

@@ -98,7 +98,7 @@ class FeatureMoments:
     def _pass_over_originals(self):
         """The originals' moments, this process's rows."""
         moments = self._empty
-        for batch in inputs.evaluation_pass(self._config, self._source):
+        for batch in inputs.evaluation_pass(self._config, self._source, self._mesh.size):
             images = sharding.shard_batch(self._mesh, batch["image"])
             moments = moments.merge(self._moments(images, batch["mask"]))
         return moments
@@ -175,4 +175,6 @@ def _protocol(config, images):
         "resize": data.resize,
         "filter": data.filter,
         "icc": data.icc,
+        # References of before were rounded to TF32 on GPUs; those of today are not.
+        "products": "highest",
     }

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from mq_jax.metrics.perceptual import perceptual_distance
 from mq_jax.metrics.ssim import SMALLEST, ssim_per_image
 from mq_jax.models import inception, inception_weights, lpips, lpips_weights
+from mq_jax.terminal.spelling import suggestion
 
 # In the order in which they are reported.
 NAMES = ("ssim", "lpips_alex", "lpips_vgg", "fid", "frechet_vgg")
@@ -117,7 +118,8 @@ def check_names(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in NAMES:
-            raise ValueError(f"{name!r} is no measure; expected one of {', '.join(NAMES)}.")
+            near = suggestion(name, NAMES)
+            raise ValueError(f"{name!r} is no measure; expected one of {', '.join(NAMES)}{near}.")
     if {"fid", "frechet_vgg"} <= set(names):
         raise ValueError("fid and frechet_vgg are measured one at a time; name one of them.")
 
@@ -157,8 +159,8 @@ def _ssim(weights, images, reconstructions):
 
 
 def _distance(net):
-    """LPIPS of what a viewer sees: reconstructions clipped."""
-    distance = perceptual_distance(net)
+    """LPIPS of what a viewer sees: reconstructions clipped; in full float32 on any device."""
+    distance = perceptual_distance(net, precision=jax.lax.Precision.HIGHEST)
 
     def lpips_of(weights, images, reconstructions):
         return distance(weights[net], images, jnp.clip(reconstructions, -1, 1))

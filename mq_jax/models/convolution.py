@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 
-def transposed_convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
+def transposed_convolution(
+    images: jax.Array, kernel: jax.Array, *, precision: jax.lax.Precision | None = None
+) -> jax.Array:
     """The transpose of a 4x4 convolution with stride 2 and one pixel of padding.
 
     Output row 2i + p sums kernel row 2a + p times input row i + p - 1 + a over a in {0, 1}, and
@@ -21,6 +23,7 @@ def transposed_convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
     Args:
       images: f32[B, H, W, C].
       kernel: f32[4, 4, C, F].
+      precision: of the products; None: JAX's default.
 
     Returns:
       f32[B, 2H, 2W, F].
@@ -37,6 +40,7 @@ def transposed_convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
             window_strides=(1, 1),
             padding=((1 - p, p), (1 - q, q)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=precision,
         )
 
     rows = [jnp.stack([phase(p, 0), phase(p, 1)], axis=3) for p in (0, 1)]
@@ -69,17 +73,20 @@ class Upsample(nn.Module):
       features: output channels.
       kernel_init: initialiser of the kernel.
       use_bias: whether to add a bias.
+      precision: of the products; None: JAX's default.
     """
 
     features: int
     kernel_init: nn.initializers.Initializer
     use_bias: bool
+    precision: jax.lax.Precision | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """f32[B, H, W, C] -> f32[B, 2H, 2W, F]."""
         shape = (4, 4, images.shape[-1], self.features)
-        out = transposed_convolution(images, self.param("kernel", self.kernel_init, shape))
+        kernel = self.param("kernel", self.kernel_init, shape)
+        out = transposed_convolution(images, kernel, precision=self.precision)
         if self.use_bias:
             out += self.param("bias", nn.initializers.zeros_init(), (self.features,))
         return out

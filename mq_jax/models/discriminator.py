@@ -33,7 +33,8 @@ class Discriminator(nn.Module):
       channels: width of the first layer; each further one doubles it, to at most eight times it.
       layers: strided convolutions.
       norm: one of NORMS.
-      dtype: of convolutions but the last; statistics, the last and the logits are float32.
+      dtype: of convolutions but the last; statistics, the last and the logits are float32, which
+        no device rounds in the last.
     """
 
     channels: int
@@ -62,9 +63,10 @@ class Discriminator(nn.Module):
             stride = 2 if layer < self.layers else 1
             x = self._convolution(x, features, stride, self.dtype, use_bias=not normalised)
             x = nn.leaky_relu(self._norm(features)(x) if normalised else x, 0.2)
-        return self._convolution(x, 1, 1, jnp.promote_types(self.dtype, jnp.float32))
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        return self._convolution(x, 1, 1, wide, precision=jax.lax.Precision.HIGHEST)
 
-    def _convolution(self, x, features, stride, dtype, *, use_bias=True):
+    def _convolution(self, x, features, stride, dtype, *, use_bias=True, precision=None):
         layer = nn.Conv(
             features,
             (4, 4),
@@ -72,6 +74,7 @@ class Discriminator(nn.Module):
             padding=1,
             use_bias=use_bias,
             dtype=dtype,
+            precision=precision,
             kernel_init=nn.initializers.normal(0.02),
             bias_init=uniform_fan_in(16 * x.shape[-1]),
         )

@@ -2,7 +2,8 @@
 
 Szegedy et al. (2016) with the changes of the network that FID was defined with: average pools do
 not count the padding, and the last block pools by maximum. BatchNorm is folded into the
-convolutions. The weights are an argument: XLA would fold constants into the program.
+convolutions. The weights are an argument: XLA would fold constants into the program. Products are
+of full float32 on any device, since the features are a measure.
 """
 
 from typing import NamedTuple
@@ -218,6 +219,7 @@ def _apply(weights, block, layer, x):
         window_strides=(layer.stride,) * 2,
         padding=[((size - 1) // 2 * layer.padded,) * 2 for size in layer.size],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
     )
     return jax.nn.relu(x + own["bias"])
 

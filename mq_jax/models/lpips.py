@@ -119,6 +119,7 @@ def lpips(
     net: str,
     dtype: jax.typing.DTypeLike = jnp.float32,
     remat: bool = False,
+    precision: jax.lax.Precision | None = None,
 ) -> jax.Array:
     """The LPIPS distance of each pair of images.
 
@@ -133,6 +134,7 @@ def lpips(
       net: one of NETS.
       dtype: of the convolutions; norms and distances are float32 or wider.
       remat: whether the backward pass recomputes each stage rather than keep its activations.
+      precision: of the products; None: JAX's default, which suits a loss; HIGHEST a measure.
 
     Returns:
       f32[B], at least 0, and 0 for equal images.
@@ -145,7 +147,7 @@ def lpips(
     _check_shapes(images, reconstructions, net, minimum)
     features, distance = _stage_features, _stage_distance
     if remat:
-        features = jax.checkpoint(_stage_features, static_argnums=0)
+        features = jax.checkpoint(_stage_features, static_argnums=(0, 3))
         distance = jax.checkpoint(_stage_distance)
 
     # Two passes, not one of 2B: without a backward pass for the images, 3/4 of the FLOPs.
@@ -153,14 +155,16 @@ def lpips(
     total = 0.0
     for stage in stages:
         layers = {layer.name: weights[stage.name][layer.name] for layer in stage.convolutions}
-        x = _stage_features(stage, layers, x)
-        x_hat = features(stage, layers, x_hat)
+        x = _stage_features(stage, layers, x, precision)
+        x_hat = features(stage, layers, x_hat, precision)
         total += distance(weights[stage.name]["linear"], x, x_hat)
     return total
 
 
 def features(weights: dict, images: jax.Array, *, net: str) -> jax.Array:
     """The last stage's feature map, averaged over its positions: features of whole images.
+
+    A measure: its products are of full float32 on any device.
 
     Args:
       weights: as load_weights(net) returns them.
@@ -178,33 +182,37 @@ def features(weights: dict, images: jax.Array, *, net: str) -> jax.Array:
     x = (images - SHIFT) / SCALE
     for stage in stages:
         layers = {layer.name: weights[stage.name][layer.name] for layer in stage.convolutions}
-        x = _stage_features(stage, layers, x)
+        x = _stage_features(stage, layers, x, jax.lax.Precision.HIGHEST)
     return jnp.mean(x, axis=(1, 2))
 
 
-def _stage_features(stage, layers, x):
+def _stage_features(stage, layers, x, precision):
     """dtype[B, H, W, C] -> dtype[B, h, w, C']."""
     if stage.pool:
         x = _max_pool(x, stage.pool)
     for layer in stage.convolutions:
         kernel, bias = (layers[layer.name][name].astype(x.dtype) for name in ("kernel", "bias"))
         thin = min(x.shape[1:3]) < 3 and layer.stride == 1
-        x = _convolution_of_few(x, kernel) if thin else _convolution(layer, x, kernel)
+        if thin:
+            x = _convolution_of_few(x, kernel, precision)
+        else:
+            x = _convolution(layer, x, kernel, precision)
         x = jax.nn.relu(x + bias)
     return x
 
 
-def _convolution(layer, x, kernel):
+def _convolution(layer, x, kernel, precision):
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(layer.stride,) * 2,
         padding=((layer.padding,) * 2,) * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
     )
 
 
-def _convolution_of_few(x, kernel):
+def _convolution_of_few(x, kernel, precision):
     """A padded convolution as one matrix product, for maps of one or two rows or columns.
 
     XLA's CPU backend runs these as convolutions at a fiftieth of its rate.
@@ -213,7 +221,8 @@ def _convolution_of_few(x, kernel):
     edge = (size // 2,) * 2
     padded = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
     patches = [padded[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
-    return jnp.concatenate(patches, -1) @ kernel.reshape(size * size * channels, -1)
+    flat = kernel.reshape(size * size * channels, -1)
+    return jnp.matmul(jnp.concatenate(patches, -1), flat, precision=precision)
 
 
 def _stage_distance(linear, x, x_hat):

@@ -1,7 +1,7 @@
 """The auto-encoder of VQGAN (Esser et al., 2021), in the shapes of Rombach et al. (2022).
 
-The last layer of either half computes in float32 whatever the others do: z goes into distances,
-and a bfloat16 pixel would be as coarse as one step of 8 bits.
+The last layer of either half computes in full float32 whatever the others do and on any device: z
+goes into distances, and a bfloat16 pixel would be as coarse as one step of 8 bits.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
         x = Stack(MIDDLE, x.shape[-1], layers, name="middle")(x)
         x = nn.swish(layers.norm()(x))
         x = layers.convolution(self.z_channels, 3, x.shape[-1])(x)
-        z = layers.convolution(self.dim, 1, self.z_channels, dtype=wide(layers.dtype))(x)
+        z = layers.wide_convolution(self.dim, 1, self.z_channels)(x)
         return nn.LayerNorm(epsilon=1e-5)(z) if self.layer_norm else z
 
 
@@ -70,7 +70,7 @@ class Decoder(nn.Module):
 
     def setup(self):
         width = self.channels * self.multipliers[0]
-        self.head = self.layers.convolution(3, 3, width, dtype=wide(self.layers.dtype))
+        self.head = self.layers.wide_convolution(3, 3, width)
 
     @nn.compact
     def features(self, z: jax.Array) -> jax.Array:

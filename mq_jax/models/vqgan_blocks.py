@@ -36,6 +36,11 @@ class Layers:
             features, (size, size), kernel_init=kernel_init, bias_init=bias_init, **settings
         )
 
+    def wide_convolution(self, features: int, size: int, inputs: int) -> nn.Conv:
+        """A convolution in float32 or wider, which no device rounds to TF32 or bfloat16."""
+        settings = {"dtype": wide(self.dtype), "precision": jax.lax.Precision.HIGHEST}
+        return self.convolution(features, size, inputs, **settings)
+
     def norm(self) -> nn.GroupNorm:
         """GroupNorm, its statistics in float32."""
         return nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype)

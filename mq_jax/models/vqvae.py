@@ -1,4 +1,8 @@
-"""The auto-encoder of SQ-VAE (Takida et al., 2022), which the paper's MQVAE uses."""
+"""The auto-encoder of SQ-VAE (Takida et al., 2022), which the paper's MQVAE uses.
+
+The last layer of either half multiplies in full float32 on any device: z goes into distances, and
+pixels are what is measured. The others have JAX's default precision, TF32 on GPUs.
+"""
 
 from collections.abc import Sequence
 
@@ -62,7 +66,8 @@ class Encoder(nn.Module):
         x = _convolution(self.channels[-1], 3, self.kernel_init)(x)
         for _ in range(self.blocks):
             x = ResidualBlock(self.kernel_init)(x, train=train)
-        z = _convolution(self.dim, 1, self.kernel_init)(nn.relu(x))
+        project = _convolution(self.dim, 1, self.kernel_init, precision=jax.lax.Precision.HIGHEST)
+        z = project(nn.relu(x))
         return nn.LayerNorm(epsilon=1e-5)(z) if self.layer_norm else z
 
 
@@ -80,7 +85,8 @@ class Decoder(nn.Module):
     kernel_init: nn.initializers.Initializer
 
     def setup(self):
-        self.head = Upsample(3, self.kernel_init, use_bias=True)
+        highest = jax.lax.Precision.HIGHEST
+        self.head = Upsample(3, self.kernel_init, use_bias=True, precision=highest)
 
     @nn.compact
     def features(self, z: jax.Array, *, train: bool) -> jax.Array:
@@ -147,5 +153,5 @@ class AutoEncoder(nn.Module):
         return 2 ** len(self.channels)
 
 
-def _convolution(features, size, kernel_init, *, use_bias=True):
-    return nn.Conv(features, (size, size), kernel_init=kernel_init, use_bias=use_bias)
+def _convolution(features, size, kernel_init, **settings):
+    return nn.Conv(features, (size, size), kernel_init=kernel_init, **settings)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mq_jax.devices.places import local_path
-from mq_jax.evaluation.protocol import FOLDER, read_evaluation, unlike
+from mq_jax.evaluation.protocol import FOLDER, computed_unlike, read_evaluation, unlike
 from mq_jax.modes.table import evaluation_table
 from mq_jax.runs.differing import differing_fields, shown
 from mq_jax.runs.workdir import flat, read_config
@@ -47,6 +47,8 @@ def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
     console.print_table("Evaluations", *evaluation_table(rows, prefix=""))
     for difference in differing:
         tell(f"Unlike: {difference}")
+    for difference in computed_unlike(cards):
+        tell(f"Computed differently, which moves the last digits: {difference}")
     versions = {json.dumps(card["run"].get("packages"), sort_keys=True) for card in cards.values()}
     if len(versions) > 1:
         tell("Measured with different versions of packages; the files tell.")

@@ -15,6 +15,7 @@ from mq_jax import commandline
 from mq_jax.devices import distributed
 from mq_jax.devices.agreement import FailedElsewhere, together
 from mq_jax.devices.cache import use_compilation_cache
+from mq_jax.devices.determinism import ask_for_determinism
 from mq_jax.devices.interrupt import Stopped, stopping
 from mq_jax.devices.places import local_path
 from mq_jax.devices.platforms import require_platform
@@ -28,6 +29,7 @@ from mq_jax.modes.planning import plan
 from mq_jax.modes.reporting import run_report
 from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.modes.training import run_training
+from mq_jax.runs import workdir
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
 from mq_jax.training.unused import unused_fields
@@ -59,9 +61,14 @@ def run_program() -> int:
     console.log_to_terminal()
     orderly = {0}
     try:
+        arguments, unreadable = _parsed()
+        # XLA reads its flags when a backend starts, which joining does.
+        if unreadable is None and _is_deterministic():
+            ask_for_determinism()
         _join()
         with together():
-            arguments = given.parse(sys.argv)
+            if unreadable is not None:
+                raise unreadable
         orderly.add(FLAGS.interrupted_code)
         code = _run_mode(arguments[1:])
     except (commandline.UsageError, ValueError) as error:
@@ -83,6 +90,26 @@ def run_program() -> int:
     if code not in orderly and jax.distributed.is_initialized():
         distributed.abandon(code)
     return code
+
+
+def _parsed() -> tuple[list[str], Exception | None]:
+    """Arguments that are no flags, or why there are none, for all processes to say together."""
+    try:
+        return given.parse(sys.argv), None
+    except Exception as error:
+        return [], error
+
+
+def _is_deterministic() -> bool:
+    """Whether the configuration, that of the run where none was given, asks for it."""
+    config = FLAGS.config
+    if config is None and FLAGS.workdir:
+        try:
+            config = workdir.read_config(FLAGS.workdir)
+        except (OSError, ValueError):
+            # The mode says what is wrong with it.
+            return False
+    return config is not None and "deterministic" in config and config["deterministic"] is True
 
 
 def _run_mode(folders: Sequence[str]) -> int:

@@ -36,7 +36,7 @@ from mq_jax.training.validate import validate
 # An evaluation needs the model of the run; it may look at other images.
 FREE_FIELDS = (
     *("seed", "train", "inner", "outer", "disc", "mesh", "data", "eval"),
-    *("perceptual.dir", "codebook.shard_lookup"),
+    *("perceptual.dir", "codebook.shard_lookup", "deterministic"),
 )
 
 
@@ -95,7 +95,7 @@ def run_evaluation(
         config = _configuration(folder, of_the_run, given, typed)
         _take_images(config, wanted, typed)
         validate(config)
-        inputs.require_divisible(config, ["eval"])
+        inputs.require_directory(config)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
         source = inputs.open_evaluation(config)
         contents = source.contents()

@@ -43,7 +43,7 @@ def _steps(config, images):
         found = len(inputs.open_training(config).autoencoder)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"config.train.epochs is {config.train.epochs}, of how many images is not known; give "
-            f"--images=N, as the data is not there: {error}"
+            f"{error} Or give --images=N: config.train.epochs is {config.train.epochs}, of how "
+            "many images is not known."
         ) from error
     return total_steps(config, found)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import TrainState
 from mq_jax.runs.checkpoint import Checkpoints
+from mq_jax.runs.standing import read_settled
 from mq_jax.training.build import Built, build
 from mq_jax.training.program import checkpoint_target
 from mq_jax.training.train import monitored
@@ -43,8 +44,8 @@ def restore(
       ValueError: there is no such checkpoint, or it is damaged; says which others there are.
     """
     built = build(config, 1, mesh)
-    monitor = monitored(config)
-    with Checkpoints(folder / "checkpoints", monitor=monitor, read_only=True) as saved:
+    rule = {"monitor": monitored(config), "settled": read_settled(folder)}
+    with Checkpoints(folder / "checkpoints", **rule, read_only=True) as saved:
         if saved.latest_step is None:
             raise ValueError(f"{saved.directory} has no checkpoint; train first.")
         best = saved.latest_step if saved.best_step is None else saved.best_step

@@ -206,16 +206,18 @@ def _preparation(given, tokenizer: Tokenizer):
         preparation = None
     else:
         preparation = {**trained, "image_size": given.size, "resize": True}
-    logging.info("Images: %s", _told(preparation))
+    logging.info("Images: %s", _told(preparation, trained, asked=given.size is not None))
     if preparation is None:
         return None, None, reading
     return {**preparation, **colours}, make_eval_transform(**preparation), reading
 
 
-def _told(preparation):
-    """The geometry in a sentence."""
+def _told(preparation, trained, *, asked):
+    """The geometry in a sentence; where nobody asked for it, also why."""
     if preparation is None:
-        return "each as it is; --size=N scales and crops."
+        side = trained["image_size"]
+        why = "" if asked else f", as the model was trained on crops of {side} x {side} alone"
+        return f"each as it is{why}; --size=N scales and crops all to N x N."
     crop = f"centre crop {preparation['crop']}, then " if preparation["crop"] else ""
     side = preparation["image_size"]
     scaled = f"smaller side to {side} ({preparation['filter']}), " if preparation["resize"] else ""

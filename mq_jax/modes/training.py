@@ -1,5 +1,6 @@
 """--mode=train: checks all that can be checked, claims the folder, trains, sums up."""
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -18,7 +19,10 @@ from mq_jax.modes.older import take_over
 from mq_jax.modes.table import evaluation_table
 from mq_jax.modes.unchanged import keep_to_data, require_alike, tell_data
 from mq_jax.report import write_report
+from mq_jax.report.codes import too_few
+from mq_jax.report.runs import read_runs
 from mq_jax.runs import workdir
+from mq_jax.runs.standing import best_row, read_settled
 from mq_jax.runs.writers import read_metrics
 from mq_jax.storage.files import write_atomically
 from mq_jax.storage.joint_lock import held_together
@@ -30,10 +34,11 @@ from mq_jax.training.frozen import load_frozen
 from mq_jax.training.train import monitored, train
 from mq_jax.training.validate import validate
 
-# These change where a run reads, where it computes and how fast, never what it computes.
+# These change where a run reads, where it computes, how fast, and the order in which it adds;
+# never what it computes.
 FREE_FIELDS = (
     *("data.dir", "data.threads", "data.workers", "perceptual.dir"),
-    *("mesh", "codebook.shard_lookup"),
+    *("mesh", "codebook.shard_lookup", "deterministic"),
 )
 
 
@@ -66,8 +71,9 @@ def run_training(
     with together():
         take_over(config, folder, typed)
         validate(config)
+        inputs.require_directory(config)
         make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
-        inputs.require_divisible(config)
+        inputs.require_divisible(config, jax.device_count())
         split, eval_source = inputs.open_split(config), inputs.open_evaluation(config)
         sources = inputs.levels(config, split)
         steps = total_steps(config, len(sources.autoencoder))
@@ -107,18 +113,23 @@ def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:
         # The training is done and saved all the same.
         logging.warning("The report could not be written: %s", error)
         told = []
-    rows = read_metrics(folder / "metrics.jsonl")
-    rows = [row for row in rows if row.get(monitor) is not None]
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if monitor in row]
     named = {}
-    # None where no evaluation found a number.
     if rows:
-        # Of equals the later, as the checkpoints have it.
-        best = min(rows, key=lambda row: (row[monitor], -row["step"]))
-        chosen = {"start": rows[0], "end": rows[-1], "best": best}
+        best = best_row(rows, monitor, read_settled(folder))
+        chosen = {"start": rows[0], "end": rows[-1]} | ({"best": best} if best else {})
         named = {f"{name} (step {row['step']})": row for name, row in chosen.items()}
     console.print_table(f"Training {ended}: {folder}", *evaluation_table(named))
+    tell(*_ailments(folder))
     # Where the disk was full, there may be none.
     pictures = sorted((folder / "reconstructions").glob("*.png"))
     told = [f"Originals over reconstructions: {path}" for path in pictures[-1:]] + told
     curves = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder / "tensorboard")]
     tell(*told, f"Curves: {' '.join(map(shell_word, curves))}")
+
+
+def _ailments(folder: pathlib.Path) -> list[str]:
+    """What the report says of the codes; nothing where it could not be made either."""
+    with contextlib.suppress(OSError, ValueError):
+        return [told for run in read_runs([folder]) if (told := too_few(run))]
+    return []

@@ -63,6 +63,7 @@ class Plan(NamedTuple):
       config: of the run.
       mesh: virtual.
       holdings: of all that a step is given, as sharding.holdings tells them.
+      state_by_fsdp: bytes of the state that a device holds, by each `fsdp` that the devices allow.
       codes: (h, w) of an image.
       parameters: by part.
       forward: matrix FLOPs of one forward pass of a whole batch, by part; of LPIPS for the
@@ -73,6 +74,7 @@ class Plan(NamedTuple):
     config: ConfigDict
     mesh: Mesh
     holdings: list[sharding.Holding]
+    state_by_fsdp: dict[int, int]
     codes: tuple[int, int]
     parameters: dict[str, int]
     forward: dict[str, float]
@@ -157,8 +159,9 @@ def make_plan(config: ConfigDict, devices: int, *, compiled: bool = True) -> Pla
         for name, kind in kinds.items()
     ]
     given = _given(config, lowered, mesh)
+    held = _holdings(given), _state_by_fsdp(config, lowered, mesh)
     codes, forward = _forward(config, built, lowered)
-    return Plan(config, mesh, _holdings(given), codes, _parameters(given), forward, steps)
+    return Plan(config, mesh, *held, codes, _parameters(given), forward, steps)
 
 
 def _read(name: str, lowered: jax.stages.Lowered, mesh: Mesh | None) -> tuple:
@@ -204,6 +207,17 @@ def _holdings(given: dict[str, Any]) -> list[sharding.Holding]:
     return sharding.holdings(given["state"]) + [
         sharding.total(sharding.holdings(tree))._replace(name=name) for name, tree in rest
     ]
+
+
+def _state_by_fsdp(config: ConfigDict, lowered: Lowered, mesh: Mesh) -> dict[int, int]:
+    """Bytes of the state for a device, by the number of devices that share it out."""
+    devices = list(mesh.devices.flat)
+    sizes = {}
+    for fsdp in (count for count in range(1, mesh.size + 1) if mesh.size % count == 0):
+        other = sharding.make_mesh(0, fsdp, devices)
+        state = sharding.placed(lowered.target["state"], other, config.mesh.shard_from)
+        sizes[fsdp] = sharding.total(sharding.holdings(state)).per_device
+    return sizes
 
 
 def _parameters(given: dict[str, Any]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """A plan as tables for a person."""
 
 from mq_jax.devices import sharding
-from mq_jax.planning import flops
+from mq_jax.planning import fit, flops
 from mq_jax.planning.plan import Plan
 from mq_jax.terminal.console import print_table
 from mq_jax.terminal.streams import tell_block
@@ -27,6 +27,7 @@ def print_plan(plan: Plan, steps: int, peak: float = 0.0) -> None:
     _print_model(plan)
     _print_flops(plan)
     _print_memory(plan)
+    _print_fit(plan)
     _print_traffic(plan)
     _print_hours(plan, steps, peak)
 
@@ -116,6 +117,23 @@ def _print_memory(plan):
         )
     else:
         tell_block("Temporary memory and collectives are known once compiled (--compile).\n")
+
+
+def _print_fit(plan):
+    needs = fit.needs_of(plan)
+    told = {capacity: fit.verdict(needs, capacity) for capacity in fit.CAPACITIES}
+    rows = [[f"{capacity} GB", answer] for capacity, answer in told.items()]
+    least = "" if needs.known else "more than "
+    title = f"Does it fit a device? It needs {least}{needs.total / fit.GB:.1f} GB (of 10^9 bytes)"
+    print_table(title, ("memory", "fits"), rows)
+    for capacity in (capacity for capacity, answer in told.items() if answer == "no"):
+        found = fit.remedies(plan, capacity) or ["none of the batch, remat, dtype and fsdp does"]
+        tell_block(f"To fit {capacity} GB, one of:\n  " + "\n  ".join(found))
+    uncounted = "" if needs.known else "Of temporary memory one gradient is counted: --compile.\n"
+    tell_block(
+        "An estimate, of training alone, from the numbers above: a GPU's compiler lays memory out\n"
+        f"otherwise. By itself JAX takes {fit.USUAL_SHARE:.0%} of a GPU's memory.\n{uncounted}"
+    )
 
 
 def _print_traffic(plan):

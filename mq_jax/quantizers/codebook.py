@@ -51,4 +51,6 @@ class Codebook(nn.Module):
 def _dense(features, fan_in, name):
     """A dense layer with PyTorch's default initialisation."""
     init = uniform_fan_in(fan_in)
-    return nn.Dense(features, kernel_init=init, bias_init=init, name=name)
+    # On accelerators a product of float32 else rounds its factors, to TF32 or bfloat16.
+    highest = jax.lax.Precision.HIGHEST
+    return nn.Dense(features, precision=highest, kernel_init=init, bias_init=init, name=name)

@@ -5,12 +5,29 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from mq_jax.evaluation.code_use import codebook_of, few_codes, usage_in_words
 from mq_jax.report.figures import Figure, plain, to_json
 from mq_jax.report.runs import Run
 from mq_jax.runs.snapshot import Snapshot
 
 MOST_CODEWORDS = 20_000
 _MOST_RANKS = 1000
+
+
+def too_few(run: Run) -> str:
+    """What is to be said where the best evaluation of a run found few codes in use.
+
+    Args:
+      run: any.
+
+    Returns:
+      A sentence; empty where enough are in use, and where that is not known.
+    """
+    use = [(run.best or {}).get(f"eval/{name}") for name in ("usage", "perplexity")]
+    if None in use or not _counted(run.snapshot):
+        return ""
+    # Every evaluation of a run draws as many as the one that the snapshot is of.
+    return few_codes(codebook_of(run.config), *use, int(run.snapshot.counts.sum()))
 
 
 def histogram_figure(runs: Sequence[Run]) -> Figure | None:
@@ -140,7 +157,7 @@ def _uniform_and_dead(snapshot):
                 "line": {"width": 0},
                 "layer": "below",
                 "label": {
-                    "text": f"dead: {1 - live / size:.1%}",
+                    "text": f"dead: {usage_in_words(1 - live / size)}",
                     "textposition": "top center",
                     "padding": 8,
                 },
@@ -155,8 +172,8 @@ def _use_in_words(snapshot, name):
     half = int(np.searchsorted(np.cumsum(counts), total / 2) + 1)
     start = f"{name}: " if name else ""
     return (
-        f"{start}{dead:,} of {size:,} codes ({dead / size:.1%}) do not occur among the {total:,} "
-        f"of the evaluation set; the {half:,} most frequent make up half of them."
+        f"{start}{dead:,} of {size:,} codes ({usage_in_words(dead / size)}) do not occur among the "
+        f"{total:,} of the evaluation set; the {half:,} most frequent make up half of them."
     )
 
 

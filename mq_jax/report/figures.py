@@ -36,7 +36,7 @@ def curve_figure(
     *,
     title: str,
     caption: str,
-    percent: bool = False,
+    percent: str = "",
     symmetric: bool = False,
 ) -> Figure | None:
     """Metrics over the steps, of all runs in one plot; a colour is a run, or a metric of one run.
@@ -46,7 +46,7 @@ def curve_figure(
       lines: what a metric is called in the plot, by its logged name.
       title: of the figure.
       caption: how to read it; what the plot does with the points is added.
-      percent: whether values are shares.
+      percent: how values that are shares are written, ".2%" say; "" for others.
       symmetric: whether the axis goes from -1 to 1.
 
     Returns:
@@ -92,7 +92,7 @@ def figures_by_prefix(runs: Sequence[Run], without: Sequence[str]) -> dict[str, 
     found = {}
     for prefix, group in itertools.groupby(ordered, key=lambda name: name.partition("/")[0]):
         for name in sorted(group, key=rank):
-            share = "accuracy" in name or name.endswith("clipped")
+            share = ".2%" if "accuracy" in name or name.endswith("clipped") else ""
             figure = curve_figure(
                 runs, {name: label(name)}, title=label(name), caption=reading(name), percent=share
             )
@@ -133,7 +133,7 @@ def _value_axis(percent, symmetric, logarithmic):
         powers = {"exponentformat": "power", "tickfont": {"size": 10}}
         return {"type": "log", "dtick": 1, **powers}
     if percent:
-        return {"tickformat": ".0%", "hoverformat": ".2%", "rangemode": "tozero"}
+        return {"tickformat": ".0%", "hoverformat": percent, "rangemode": "tozero"}
     return {"range": [-1.05, 1.05]} if symmetric else {}
 
 

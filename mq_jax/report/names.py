@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from mq_jax.evaluation.code_use import USAGE
+
 
 class Metric(NamedTuple):
     """A metric of an evaluation.
@@ -54,7 +56,7 @@ METRICS = {
         "Fréchet distance in VGG16's features; not to be compared with FID.",
     ),
     "usage": Metric(
-        "Usage", "{:.1%}", 1, "Share of codes that occur at all in the evaluation set."
+        "Usage", f"{{:{USAGE}}}", 1, "Share of codes that occur at all in the evaluation set."
     ),
     "perplexity": Metric(
         "Perplexity", "{:.1f}", 1, "As many equally frequent codes would carry as much information."

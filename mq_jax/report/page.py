@@ -10,15 +10,17 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from mq_jax.evaluation.code_use import USAGE
 from mq_jax.evaluation.protocol import unlike
 from mq_jax.report import tables
-from mq_jax.report.codes import codeword_figure, histogram_figure
+from mq_jax.report.codes import codeword_figure, histogram_figure, too_few
 from mq_jax.report.curves import curve, names_in
 from mq_jax.report.evaluations import others_table, pictured
 from mq_jax.report.figures import Figure, curve_figure, figures_by_prefix
 from mq_jax.report.names import METRICS, PREFIXES, number, reading
 from mq_jax.report.pictures import pictures
 from mq_jax.report.runs import Run, read_runs
+from mq_jax.runs.standing import FIRST
 from mq_jax.storage.files import write_atomically
 
 # In which every page has its title.
@@ -110,6 +112,7 @@ def _page(runs: Sequence[Run]) -> str:
         others=others_table(runs),
         pictured=pictured(runs),
         unlike=_unlike(runs),
+        ailments=[(run.name if several else "", told) for run in runs if (told := too_few(run))],
         notices=[(run.name if several else "", notice) for run in runs for notice in run.notices],
         pictures=pictures(runs),
         sections=[section for section in drawn if section.groups],
@@ -138,6 +141,8 @@ def _tiles(run: Run) -> list[Tile]:
         monitor = run.config["eval.monitor"]
         by = METRICS[monitor].label if monitor in METRICS else monitor
         last = f"of {run.rows[-1]['step']:,}, by {by}"
+        if run.best["step"] >= run.settled > FIRST:
+            last += f", from {run.settled:,} on"
         tiles.append(Tile("Best step", f"{run.best['step']:,}", last))
     for name, metric in METRICS.items():
         if values.get(name) is not None:
@@ -192,7 +197,7 @@ def _codebook(runs: Sequence[Run]) -> Section:
             title="Usage",
             caption="Share of codes that occur at all: in the whole evaluation set, and in the "
             "training steps between two lines of the log. A fall means that codes die.",
-            percent=True,
+            percent=USAGE,
         ),
         curve_figure(
             runs,
@@ -236,7 +241,7 @@ def _gradients(runs: Sequence[Run]) -> Section:
             title="Codes that flip",
             caption="Share of codes of the outer batch that an update of the codebook reassigns. "
             "Derivatives hold the codes fixed, so they are trusted where this is small.",
-            percent=True,
+            percent=".2%",
         ),
     ]
     figures = [figure for figure in figures if figure is not None]

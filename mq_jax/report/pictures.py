@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from plotly.colors import hex_to_rgb, sequential
 
+from mq_jax.images.scale import enlarged, enlargement
 from mq_jax.report.runs import Run
 
 MOST_IMAGES = 12
@@ -39,7 +40,8 @@ class Pictures(NamedTuple):
       scale: data URI of the colour scale, from 0 to `top`.
       top: of 255 grey levels, the error at the scale's end.
       largest: the largest error.
-      side: pixels.
+      side: pixels of an image itself.
+      enlarged: which images are, how many times, in a sentence; "" where none is.
       left_out: images of the snapshots that are not shown.
     """
 
@@ -48,6 +50,7 @@ class Pictures(NamedTuple):
     top: int
     largest: int
     side: int
+    enlarged: str
     left_out: int
 
 
@@ -74,13 +77,25 @@ def pictures(runs: Sequence[Run]) -> Pictures | None:
         groups.append([_sample(sharing, errors, top, int(i)) for i in chosen])
     scale = _uri(_coloured(np.arange(256)[None]))
     side = max(run.snapshot.originals.shape[2] for run in runs)
-    return Pictures(groups, scale, top, math.ceil(everything.max()), side, left_out)
+    largest = math.ceil(everything.max())
+    return Pictures(groups, scale, top, largest, side, _enlarged_in_words(runs), left_out)
 
 
 def _errors(snapshot):
     """Mean absolute difference of the channels, f32[N, H, W] in grey levels."""
     difference = snapshot.originals.astype(np.float32) - snapshot.reconstructions
     return np.abs(difference).mean(axis=-1)
+
+
+def _enlarged_in_words(runs):
+    """Which sizes of images are enlarged, and how many times."""
+    sizes = sorted({run.snapshot.originals.shape[1:3] for run in runs})
+    told = [
+        f"{height} x {width} pixels {factor} times"
+        for height, width in sizes
+        if (factor := enlargement(height, width)) > 1
+    ]
+    return f"Enlarged without smoothing: images of {', '.join(told)}." if told else ""
 
 
 def _by_originals(runs):
@@ -103,8 +118,9 @@ def _sample(runs, errors, top, i):
         levels = np.clip(errors[run.name][i] * (255 / top), 0, 255).round().astype(int)
         squared = np.mean((original.astype(np.float64) - reconstruction) ** 2)
         psnr = f"{10 * math.log10(255**2 / squared):.1f} dB" if squared else "equal"
-        shown.append(Shown(run.name, _uri(reconstruction), _uri(_coloured(levels)), psnr))
-    return Sample(_uri(runs[0].snapshot.originals[i]), shown)
+        error = _coloured(levels)
+        shown.append(Shown(run.name, _uri(enlarged(reconstruction)), _uri(enlarged(error)), psnr))
+    return Sample(_uri(enlarged(runs[0].snapshot.originals[i])), shown)
 
 
 def _coloured(levels):

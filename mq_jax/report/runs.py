@@ -10,9 +10,10 @@ from mq_jax.evaluation.named import evaluations_beside, is_of_the_run, told
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.runs.cost import Cost, read_cost
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
+from mq_jax.runs.standing import FIRST, best_row, read_settled
 from mq_jax.runs.workdir import flat, read_config
 from mq_jax.runs.writers import read_metrics
-from mq_jax.storage.schema import ANY, TEXT, Each, check, read_json, whole
+from mq_jax.storage.schema import ANY, FLAG, NUMBER, TEXT, Each, check, read_json, whole
 from mq_jax.terminal.escaping import shell_word, visible
 
 _NEEDED = {
@@ -21,6 +22,7 @@ _NEEDED = {
     "data.eval_split": TEXT,
     "data.eval_image_size": whole(0),
     "train.batch_size": whole(1),
+    **{"codebook.kind": TEXT, "model.layer_norm": FLAG, "outer.learning_rate_ratio": NUMBER},
 }
 
 
@@ -43,7 +45,8 @@ class Run(NamedTuple):
       name: its folder's, with as much of the path as tells it from the others.
       config: by dotted name.
       rows: lines of metrics.jsonl.
-      best: the line that the monitored metric calls best; None before an evaluation.
+      best: the line of the best evaluation, as runs.standing has it; None before one.
+      settled: the step from which on evaluations go before earlier ones.
       snapshot: of the best state, or None.
       evaluation: evaluation.json, or None.
       others: evaluations that have names of their own, by these.
@@ -56,6 +59,7 @@ class Run(NamedTuple):
     config: dict[str, Any]
     rows: list[dict[str, Any]]
     best: dict[str, Any] | None
+    settled: int
     snapshot: Snapshot | None
     evaluation: dict[str, Any] | None
     others: dict[str, dict[str, Any]]
@@ -119,7 +123,11 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
     )
     environment = piece(_read_environment, "environment.json, packages and devices,", training)
     cost = piece(read_cost, "cost.json, parameters and FLOPs,", training)
-    best = _best(rows or [], f"eval/{config['eval.monitor']}")
+    settled = piece(
+        read_settled, "settled.json, the step of the whole adversarial weight,", training
+    )
+    settled = FIRST if settled is None else settled
+    best = best_row(rows or [], f"eval/{config['eval.monitor']}", settled)
     if best is not None:
         steps = {
             "evaluation.json": evaluation and evaluation["run"]["step"],
@@ -131,10 +139,8 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
         text = f"evaluation.json is of {told(evaluation)}, not of the run's own images, {own}."
         notices.append(Notice(text, evaluating))
     others = evaluations_beside(folder)
-    return Run(
-        *(name, config, rows or [], best, snapshot, evaluation, others),
-        *(environment, cost, notices),
-    )
+    found = best, settled, snapshot, evaluation, others, environment, cost
+    return Run(name, config, rows or [], *found, notices)
 
 
 def _out_of_date(steps, best):
@@ -156,12 +162,6 @@ def _read_environment(folder):
         return read_json(path, Each(ANY))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); remove it.") from error
-
-
-def _best(rows, monitor):
-    """The line of the best checkpoint; of equals the later, as the checkpoints have it."""
-    rows = [row for row in rows if row.get(monitor) is not None]
-    return min(rows, key=lambda row: (row[monitor], -row["step"]), default=None)
 
 
 def _distinguishing_names(paths: Sequence[pathlib.Path]) -> list[str]:

@@ -17,8 +17,9 @@ from jax.experimental import multihost_utils
 from mq_jax.devices.agreement import together
 from mq_jax.runs import orbax_noise
 from mq_jax.runs.damaged import remove_unfinished, set_aside
-from mq_jax.runs.preservation import LatestAndBest, monitored_values, step_of_lowest
+from mq_jax.runs.preservation import LatestAndBest, monitored_values
 from mq_jax.runs.restoring import Restored, read_step
+from mq_jax.runs.standing import FIRST, step_of_best
 from mq_jax.runs.trees import shapes
 from mq_jax.runs.wholeness import (
     committing,
@@ -30,20 +31,28 @@ from mq_jax.storage.plain_path import plain_path
 
 
 class Checkpoints:
-    """The checkpoints in one directory: the last two and the one with the lowest `monitor`.
+    """The checkpoints in one directory: the last two and the best, of those saved with `monitor`.
 
     Every process of a run makes the same calls in the same order.
 
     Args:
       directory: holds the step folders; created unless `read_only`.
       monitor: name of the metric, lower is better, that decides which checkpoint is best.
+      settled: the first step from which on a checkpoint goes before earlier ones as the best.
       read_only: for evaluation; nothing is created, renamed or deleted, and `save` raises.
     """
 
-    def __init__(self, directory, *, monitor: str = "eval/mse", read_only: bool = False):
+    def __init__(
+        self,
+        directory,
+        *,
+        monitor: str = "eval/mse",
+        settled: int = FIRST,
+        read_only: bool = False,
+    ):
         orbax_noise.silence()
         self.directory = pathlib.Path(directory).absolute()
-        self._monitor = monitor
+        self._monitor, self._settled = monitor, settled
         self._read_only = read_only
         self._saving: int | None = None
         self._values: dict[int, float] = {}
@@ -59,7 +68,7 @@ class Checkpoints:
                 create=False,
                 read_only=read_only,
                 save_interval_steps=0 if read_only else 1,
-                preservation_policy=LatestAndBest(self._values),
+                preservation_policy=LatestAndBest(self._values, settled),
                 # Orbax would read the metadata of every step, and fail on a damaged one.
                 lightweight_initialize=True,
                 temporary_path_class=committing(self._check, self._place),
@@ -85,8 +94,14 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """The step with the lowest `monitor`, among those saved with metrics."""
-        return step_of_lowest(self._values, self.steps)
+        """The best step among those saved with metrics, as standing.rank has it."""
+        values = {step: self._values.get(step) for step in self.steps}
+        return step_of_best(values, self._settled)
+
+    @property
+    def best_value(self) -> float | None:
+        """The metric of the best step."""
+        return self._values.get(self.best_step)
 
     @property
     def unreadable_steps(self) -> list[int]:

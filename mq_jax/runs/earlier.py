@@ -1,7 +1,7 @@
-"""Configurations of before: which fields they lack, and the values that do what was done then."""
+"""Configurations and checkpoints of before: what they lack, and the values that stand for it."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 # Fields that configurations gained after the first runs, in the order in which they came.
@@ -11,7 +11,31 @@ ADDED: dict[str, Any] = {
     # Where Pillow refused an image.
     "data.max_pixels": 178_956_970,
     "data.max_bytes": 0,
+    "deterministic": False,
 }
+
+# Trees of arrays that checkpoints gained, by path, and those whose values they begin with.
+ADDED_ARRAYS = {"state/ema/batch_stats": "state/batch_stats"}
+
+
+def beginnings(stored: Collection[str], wanted: Collection[str]) -> dict[str, str]:
+    """The arrays that a checkpoint lacks because it is older than they are.
+
+    Args:
+      stored: paths of the checkpoint's arrays.
+      wanted: paths of the model's.
+
+    Returns:
+      Paths of stored arrays, whose values they begin with, by the paths that lack.
+    """
+    found = {}
+    for tree, origin in ADDED_ARRAYS.items():
+        # In their order, which is the same in every process.
+        for name in wanted:
+            begins_as = origin + name.removeprefix(tree)
+            if name.startswith(f"{tree}/") and name not in stored and begins_as in stored:
+                found[name] = begins_as
+    return found
 
 
 def lacking(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which checkpoint is the best, and which are kept: it and the last two."""
+"""Which checkpoints are kept: the last two and the best."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mq_jax.runs.checksums import is_unchanged
+from mq_jax.runs.standing import step_of_best
 from mq_jax.runs.wholeness import RECORD
 
 _LATEST_KEPT = 2  # A damaged latest checkpoint leaves one before it.
@@ -17,18 +18,20 @@ _LATEST_KEPT = 2  # A damaged latest checkpoint leaves one before it.
 
 @dataclasses.dataclass
 class LatestAndBest:
-    """Orbax's preservation policy for the last two steps and the best one.
+    """Orbax's preservation policy for the last two steps and the best one, of standing.rank.
 
     Orbax's BestN takes the metrics from Orbax, which opens no directory with a damaged one.
     """
 
     values: dict[int, float]
+    settled: int
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Says for each checkpoint whether to keep it."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*sorted(steps)[-_LATEST_KEPT:], step_of_lowest(self.values, steps)}
+        values = {step: self.values.get(step) for step in steps}
+        kept = {*sorted(steps)[-_LATEST_KEPT:], step_of_best(values, self.settled)}
         return [step in kept for step in steps]
 
 
@@ -60,17 +63,3 @@ def monitored_values(
         elif finite:
             values[step] = value
     return values, damaged
-
-
-def step_of_lowest(values: dict[int, float], steps: Sequence[int]) -> int | None:
-    """The best step.
-
-    Args:
-      values: the lower the better, by step.
-      steps: to choose from.
-
-    Returns:
-      The one with the lowest value, of equals the later; None where none has a value.
-    """
-    candidates = [step for step in steps if step in values]
-    return min(candidates, key=lambda step: (values[step], -step), default=None)

@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from mq_jax.runs.trees import differences, shapes
+from mq_jax.runs.earlier import beginnings
+from mq_jax.runs.trees import by_path, differences, shapes
 from mq_jax.runs.wholeness import require_unchanged, visible_damage
 
 
@@ -58,13 +60,28 @@ def read_step(
 def _arrays(manager, folder, place, abstract_tree) -> Restored | str:
     """As read_step, of a folder whose bytes are looked at elsewhere."""
     stored = ocp.StandardCheckpointHandler().metadata(place / folder.name / "tree").tree
-    differing = differences(shapes(stored), shapes(abstract_tree))
+    there, wanted = shapes(stored), shapes(abstract_tree)
+    origins = beginnings(there, wanted)
+    differing = differences(there, {name: wanted[name] for name in wanted if name not in origins})
     if differing:
         return (
             f"The checkpoint {folder} is of another model: {differing}. "
             "Use the configuration it was trained with."
         )
-    items = {"tree": ocp.args.StandardRestore(abstract_tree), "record": ocp.args.JsonRestore()}
+    targets = by_path(abstract_tree)
+    # In the containers that were stored, as Orbax compares those too, the empty ones among them.
+    names = jax.tree.unflatten(jax.tree.structure(stored), list(there))
+    stored_targets = jax.tree.map(targets.__getitem__, names)
+    items = {"tree": ocp.args.StandardRestore(stored_targets), "record": ocp.args.JsonRestore()}
     step = int(folder.name)
     restored = manager.restore(step, args=ocp.args.Composite(**items))
-    return Restored(step, restored.tree, restored.record["extra"])
+    leaves = by_path(restored.tree)
+    copied = {name: _copy(leaves[origin], targets[name]) for name, origin in origins.items()}
+    leaves = [(leaves | copied)[name] for name in targets]
+    tree = jax.tree.unflatten(jax.tree.structure(abstract_tree), leaves)
+    return Restored(step, tree, restored.record["extra"])
+
+
+def _copy(leaf, target):
+    """An array of its own, as the target says: a step donates each once."""
+    return jax.jit(jnp.copy, out_shardings=target.sharding)(leaf)

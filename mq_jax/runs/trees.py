@@ -29,13 +29,25 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     Returns:
       Shapes by path, the kinds of the containers left out; a random key counts as its words.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     found = {}
-    for path, leaf in leaves:
+    for name, leaf in by_path(tree).items():
         if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
             leaf = jax.eval_shape(jax.random.key_data, leaf)
-        found[jax.tree_util.keystr(path, simple=True, separator="/")] = tuple(np.shape(leaf))
+        found[name] = tuple(np.shape(leaf))
     return found
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree under the names that a checkpoint stores them by.
+
+    Args:
+      tree: any.
+
+    Returns:
+      Leaves by path, in their order, the kinds of the containers left out.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def differences(stored: dict[str, tuple], wanted: dict[str, tuple]) -> str:

@@ -4,7 +4,7 @@ import io
 import logging
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import tqdm
 from absl import logging as absl_logging
@@ -19,6 +19,9 @@ from mq_jax.terminal.streams import standard_error, standard_output, tell, tell_
 
 # Between two lines of progress where there is no terminal.
 _LINE_SECONDS = 30
+
+# Steps after which such a log says at once how fast it goes, before the first report is due.
+_EARLY = (1, 10)
 
 
 def log_to_terminal(process: int = 0) -> None:
@@ -52,7 +55,7 @@ def log_to_file(path: pathlib.Path) -> None:
 
 
 class Progress:
-    """A live line on a terminal; elsewhere, and in the log file, a line at each report.
+    """A live line on a terminal; elsewhere, and in the log file then, a line at each report.
 
     Args:
       total: steps of the whole run.
@@ -61,30 +64,34 @@ class Progress:
     """
 
     def __init__(self, total: int, initial: int, live: bool = True):
-        self._total = total
+        self._total, self._step = total, initial
+        self._early = [initial + steps for steps in _EARLY]
         self._bar = _bar(total, initial, "step", live)
+
+    @property
+    def is_early(self) -> bool:
+        """Whether a report is due because nothing has told yet how fast it goes."""
+        return self._bar.disable and self._step in self._early
 
     def advance(self) -> None:
         """Counts one step."""
+        self._step += 1
         self._bar.update()
 
-    def report(self, step: int, scalars: Mapping[str, float], seconds_left: float) -> None:
-        """Shows the metrics of a window.
+    def report(self, measured: Sequence[str], seconds_left: float) -> None:
+        """Shows how the run goes.
 
         Args:
-          step: number of steps done.
-          scalars: by logged name.
+          measured: phrases, "loss 0.0277" say.
           seconds_left: estimate for the rest of the run.
         """
-        loss, usage = scalars["inner/loss"], scalars["inner/usage"]
-        rate = scalars["train/images_per_second"]
-        self._bar.set_postfix_str(f"{rate:.0f} images/s, loss {loss:.4f}, usage {usage:.1%}")
+        self._bar.set_postfix_str(", ".join(measured))
+        if not self.is_early:
+            self._early = []
         if self._bar.disable:
             left = tqdm.tqdm.format_interval(seconds_left)
-            absl_logging.info(
-                "step %d/%d  %.0f images/s  loss %.4f  usage %.1f%%  %s left",
-                *(step, self._total, rate, loss, 100 * usage, left),
-            )
+            told = "  ".join(measured)
+            absl_logging.info("step %d/%d  %s  %s left", self._step, self._total, told, left)
 
     def close(self) -> None:
         """Ends the live line."""

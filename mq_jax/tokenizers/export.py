@@ -62,7 +62,7 @@ def make_export(config: ConfigDict, objective: Objective, state: TrainState) -> 
     Returns:
       An Export, on the host.
     """
-    theta, phi = state.evaluated
+    theta, phi, batch_stats = state.evaluated
     codebook = jax.jit(objective.codewords)(phi)
     model, data = config.to_dict()["model"], config.data
     # It costs memory to keep what a backward pass recomputes; there is none.
@@ -75,7 +75,7 @@ def make_export(config: ConfigDict, objective: Objective, state: TrainState) -> 
     preparation = {name: data[name] for name in ("image_size", "crop", "resize", "filter")}
     # Without, as in exports of before the field.
     preparation |= {"icc": True} if data.icc else {}
-    weights = jax.tree.map(np.asarray, Weights(theta, state.batch_stats, codebook))
+    weights = jax.tree.map(np.asarray, Weights(theta, batch_stats, codebook))
     # As JSON gives it back: lists for tuples.
     architecture = json.loads(json.dumps(architecture))
     return Export(architecture, preparation, weights, fingerprint(architecture, named(weights)))

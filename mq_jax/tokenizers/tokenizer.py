@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any
 
 import jax
 import numpy as np
 
+from mq_jax.tokenizers.arguments import checked_images, checked_indices, checked_size
 from mq_jax.tokenizers.coding import Coding, Weights
 from mq_jax.tokenizers.export import Export, coding_of, downsampling
 from mq_jax.tokenizers.export_reading import read_export
 
 # Images of one program call; fewer are padded to a power of two.
 LARGEST_BATCH = 64
-
-# How far a float image may lie outside [-1, 1]: what resizing and rounding leave.
-_SLACK = 1e-3
 
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
@@ -66,6 +63,15 @@ class Tokenizer:
         self._coding = Coding(*map(jax.jit, coding_of(export)))
         self._architecture = export.architecture
 
+    def __repr__(self) -> str:
+        trained = jax.tree.leaves((self._weights.theta, self._weights.codebook))
+        parameters = sum(leaf.size for leaf in trained)
+        return (
+            f"Tokenizer(K={self.size}, D={self.dim}, downsampling={self.downsampling}, "
+            f"image_size={self.image_size}, parameters={parameters}, "
+            f"fingerprint={self.fingerprint[:16]}...)"
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         """As its export: programs and arrays of a device cannot go to another process."""
         weights = jax.tree.map(np.asarray, self._weights)
@@ -78,9 +84,32 @@ class Tokenizer:
         return self._weights
 
     @property
+    def codebook(self) -> np.ndarray:
+        """The codewords on the host, a copy of one's own: f32[K, D]."""
+        return np.array(self._weights.codebook)
+
+    @property
     def coding(self) -> Coding:
         """The jitted functions of weights and arrays, for a program of one's own."""
         return self._coding
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """How many codes an image has.
+
+        Args:
+          height: of the image, pixels.
+          width: likewise.
+
+        Returns:
+          (h, w).
+
+        Raises:
+          ValueError: a side that is no positive whole number.
+        """
+        sides = checked_size((height, width))
+        if min(sides) < 1:
+            raise ValueError(f"the image is of {sides} pixels; expected at least 1 x 1.")
+        return tuple(-(-side // self.downsampling) for side in sides)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The codes of images.
@@ -96,10 +125,9 @@ class Tokenizer:
         Raises:
           ValueError: images of another shape, dtype or range.
         """
-        images = _checked_images(images)
-        images = self.padded(images)
-        codes = [side // self.downsampling for side in images.shape[1:3]]
-        return self._in_batches(self._coding.encode, np.zeros((0, *codes), np.int32), images)
+        images = checked_images(images)
+        codes = self.grid(*images.shape[1:3])
+        return self._in_batches(self._coding.encode, codes, np.int32, self.padded(images))
 
     def encode_within(self, images: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """The codes of images of several sizes at once.
@@ -115,15 +143,14 @@ class Tokenizer:
         Raises:
           ValueError: as encode.
         """
-        images, sizes = _checked_images(images), np.asarray(sizes, np.int32)
+        images, sizes = checked_images(images), np.asarray(sizes, np.int32)
         if any(side % self.downsampling for side in (*images.shape[1:3], *sizes.ravel())):
             raise ValueError(
                 f"images have sides {images.shape[1:3]}, sizes {sizes.tolist()}; expected "
                 f"multiples of {self.downsampling}."
             )
-        codes = [side // self.downsampling for side in images.shape[1:3]]
-        nothing = np.zeros((0, *codes), np.int32)
-        return self._in_batches(self._coding.encode_within, nothing, images, sizes)
+        codes = self.grid(*images.shape[1:3])
+        return self._in_batches(self._coding.encode_within, codes, np.int32, images, sizes)
 
     def padded(self, images: np.ndarray) -> np.ndarray:
         """Images whose sides are multiples of the downsampling; of equal codes.
@@ -143,7 +170,7 @@ class Tokenizer:
         """The images of codes.
 
         Args:
-          indices: i[B, h, w] in [0, K).
+          indices: i[B, h, w] in [0, K); or [B, N], where N codes make a square.
           size: (H, W), to crop padding away; None: all that the codes make.
 
         Returns:
@@ -152,16 +179,16 @@ class Tokenizer:
         Raises:
           ValueError: indices of another shape, dtype or range, or a size that they do not make.
         """
-        indices = _checked_indices(indices, self.size)
+        indices = checked_indices(indices, self.size)
         made = tuple(side * self.downsampling for side in indices.shape[1:])
-        height, width = made if size is None else _checked_size(size)
+        height, width = made if size is None else checked_size(size)
         if not (0 < height <= made[0] and 0 < width <= made[1]):
             raise ValueError(
                 f"size is {(height, width)}; expected at least 1 pixel and at most {made}, which "
                 f"codes of {indices.shape[1:]} make."
             )
-        nothing = np.zeros((0, *made, 3), np.uint8)
-        return self._in_batches(self._coding.decode, nothing, indices)[:, :height, :width]
+        images = self._in_batches(self._coding.decode, (*made, 3), np.uint8, indices)
+        return images[:, :height, :width]
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """decode(encode(images)), of the images' own size.
@@ -178,65 +205,28 @@ class Tokenizer:
         images = np.asarray(images)
         return self.decode(self.encode(images), images.shape[1:3])
 
-    def _in_batches(self, function, nothing, *arrays):
-        """The function of all rows, by batches whose sizes are powers of two."""
-        results = []
-        for start in range(0, len(arrays[0]), LARGEST_BATCH):
-            count = min(len(arrays[0]) - start, LARGEST_BATCH)
+    def _in_batches(self, function, shape, dtype, *arrays):
+        """The function of all rows, by batches whose sizes are powers of two; a row has a shape."""
+        total = len(arrays[0])
+        results = np.empty((total, *shape), dtype)
+
+        def bring_home(start, computed):
+            rows = results[start : start + LARGEST_BATCH]
+            rows[:] = np.asarray(computed)[: len(rows)]
+
+        sent = None
+        for start in range(0, total, LARGEST_BATCH):
+            count = min(total - start, LARGEST_BATCH)
             padding = (1 << (count - 1).bit_length()) - count
             padded = [
                 np.pad(rows[start : start + count], [(0, padding)] + [(0, 0)] * (rows.ndim - 1))
                 for rows in arrays
             ]
-            # Computed while the next batch is prepared.
-            results.append((function(self._weights, *padded), count))
-        return np.concatenate([nothing, *[np.asarray(out)[:n] for out, n in results]])
-
-
-def _checked_images(images):
-    """u8 or f32[B, H, W, 3]."""
-    images = np.asarray(images)
-    # NumPy's own issubdtype does not know bfloat16.
-    floating = jax.dtypes.issubdtype(images.dtype, np.floating)
-    if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:3]:
-        raise ValueError(f"images have the shape {images.shape}; expected [B, H, W, 3].")
-    if images.dtype != np.uint8 and not floating:
-        raise ValueError(f"images are {images.dtype}; expected uint8, or floats in [-1, 1].")
-    if floating and images.size and not np.abs(images).max() <= 1 + _SLACK:
-        raise ValueError(
-            f"images lie in [{images.min():g}, {images.max():g}]; expected floats in [-1, 1] "
-            "(x / 127.5 - 1 of bytes), or uint8."
-        )
-    if floating and images.size and images.min() >= 0 and images.max() > images.min():
-        warnings.warn(
-            f"images lie in [{images.min():g}, {images.max():g}], which looks like [0, 1]; floats "
-            "are taken to be in [-1, 1]: give 2 x - 1, or uint8.",
-            stacklevel=4,
-        )
-    return images.astype(np.float32, copy=False) if floating else images
-
-
-def _checked_size(size):
-    """(H, W), whole numbers."""
-    try:
-        height, width = size
-    except (TypeError, ValueError):
-        height = width = None
-    if not all(isinstance(side, int | np.integer) for side in (height, width)):
-        raise ValueError(f"size is {size!r}; expected two whole numbers, (height, width).")
-    return height, width
-
-
-def _checked_indices(indices, size):
-    """i32[B, h, w] in [0, K)."""
-    indices = np.asarray(indices)
-    if indices.ndim != 3 or 0 in indices.shape[1:]:
-        raise ValueError(f"indices have the shape {indices.shape}; expected [B, h, w].")
-    if not np.issubdtype(indices.dtype, np.integer):
-        raise ValueError(f"indices are {indices.dtype}; expected integers.")
-    if indices.size and not (0 <= indices.min() and indices.max() < size):
-        raise ValueError(
-            f"indices lie in [{indices.min()}, {indices.max()}]; expected [0, {size - 1}], the "
-            "codes of this tokenizer."
-        )
-    return indices.astype(np.int32, copy=False)
+            # Computed while the one before comes home: the device never holds more than two.
+            computed = function(self._weights, *padded)
+            if sent is not None:
+                bring_home(*sent)
+            sent = start, computed
+        if sent is not None:
+            bring_home(*sent)
+        return results

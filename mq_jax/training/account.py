@@ -1,16 +1,43 @@
-"""What a run's state and its step take, told when the run starts."""
+"""What a run tells of itself: at its start what it does and takes, then how it goes."""
 
 import math
+from collections.abc import Mapping
 
+import jax
 from absl import logging
 from clu import parameter_overview
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import TrainState
+from mq_jax.data.inputs import evaluation_side
 from mq_jax.devices import sharding
+from mq_jax.evaluation.code_use import usage_in_words
 from mq_jax.runs.cost import Cost
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import Block
+
+
+def log_beginning(config: ConfigDict, downsampling: int) -> None:
+    """Logs what becomes of an image, and what is compiled now.
+
+    Args:
+      config: of the run.
+      downsampling: pixels to a code, along one side.
+    """
+    trained, evaluated = config.data.image_size, evaluation_side(config)
+    told = _codes_in_words(trained, downsampling)
+    if evaluated != trained:
+        told += f" (evaluation: {_codes_in_words(evaluated, downsampling)})"
+    size = config.codebook.size
+    logging.info("Codes: %s; each is one of %s (%.4g bits)", told, f"{size:,}", math.log2(size))
+    cache = jax.config.jax_compilation_cache_dir
+    logging.info(
+        "Compiling the train step (%s) for %d device(s), which takes seconds for small nets and "
+        "minutes for large ones%s",
+        *(config.train.hypergradient, jax.device_count()),
+        f"; the next start may find it in {cache}" if cache else "",
+    )
 
 
 def log_sizes(state: TrainState, mesh: Mesh) -> None:
@@ -37,6 +64,36 @@ def log_sizes(state: TrainState, mesh: Mesh) -> None:
     )
 
 
+def window_in_words(row: Mapping[str, float]) -> list[str]:
+    """Phrases on the steps since the last report.
+
+    Args:
+      row: metrics by logged name; the use of codes may be absent.
+
+    Returns:
+      Speed, loss and, where it is known, usage.
+    """
+    phrases = [f"{row['train/images_per_second']:.0f} images/s", f"loss {row['inner/loss']:.4f}"]
+    if "inner/usage" in row:
+        phrases.append(f"usage {usage_in_words(row['inner/usage'])}")
+    return phrases
+
+
+def evaluation_in_words(scalars: Mapping[str, float]) -> str:
+    """An evaluation during training, on one line.
+
+    Args:
+      scalars: by logged name, which begins with "eval/".
+
+    Returns:
+      Names without that, and values.
+    """
+    shown = {name: f"{value:.4g}" for name, value in scalars.items()}
+    if "eval/usage" in scalars:
+        shown["eval/usage"] = usage_in_words(scalars["eval/usage"])
+    return "  ".join(f"{name.removeprefix('eval/')} {text}" for name, text in shown.items())
+
+
 def cost_of(state: TrainState, mesh: Mesh, *, flops: float, compile_seconds: float) -> Cost:
     """The cost of a run's step.
 
@@ -56,6 +113,12 @@ def cost_of(state: TrainState, mesh: Mesh, *, flops: float, compile_seconds: flo
         round(compile_seconds, 1),
         *(int(whole.size), int(whole.per_device), mesh.size),
     )
+
+
+def _codes_in_words(side, downsampling):
+    """What an image of so many pixels becomes."""
+    codes = side // downsampling
+    return f"{side} x {side} pixels -> {codes} x {codes} = {codes**2:,} codes"
 
 
 def _parameters(state):

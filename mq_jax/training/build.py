@@ -91,7 +91,6 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
     images = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
     theta = problem.objective.autoencoder.init(theta_key, images, train=False)
     params = Parts(theta["params"], problem.objective.codebook.init(phi_key)["params"])
-    ema = params if problem.ema_decay else ()
     if problem.adversary is not None:
         psi = problem.adversary.discriminator.init(psi_key, images)["params"]
         params = params._replace(discriminator=psi)
@@ -99,15 +98,16 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
         optimizer.init(part) if part else ()
         for optimizer, part in zip(problem.optimizers, params, strict=True)
     ]
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=Parts(*opt_states),
         batch_stats=theta["batch_stats"] if "batch_stats" in theta else {},
         rng=rng,
-        ema=ema,
+        ema=(),
         anchors=jnp.zeros(2),
     )
+    return state.replace(ema=state.raw) if problem.ema_decay else state
 
 
 def total_steps(config: ConfigDict, images: int) -> int:
@@ -132,6 +132,29 @@ def total_steps(config: ConfigDict, images: int) -> int:
             f"batch of {config.train.batch_size}; expected config.train.steps or more epochs."
         )
     return steps
+
+
+def settled_step(config: ConfigDict, steps: int) -> int:
+    """The first step whose state has learned under the whole weight of the adversarial term.
+
+    Args:
+      config: validated.
+      steps: of the whole run, from total_steps.
+
+    Returns:
+      1 without such a term; beyond `steps` where it never has its whole weight.
+    """
+    if not config.discriminator.weight:
+        return 1
+    start, ramp = _adversarial_steps(config, steps)
+    # The update after `start` steps is the first that the term enters.
+    return start + max(ramp, 1)
+
+
+def _adversarial_steps(config, steps):
+    """The step at which the adversarial term sets in, and the steps over which it rises."""
+    fields = config.discriminator
+    return round(fields.start * steps), round(fields.ramp * steps)
 
 
 def _make_objective(config: ConfigDict, mesh: Mesh) -> Objective:
@@ -214,12 +237,11 @@ def _make_adversary(config: ConfigDict, steps: int) -> Adversary | None:
     if not fields.weight:
         return None
     _, loss = ADVERSARIAL_LOSSES[fields.loss]
+    start, ramp = _adversarial_steps(config, steps)
     return Adversary(
         _make_discriminator(config),
         loss,
-        make_adversarial_weight(
-            fields.weight, start=round(fields.start * steps), ramp=round(fields.ramp * steps)
-        ),
+        make_adversarial_weight(fields.weight, start=start, ramp=ramp),
         train_from=round(fields.train_from * steps),
         r1=fields.r1,
         lecam=fields.lecam,

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -13,8 +14,9 @@ from mq_jax.algorithm.state import Parts
 from mq_jax.data.feed import Feed
 from mq_jax.data.sources import Source
 from mq_jax.devices import sharding
-from mq_jax.devices.agreement import AgreedSignal
+from mq_jax.devices.agreement import AgreedSignal, together
 from mq_jax.devices.interrupt import Interrupt
+from mq_jax.evaluation.code_use import codebook_of
 from mq_jax.evaluation.evaluate import Evaluator
 from mq_jax.images.scale import comparison
 from mq_jax.metrics.collections import empty_like, first_nonfinite, scalars
@@ -22,32 +24,23 @@ from mq_jax.metrics.measures import Measures
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.cost import write_cost
 from mq_jax.runs.snapshot import write_snapshot
+from mq_jax.runs.standing import Standing, write_settled
 from mq_jax.runs.trees import all_finite
+from mq_jax.runs.workdir import flat
 from mq_jax.runs.writers import NullWriters, Writers, for_people
 from mq_jax.terminal import console
-from mq_jax.training import health
-from mq_jax.training.account import cost_of, log_sizes
-from mq_jax.training.build import build
+from mq_jax.training.account import (
+    cost_of,
+    evaluation_in_words,
+    log_beginning,
+    log_sizes,
+    window_in_words,
+)
+from mq_jax.training.build import build, settled_step
+from mq_jax.training.health import Watch
 from mq_jax.training.program import compile_program, start
 
-
-@dataclasses.dataclass
-class Standing:
-    """What a resumed run must remember beside its arrays; all of it fits JSON.
-
-    Attributes:
-      best: lowest monitored metric so far, None before the first evaluation.
-      stale: evaluations since then; none while an adversarial term is yet to set in.
-      stopped_early: whether patience has run out.
-      bad_images: record numbers of unreadable images, by level.
-      listing: of the data that they belong to, as Feed has it; "": not known.
-    """
-
-    best: float | None = None
-    stale: int = 0
-    stopped_early: bool = False
-    bad_images: tuple[list[int], list[int]] = ([], [])
-    listing: str = ""
+_SPEED = "train/images_per_second"
 
 
 def monitored(config: ConfigDict) -> str:
@@ -83,7 +76,12 @@ def train(
       OSError: an output could not be written.
       ValueError: too many unreadable images, or no checkpoint that can be restored.
     """
-    checkpoints = Checkpoints(workdir / "checkpoints", monitor=monitored(config))
+    settled = settled_step(config, steps)
+    with together():
+        if jax.process_index() == 0:
+            write_settled(workdir, settled)
+    folder = workdir / "checkpoints"
+    checkpoints = Checkpoints(folder, monitor=monitored(config), settled=settled)
     with Interrupt() as interrupt, checkpoints as saved:
         run = _Run(config, steps, sources, eval_source, frozen, measures, saved, workdir)
         resumed = run.restore()
@@ -110,15 +108,16 @@ class _Run:
     ):
         self._config, self._saved, self._workdir = config, saved, workdir
         self._total = steps
-        adversary = config.discriminator
-        settled = adversary.start + adversary.ramp if adversary.weight else 0
-        self._settled = round(settled * self._total)
+        self._settled = settled_step(config, steps)
         self._standing = Standing()
-        self._ailing = set()
+        warm = round(config.train.warmup * self._total)
+        codebook = codebook_of(flat(config.to_dict()))
+        self._watch = Watch(codebook, warm, config.train.log_every)
         self._mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
         self._empty_like = jax.jit(empty_like, out_shardings=sharding.replicated(self._mesh))
         self._feed = Feed(config, sources, self._mesh)
         self._built = build(config, self._total, self._mesh)
+        log_beginning(config, self._built.problem.objective.autoencoder.downsampling)
         compiling = time.monotonic()
         self._program = compile_program(config, self._built, self._mesh)
         self._compile_seconds = time.monotonic() - compiling
@@ -146,6 +145,10 @@ class _Run:
             return None
         self._state, self._window = restored.tree["state"], restored.tree["window"]
         self._step, self._standing = restored.step, Standing(**restored.extra)
+        if self._standing.best_step is None:
+            # Of a run of before, which compared evaluations that do not compare.
+            self._standing.best_step = self._saved.best_step
+            self._standing.best = self._saved.best_value
         self._feed.restore(self._standing.bad_images, self._standing.listing)
         self._tell()
         logging.info("Going on from the checkpoint of step %d", restored.step)
@@ -190,13 +193,13 @@ class _Run:
                 self._step += 1
                 self._clocked_steps += 1
                 progress.advance()
-                self._report(writers, progress)
+                self._report(writers, progress, loss)
         finally:
             progress.close()
             batches.close()
         return "stopped early" if self._standing.stopped_early else "finished"
 
-    def _report(self, writers, progress):
+    def _report(self, writers, progress, loss):
         """What is due after a step: metrics, an evaluation, a checkpoint."""
         due = {
             every: self._step % self._config.train[every] == 0 or self._step == self._total
@@ -205,10 +208,13 @@ class _Run:
         row, evaluation = {}, None
         if due["log_every"]:
             self._saved.check()
-            row = self._close_window()
-            left = (self._total - self._step) * self._config.train.batch_size
-            progress.report(self._step, row, left / row["train/images_per_second"])
-            self._warn(row)
+            row, drawn = self._close_window()
+            self._show(progress, row)
+            self._warn(row, drawn)
+        elif progress.is_early:
+            # The loss is there once the step is done, so that its time counts.
+            measured = {"inner/loss": float(loss)}
+            self._show(progress, measured | {_SPEED: self._images_per_second()})
         if due["eval_every"]:
             evaluation = self._evaluate(writers)
             row |= evaluation
@@ -219,44 +225,44 @@ class _Run:
         if any(due.values()):
             self._start_clock()
 
-    def _warn(self, row):
-        """Says what is wrong with an adversarial training, when it begins to be."""
-        found = health.ailments(row)
-        for ailment in found.keys() - self._ailing:
+    def _show(self, progress, row):
+        """A report of the progress."""
+        left = (self._total - self._step) * self._config.train.batch_size
+        progress.report(window_in_words(row), left / row[_SPEED])
+
+    def _warn(self, row, drawn):
+        """Says what is wrong with a training, when it begins to be."""
+        for sentence in self._watch.begun(self._step, row, drawn):
             if jax.process_index() == 0:
-                logging.warning("step %d  %s", self._step, found[ailment])
-        self._ailing = found.keys()
+                logging.warning("step %d  %s", self._step, sentence)
 
     def _close_window(self):
-        """The metrics since the last line of the log; a new window begins."""
+        """The metrics since the last line of the log, and the number of codes that are in them."""
         self._feed.count_bad_images()
         self._require_finite()
         row = scalars(self._window)
-        seconds = time.monotonic() - self._clock
-        images = self._clocked_steps * self._config.train.batch_size
-        row["train/images_per_second"] = images / seconds
+        row[_SPEED] = self._images_per_second()
+        drawn = int(np.asarray(self._window.inner__usage.counts).sum(dtype=np.int64))
         self._window = self._new_window()
-        return row
+        return row, drawn
+
+    def _images_per_second(self):
+        """Of the inner level, since the clock started."""
+        images = self._clocked_steps * self._config.train.batch_size
+        return images / (time.monotonic() - self._clock)
 
     def _evaluate(self, writers):
         """Evaluates, keeps the standing, writes the picture."""
         evaluation = self._evaluator.run(self._state)
         shown = evaluation.originals, evaluation.reconstructions
         writers.write_images(self._step, {"reconstructions": comparison(*shown)})
-        value, standing = evaluation.scalars[monitored(self._config)], self._standing
-        improved = standing.best is None or value < standing.best
-        if improved:
-            standing.best = value
-            if jax.process_index() == 0:
-                with for_people("snapshot.npz"):
-                    write_snapshot(self._workdir, evaluation.snapshot(self._step))
-        # While the adversarial term sets in, nothing has saturated.
-        waits = improved or self._step < self._settled
-        standing.stale = 0 if waits else standing.stale + 1
-        patience = self._config.train.patience
-        standing.stopped_early = 0 < patience <= standing.stale
-        numbers = (f"{name[5:]} {number:.4g}" for name, number in evaluation.scalars.items())
-        logging.info("step %d  eval: %s", self._step, "  ".join(numbers))
+        value, patience = evaluation.scalars[monitored(self._config)], self._config.train.patience
+        limits = {"settled": self._settled, "patience": patience}
+        if self._standing.add(self._step, value, **limits) and jax.process_index() == 0:
+            with for_people("snapshot.npz"):
+                write_snapshot(self._workdir, evaluation.snapshot(self._step))
+        told = evaluation_in_words(evaluation.scalars)
+        logging.info("step %d  eval: %s", self._step, told)
         return evaluation.scalars
 
     def _save(self, writers, evaluation):

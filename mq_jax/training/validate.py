@@ -1,5 +1,9 @@
 """What a configuration may hold: checked before anything is compiled or written."""
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm import mq, optim
@@ -34,14 +38,34 @@ def validate(config: ConfigDict) -> None:
         )
     for name, (expected, accepts) in RULES.items():
         if not fits((expected, accepts), values[name]):
-            raise ValueError(f"config.{name} is {values[name]!r}; expected {expected}.")
+            near = _meant(values[name], accepts)
+            raise ValueError(f"config.{name} is {values[name]!r}; expected {expected}{near}.")
     for name in ("data.dir", "perceptual.dir"):
         local_path(values[name], f"config.{name}")
     validate_together(config)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Texts:
+    """Accepts what a test accepts, and knows the texts that a mistyped one may be near to."""
+
+    choices: tuple[str, ...]
+    test: Callable[[Any], bool]
+
+    def __call__(self, value: Any) -> bool:
+        return self.test(value)
+
+
+def _meant(value: Any, accepts: Callable) -> str:
+    """A phrase with what the first wrong text may have been meant to be."""
+    choices = getattr(accepts, "choices", ())
+    texts = value if isinstance(value, tuple | list) else (value,)
+    wrong = [text for text in texts if isinstance(text, str) and text not in choices]
+    return suggestion(wrong[0], choices) if wrong else ""
+
+
 def _choice(*choices: str) -> Rule:
-    return f"one of {', '.join(choices)}", lambda value: value in choices
+    return f"one of {', '.join(choices)}", _Texts(choices, lambda value: value in choices)
 
 
 def _integer(least: int) -> Rule:
@@ -69,7 +93,12 @@ _BOOLEAN: Rule = ("True or False", lambda value: isinstance(value, bool))
 _TEXT: Rule = ("text", lambda value: isinstance(value, str))
 _SOURCE: Rule = (
     "tfds:NAME, folder or photos",
-    lambda value: value in ("folder", "photos") or (value.startswith("tfds:") and len(value) > 5),
+    _Texts(
+        ("folder", "photos"),
+        lambda value: (
+            value in ("folder", "photos") or (value.startswith("tfds:") and len(value) > 5)
+        ),
+    ),
 )
 _WIDTHS: Rule = (
     "a tuple of positive whole numbers, (32, 64) say",
@@ -94,6 +123,7 @@ _OPTIMIZER: dict[str, Rule] = {
 
 RULES: dict[str, Rule] = {
     "seed": ("a whole number in [0, 2^32)", lambda v: type(v) is int and 0 <= v < 2**32),
+    "deterministic": _BOOLEAN,
     "model.kind": _choice("vqvae", "vqgan"),
     "model.channels": _WIDTHS,
     "model.multipliers": _WIDTHS,
@@ -175,7 +205,10 @@ RULES: dict[str, Rule] = {
     "eval.batch_size": _integer(1),
     "eval.metrics": (
         f"a tuple of {', '.join(measures.NAMES)}, with at most one of the last two",
-        lambda names: set(names) <= set(measures.NAMES) and not _BOTH_FRECHET <= set(names),
+        _Texts(
+            measures.NAMES,
+            lambda names: set(names) <= set(measures.NAMES) and not _BOTH_FRECHET <= set(names),
+        ),
     ),
     "eval.monitor": _choice("mse", *measures.LOWER_IS_BETTER),
     "eval.pictures": _integer(1),

@@ -318,20 +318,24 @@ def test_regularisers_of_the_discriminator_have_their_closed_form(adversary):
     np.testing.assert_allclose(got["disc/loss"] - want["disc/loss"], extra, rtol=1e-8)
 
 
-def test_moving_averages_follow_theta_and_phi_and_are_what_evaluation_takes():
+def test_moving_averages_follow_all_that_evaluation_takes_statistics_included():
     problem = tiny_gan.make_problem(OPTIMIZERS, ema_decay=0.3)
     step, state = tiny.jit(make_step(problem)), tiny_gan.make_state(problem)
-    want = state.ema
+    model_of = lambda state: (*state.params[:2], state.batch_stats)  # noqa: E731
+    want = [np.array(leaf) for leaf in jax.tree.leaves(model_of(state))]
     for i in range(5):
         state, _ = step(state, *batches_of(i), tiny_gan.FROZEN)
         decay = min(0.3, (1 + i) / (10 + i))
-        levels = Parts(*state.params[:2])
-        want = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, want, levels)
+        new = [np.array(leaf) for leaf in jax.tree.leaves(model_of(state))]
+        want = [decay * e + (1 - decay) * p for e, p in zip(want, new, strict=True)]
     # The share of a step, of 32-bit integers, is a float32.
-    trees_close(state.ema, want, rtol=1e-6)
-    trees_close(state.evaluated, (state.ema.autoencoder, state.ema.codebook), rtol=0)
+    trees_close(jax.tree.leaves(state.ema), want, rtol=1e-6)
+    assert state.evaluated is state.ema
+    statistics = zip(*map(jax.tree.leaves, (state.ema.batch_stats, state.batch_stats)), strict=True)
+    assert all(np.abs(averaged - raw).max() > 1e-6 for averaged, raw in statistics)
+    assert jax.tree.leaves(state.batch_stats)
     without = tiny_gan.make_state(tiny_gan.make_problem(OPTIMIZERS))
-    trees_close(without.evaluated, without.params[:2], rtol=0)
+    trees_close(without.evaluated, model_of(without), rtol=0)
 
 
 SLOW = pytest.mark.slow

@@ -20,6 +20,15 @@ def test_record_numbers_are_taken_over_only_into_the_listing_they_belong_to(tmp_
         assert other.bad_images == (expected, expected)
 
 
+def test_few_images_are_told_of_once_for_both_levels(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for count, times in ((60, 0), (4, 1)):
+        images = runs.write_images(tmp_path / str(count), count)
+        feed(images, data__train_split="all")
+        told = [r for r in caplog.records if "images are few" in r.getMessage()]
+        assert len(told) == times
+
+
 def test_halves_of_a_listing_have_one_of_their_own(tmp_path):
     images = runs.write_images(tmp_path / "images", 12)
     assert feed(images).listing == feed(images).listing

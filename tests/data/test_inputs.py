@@ -131,24 +131,40 @@ def test_the_outer_batches_wait_for_their_updates(monkeypatch, tmp_path, images)
 
 
 @pytest.mark.parametrize("split, count", [("train", 37), ("validation", 3), ("all[:50%]", 20)])
-def test_the_evaluation_sees_its_split_once_in_order(images, split, count):
+@pytest.mark.parametrize("devices, size", [(1, 8), (3, 9), (8, 8), (16, 16)])
+def test_the_evaluation_sees_its_split_once_in_order_on_any_devices(
+    images, split, count, devices, size
+):
     config = configure(images, data__eval_split=split)
     source = inputs.open_evaluation(config)
-    batches = list(inputs.evaluation_pass(config, source))
+    batches = list(inputs.evaluation_pass(config, source, devices))
+    assert {len(batch["mask"]) for batch in batches} == {size}
     numbers = np.concatenate([batch["index"] for batch in batches])
-    assert len(source) == count and len(numbers) % config.eval.batch_size == 0
-    assert numbers.tolist() == [*range(count), *[-1] * (len(numbers) - count)]
+    assert len(source) == count and numbers[:count].tolist() == list(range(count))
+    assert (numbers[count:] == -1).all() and len(batches) == -(-count // size)
 
 
 def test_the_evaluation_has_a_size_of_its_own(images):
     config = configure(images, data__eval_image_size=16)
-    (batch, *_) = inputs.evaluation_pass(config, inputs.open_evaluation(config))
+    (batch, *_) = inputs.evaluation_pass(config, inputs.open_evaluation(config), devices=1)
     assert batch["image"].shape == (8, 16, 16, 3)
 
 
-@pytest.mark.parametrize("name", ["train", "eval"])
-def test_a_batch_that_the_devices_cannot_share_is_refused(name):
-    inputs.require_divisible(runs.configure())
-    config = runs.configure(**{f"{name}__batch_size": 12})
-    with pytest.raises(ValueError, match=f"config.{name}.batch_size is 12; .* the 8 devices"):
-        inputs.require_divisible(config)
+def test_a_training_batch_that_the_devices_cannot_share_is_refused_with_one_that_they_can():
+    config = runs.configure(train__batch_size=12, eval__batch_size=5)
+    inputs.require_divisible(config, 4)
+    with pytest.raises(ValueError, match="is 12; .* the 8 devices; give .*batch_size=16, "):
+        inputs.require_divisible(config, 8)
+    config.train.accumulate = 3
+    inputs.require_divisible(config, 4)
+    with pytest.raises(ValueError, match="the 8 devices times config.train.accumulate, 3; .*=24,"):
+        inputs.require_divisible(config, 8)
+
+
+EXPERIMENTS = sorted({path.stem for path in (runs.ROOT / "configs").glob("*_mq*.py")})
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_trains_on_these_devices_as_it_stands(name, devices):
+    inputs.require_divisible(runs.experiment(name), devices)

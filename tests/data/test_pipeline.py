@@ -3,13 +3,15 @@
 import io
 import itertools
 import os
+import time
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from mq_jax.data.pipeline import MAX_SKIPS, eval_batches, train_stream
+from mq_jax.data import pipeline
+from mq_jax.data.pipeline import MAX_SKIPS, eval_batches, shuffling_cost, train_stream
 from mq_jax.data.sources import Record, open_source
 
 
@@ -145,6 +147,43 @@ def test_a_bad_record_is_replaced_by_the_next_readable_one():
         for row, label in zip(batch["skipped"], wanted["label"].tolist(), strict=True):
             skipped = skips.get(label, [])
             np.testing.assert_array_equal(row, skipped + [-1] * (MAX_SKIPS - len(skipped)))
+
+
+def test_an_epoch_shows_the_one_after_a_bad_record_twice_and_moves_no_other():
+    (clean,), (damaged,) = (_take(_Numbers(10, bad), 1, batch_size=10) for bad in ((), (3,)))
+    counts = np.bincount(damaged["label"], minlength=10)
+    np.testing.assert_array_equal(counts, [1, 1, 1, 0, 2, 1, 1, 1, 1, 1])
+    same = clean["label"] != 3
+    assert same.sum() == 9
+    np.testing.assert_array_equal(damaged["image"][same], clean["image"][same])
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (1, ""),
+        (2, "takes about 11 ms a row"),
+        (3, "about 7 ms a row"),
+        (21, "about 1 ms"),
+        (22, ""),
+        (10**6, ""),
+    ],
+)
+def test_a_set_that_is_slow_to_shuffle_is_told_so(count, told):
+    assert (told in shuffling_cost(count)) and bool(told) == bool(shuffling_cost(count))
+
+
+def test_the_order_of_few_records_is_as_dear_as_is_told():
+    """Some ten times dearer, at least, than the order of as many as nothing is told of."""
+
+    def seconds(count):
+        rows = pipeline.grain.MapDataset.range(count).seed(0).shuffle().repeat()
+        begin = time.perf_counter()
+        for row in range(30):
+            assert 0 <= rows[row] < count
+        return time.perf_counter() - begin
+
+    assert seconds(3) > 10 * seconds(2000)
 
 
 def test_as_many_bad_records_in_a_row_as_can_be_reported_are_passed():

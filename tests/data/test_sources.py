@@ -147,8 +147,8 @@ def test_one_image_makes_one_split_and_the_other_is_refused_as_empty(tree, split
 
 
 def test_a_missing_folder_is_refused(tmp_path):
-    for directory in (str(tmp_path / "absent"), ""):
-        with pytest.raises(FileNotFoundError, match="is no directory"):
+    for directory, told in ((str(tmp_path / "absent"), "is no directory"), ("", " is empty; ")):
+        with pytest.raises(FileNotFoundError, match=f"config.data.dir.*{told}"):
             _folder(directory, "all")
 
 
@@ -323,6 +323,59 @@ def test_halves_are_disjoint_and_complete(tree):
     assert _names(outer, directory) == ["1.png", "3.png"]
     with pytest.raises(ValueError, match="at least 2"):
         halves(subset(inner, [0]))
+
+
+def _seen_pixels(source):
+    """Of each photograph, which pixels the records of a source show."""
+    seen = {}
+    for index in range(len(source)):
+        name, box = source.regions()[index]
+        photo = photos.PHOTOS[name]
+        mask = seen.setdefault(name, np.zeros((photo.height, photo.width), bool))
+        place = mask[box.y : box.y + box.height, box.x : box.x + box.width]
+        # The box is what a record shows, not only what it is called.
+        assert source[index].image.shape[:2] == place.shape
+        place[:] = True
+    return seen
+
+
+@pytest.mark.parametrize("split", ["train", "train[10%:70%]"])
+def test_no_pixel_of_a_photo_is_in_both_halves(split):
+    whole = open_source("photos", directory="", split=split)
+    inner, outer = map(_seen_pixels, halves(whole))
+    assert inner and outer
+    for name, mask in _seen_pixels(whole).items():
+        nothing = np.zeros_like(mask)
+        one, other = inner.get(name, nothing), outer.get(name, nothing)
+        assert not (one & other).any()
+        np.testing.assert_array_equal(one | other, mask)
+
+
+def test_the_halves_of_the_photos_are_about_equal_and_know_every_photo():
+    inner, outer = halves(open_source("photos", directory="", split="train"))
+    assert len(inner) + len(outer) == 315 and abs(len(inner) - len(outer)) < 16
+    for half in (inner, outer):
+        assert {photo for photo, _ in half.regions()} == set(photos.PHOTOS)
+    with pytest.raises(ValueError, match="the source has 1 image; two halves need at least 2"):
+        halves(open_source("photos", directory="", split="train[:2]"))
+
+
+def test_a_link_is_in_the_half_of_its_file(tree):
+    directory = pathlib.Path(tree(*(f"{i}.png" for i in range(4))))
+    (directory / "1b.png").symlink_to("1.png")
+    os.link(directory / "3.png", directory / "0b.png")
+    inner, outer = halves(_folder(str(directory), "all"))
+    assert _names(inner, directory) == ["0.png", "1.png", "1b.png"]
+    assert _names(outer, directory) == ["0b.png", "2.png", "3.png"]
+
+
+def test_a_slice_that_cuts_through_a_rectangle_is_warned_of(caplog):
+    for split in ("train", "train[:21]", "validation[3:]"):
+        open_source("photos", directory="", split=split)
+    assert not caplog.records
+    open_source("photos", directory="", split="train[:20]")
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "'train[:20]' cuts through photos astronaut 166x512+0+0" in message
 
 
 def test_sources_survive_pickling():

@@ -170,6 +170,8 @@ def images(tmp_path_factory):
         "data__dir": str(folder),
         "data__max_bad_share": 0.1,
         "train__steps": 9,
+        # A multiple of no number of devices or processes.
+        "eval__batch_size": 3,
         # Quick to compile, and yet of two levels.
         "train__hypergradient": "none",
     }

@@ -18,7 +18,7 @@ from mq_jax.metrics import feature_moments
 from mq_jax.models import inception_weights, lpips_weights
 from mq_jax.modes.tokenizing import run_command
 from mq_jax.runs import workdir
-from mq_jax.tokenize import _parser
+from mq_jax.tokenize import _parsed
 
 ADDRESSES = ["gs://bucket/x", "s3://b", "file:///tmp/x", "hdfs+ha://a:9/b", "HTTP://a", "gs:/b/x"]
 
@@ -92,7 +92,7 @@ def test_tokenize_takes_paths_of_this_machine_alone(name, tmp_path, monkeypatch,
     flags = [f"--{key}={value}" for key, value in places.items()]
     monkeypatch.setattr("mq_jax.terminal.console.log_to_terminal", lambda: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    assert run_command(_parser().parse_args(["encode", *flags])) == 1
+    assert run_command(_parsed(["encode", *flags])) == 1
     assert f"error: --{name} is 'gs://bucket/x', an address" in caplog.text
     assert list(tmp_path.iterdir()) == []
 

@@ -12,10 +12,12 @@ import runs
 from PIL import Image
 
 from mq_jax.data import inputs
-from mq_jax.devices.sharding import make_mesh
-from mq_jax.evaluation.evaluate import Evaluator
+from mq_jax.devices.sharding import make_mesh, replicated
+from mq_jax.evaluation.evaluate import Evaluation, Evaluator
+from mq_jax.evaluation.protocol import protocol_card, write_evaluation
 from mq_jax.images.scale import comparison
 from mq_jax.metrics.measures import Measures
+from mq_jax.quantizers.lookup import make_lookup
 from mq_jax.training.build import build, init_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -55,12 +57,13 @@ def model(images):
     return built.objective, state.replace(batch_stats=jax.tree.map(shifted, state.batch_stats))
 
 
-def evaluate(config, model):
+def evaluate(config, model, devices=None):
     objective, state = model
     with runs.programs_shared():
-        source = inputs.open_evaluation(config)
-        evaluator = Evaluator(config, objective, source, make_mesh(), NOTHING)
-        return evaluator.run(state)
+        source, mesh = inputs.open_evaluation(config), make_mesh(devices=jax.devices()[:devices])
+        objective = objective._replace(lookup=make_lookup(mesh, chunk=0, sharded=False))
+        state = jax.device_put(state, replicated(mesh))
+        return Evaluator(config, objective, source, mesh, NOTHING).run(state)
 
 
 @pytest.fixture(scope="module")
@@ -105,27 +108,52 @@ def test_the_numbers_are_numpys_over_the_readable_images_alone(found, expected):
     assert 0.5 < values["eval/usage"] and 4 < values["eval/perplexity"] < 16
 
 
+def test_where_averages_are_kept_all_that_is_evaluated_is_theirs(images, model, found):
+    objective, state = model
+    lost = jax.tree.map(lambda leaf: leaf * np.float32(0.5), (state.params, state.batch_stats))
+    averaged = state.replace(ema=state.raw, params=lost[0], batch_stats=lost[1])
+    of_averages = evaluate(configure(images), (objective, averaged))
+    assert of_averages.scalars == found.scalars
+    np.testing.assert_array_equal(of_averages.codebook, found.codebook)
+    np.testing.assert_array_equal(of_averages.reconstructions, found.reconstructions)
+
+
 def test_the_picture_shows_images_spread_over_the_set_over_their_reconstructions(found, expected):
     originals, reconstructions, _ = expected
     shown = [0, 5, 11]  # Records 0, 6 and 12; record 5 is damaged.
     np.testing.assert_array_equal(found.originals, originals[shown])
     assert np.abs(found.reconstructions.astype(float) - reconstructions[shown]).max() <= 1
     picture = comparison(found.originals, found.reconstructions)
-    assert picture.shape == (66, 3 * 34 - 2, 3)
+    # Each pixel is a square of 4 x 4.
+    assert picture.shape == (258, 3 * 130 - 2, 3)
     for column in range(3):
-        left = column * 34
-        np.testing.assert_array_equal(picture[:32, left : left + 32], found.originals[column])
-        np.testing.assert_array_equal(picture[34:, left : left + 32], found.reconstructions[column])
-    assert (picture[32:34] == 255).all() and (picture[:, 32:34] == 255).all()
+        left = column * 130
+        shown = slice(left, left + 128, 4)
+        np.testing.assert_array_equal(picture[:128:4, shown], found.originals[column])
+        np.testing.assert_array_equal(picture[130::4, shown], found.reconstructions[column])
+    assert (picture[128:130] == 255).all() and (picture[:, 128:130] == 255).all()
 
 
-@pytest.mark.parametrize("changes", [{"eval__batch_size": 16}, {"data__threads": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"eval__batch_size": 16}, {"eval__batch_size": 3}, {"data__threads": 0}]
+)
 def test_batches_and_threads_do_not_change_the_numbers(images, model, found, changes):
     other = evaluate(configure(images, **changes), model)
     assert other.scalars == pytest.approx(found.scalars, rel=1e-5)
     np.testing.assert_array_equal(other.originals, found.originals)
     np.testing.assert_array_equal(other.counts, found.counts)
     assert (other.images, other.pixels) == (found.images, found.pixels) == (12, found.pixels)
+
+
+@pytest.mark.parametrize("devices, size", [(1, 5), (4, 2)])
+def test_the_number_of_devices_does_not_change_the_numbers(images, model, found, devices, size):
+    """Of 13 images: neither the devices nor the size of a batch divides them, nor one the other."""
+    other = evaluate(configure(images, eval__batch_size=size), model, devices)
+    assert other.scalars == pytest.approx(found.scalars, rel=1e-5)
+    np.testing.assert_array_equal(other.originals, found.originals)
+    np.testing.assert_array_equal(other.reconstructions, found.reconstructions)
+    np.testing.assert_array_equal(other.counts, found.counts)
+    assert (other.images, other.pixels) == (12, found.pixels)
 
 
 def test_an_evaluation_repeats_bit_for_bit_and_leaves_the_state_alone(images, model):
@@ -146,9 +174,28 @@ def test_a_bad_image_is_named_and_too_many_are_refused(images, model, caplog):
     evaluate(configure(images), model)
     (message,) = [r.getMessage() for r in caplog.records if "Unreadable" in r.getMessage()]
     name = inputs.open_evaluation(configure(images)).name(BAD)
-    assert message.startswith(f"Unreadable image 1 of at most 1: {name}: ")
+    assert message.startswith(f"Unreadable image 1 of at most 1, left out: {name}: ")
     with pytest.raises(ValueError, match="1 of 13 images cannot be read"):
         evaluate(configure(images, data__max_bad_share=0.0), model)
+
+
+def test_no_more_than_one_batch_is_ahead_of_the_device(images, model, monkeypatch):
+    config, (objective, state), events = configure(images), model, []
+    with runs.programs_shared():
+        source = inputs.open_evaluation(config)
+        evaluator = Evaluator(config, objective, source, make_mesh(), NOTHING)
+        step = evaluator._step
+
+        def recorded(*arguments):
+            metrics, reconstructions = step(*arguments)
+            events.append(id(reconstructions))
+            return metrics, reconstructions
+
+        monkeypatch.setattr(evaluator, "_step", recorded)
+        monkeypatch.setattr(jax, "block_until_ready", lambda array: events.append(array))
+        evaluator.run(state)
+    first, nothing, second, waited_for = events
+    assert nothing is None and id(waited_for) == first != second
 
 
 # The mode of the program.
@@ -202,7 +249,9 @@ def finished(tmp_path):
 
 def test_evaluate_mode_takes_another_split_and_changes_no_other_file(finished):
     before = state_of(finished / "checkpoints"), (finished / "config.json").read_text()
-    given = runs.arguments(**runs.WHOLE, data__eval_split="train[:24]", data__flip=0.0)
+    # A run of one device, on eight, which divide neither its set nor its batch.
+    other = {"data__eval_split": "train[:24]", "data__flip": 0.0, "eval__batch_size": 3}
+    given = runs.arguments(**runs.WHOLE, **other)
     outcome = runs.cli("--mode=evaluate", "--metrics=", f"--workdir={finished}", *given)
     assert outcome.code == 0, outcome.err
     assert "photos train[:24], 24 images" in outcome.out
@@ -260,3 +309,23 @@ def test_evaluate_mode_without_a_run_gets_one_line_and_leaves_nothing(tmp_path):
     (line,) = outcome.err.splitlines()
     assert line.startswith("error: ") and f"{tmp_path}/w/config.json does not exist" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_compare_tells_of_other_devices_and_refuses_nothing_for_them(tmp_path):
+    measures = Measures((), None, {}, {})
+    found = Evaluation({}, *[np.zeros(0)] * 4, images=10, pixels="ab12")
+    for name in ("cpu", "gpu", "before"):
+        protocol = protocol_card(runs.configure(), found, measures)
+        if name == "gpu":
+            protocol["computation"]["device"] |= {"platform": "gpu", "kind": "NVIDIA H100"}
+        elif name == "before":
+            del protocol["computation"]
+        (tmp_path / name).mkdir()
+        card = {"protocol": protocol, "metrics": {"mse": 0.5}, "run": {"step": 3, "packages": {}}}
+        write_evaluation(tmp_path / name, card)
+    paths = [str(tmp_path / name) for name in ("cpu", "gpu", "before")]
+    outcome = runs.cli("--mode=evaluate", "--compare", *paths[:2])
+    assert outcome.code == 0, outcome.err
+    assert "last digits: computation.device.kind is 'cpu' in" in outcome.out
+    outcome = runs.cli("--mode=evaluate", "--compare", paths[0], paths[2])
+    assert outcome.code == 0 and f"'cpu' in {paths[0]}, None in {paths[2]}" in outcome.out

@@ -3,12 +3,14 @@
 import copy
 import json
 
+import jax
 import numpy as np
 import pytest
 import runs
 
 from mq_jax.evaluation.evaluate import Evaluation
 from mq_jax.evaluation.protocol import (
+    computed_unlike,
     config_hash,
     protocol_card,
     read_evaluation,
@@ -59,6 +61,32 @@ def test_a_card_says_how_the_data_changed_and_is_unlike_one_where_it_did_not():
     changed = protocol_card(config, evaluation(), measures, ["after step 4: train: 1 added"])
     cards["b"]["protocol"] = json.loads(json.dumps(changed))
     assert unlike(cards) == ["data.changes is None in a, ['after step 4: train: 1 added'] in b"]
+
+
+def test_a_card_says_in_which_precision_and_on_which_devices_it_was_computed():
+    computation = card(model__dtype="bfloat16", model__kind="vqgan")["protocol"]["computation"]
+    assert computation["device"] == {"platform": "cpu", "kind": "cpu", "count": 8}
+    precision = computation["precision"]
+    assert (precision["model"], precision["products"]) == ("bfloat16", "JAX's default")
+    # The other kind of model reads no such field.
+    precision = card(model__dtype="bfloat16", deterministic=True)["protocol"]["computation"]
+    assert precision["precision"]["model"] == "float32" and precision["precision"]["deterministic"]
+    with jax.default_matmul_precision("highest"):
+        assert card()["protocol"]["computation"]["precision"]["products"] == "highest"
+
+
+def test_cards_of_other_devices_and_of_before_compare_and_the_difference_is_told(tmp_path):
+    cards = {"a": card(), "b": card(), "c": card()}
+    cards["b"]["protocol"]["computation"]["device"]["kind"] = "NVIDIA H100"
+    assert unlike(cards) == []
+    told = "computation.device.kind is 'cpu' in a, 'NVIDIA H100' in b, 'cpu' in c"
+    assert computed_unlike(cards) == [told]
+    del cards["b"]["protocol"]["computation"]
+    assert unlike(cards) == [] and len(computed_unlike(cards)) == 7
+    # What replaces a file is of the same protocol and step, wherever it was computed.
+    for each in cards.values():
+        write_evaluation(tmp_path, each)
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
 
 
 def test_a_card_without_colour_profiles_is_that_of_before_the_field():

@@ -47,7 +47,7 @@ class Passes:
     def run(self, pixels):
         self.moments.begin()
         self.seen = 0
-        for batch in inputs.evaluation_pass(self.config, self.source):
+        for batch in inputs.evaluation_pass(self.config, self.source, self.mesh.size):
             images = sharding.shard_batch(self.mesh, batch["image"])
             self.moments.add(images, 255 - images, batch["mask"])
         return self.moments.distance(pixels)["eval/fid"]

@@ -13,7 +13,7 @@ from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.metrics.frechet import load_reference
 from mq_jax.models import inception_weights, lpips_weights
 from mq_jax.report import write_report
-from mq_jax.runs import cost, listing, snapshot, workdir, writers
+from mq_jax.runs import cost, listing, snapshot, standing, workdir, writers
 from mq_jax.tokenizers import claims, shards, transcribe
 from mq_jax.tokenizers.export_reading import read_export, read_orbax, read_safetensors
 from mq_jax.tokenizers.shards import Shard
@@ -27,6 +27,7 @@ READERS = {
         folder / "metrics.jsonl of a run that goes on", 3
     ),
     "cost.json": cost.read_cost,
+    "settled.json": standing.read_settled,
     "snapshot.npz": snapshot.read_snapshot,
     "evaluation.json": read_evaluation,
     "manifest.json": claims.read_manifest,
@@ -61,11 +62,15 @@ def test_reference_statistics_that_are_a_fifo_are_left(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["metrics.jsonl", "snapshot.npz", "evaluation.json", "environment.json", "cost.json"]
+    "name",
+    [
+        *("metrics.jsonl", "snapshot.npz", "evaluation.json", "environment.json", "cost.json"),
+        "settled.json",
+    ],
 )
 def test_a_report_is_written_without_what_is_a_fifo(tmp_path, name):
     folder = report_folders.make_run(tmp_path / "run")
-    (folder / name).unlink()
+    (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
     write_report([folder], tmp_path / "report.html")
     assert name in (tmp_path / "report.html").read_text()

@@ -71,6 +71,7 @@ def test_evaluate_takes_the_inception_network_where_its_weights_are(finished, mo
     ("metrics", "message"),
     [
         ("speed", "'speed' is no measure; expected one of ssim, lpips_alex"),
+        ("ssim,rfid", r"'rfid' is no measure; expected one of ssim, .* \(did you mean fid\?\)"),
         ("fid,frechet_vgg", "are measured one at a time"),
         ("fid", "FID's Inception weights .* do not exist. Fetch them"),
     ],

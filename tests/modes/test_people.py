@@ -1,17 +1,22 @@
 """Writing for people never fails the work: runs whose readers go, evaluations that nobody sees."""
 
 import errno
+import html
 import io
+import json
 import os
+import re
 import shutil
 import signal
 
 import pytest
 import runs
+from report_folders import make_run
 
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.modes import training
 from mq_jax.runs.snapshot import read_snapshot
+from mq_jax.runs.standing import write_settled
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -84,7 +89,8 @@ def test_a_training_goes_on_without_what_only_people_look_at(tmp_path, monkeypat
     assert runs.checkpoint_steps(tmp_path / "w")[-1] == 12
     log = (tmp_path / "w" / "train.log").read_text()
     assert log.count("TensorBoard's events cannot be written (No space left on device)") == 1
-    assert log.count("snapshot.npz cannot be written") == log.count(".png cannot be written")
+    # Each evaluation but that of step 0 was the best when it came.
+    assert log.count("snapshot.npz cannot be written") == log.count(".png cannot be written") - 1
     assert log.count("cost.json cannot be written") == 1
     assert log.count("The report could not be written") == 1
     assert "Standard output cannot be written to" in log
@@ -128,5 +134,29 @@ def test_an_evaluation_into_a_full_file_exits_as_promised(stream, finished):
 def test_a_run_without_a_single_good_evaluation_ends_with_a_summary(tmp_path, capsys, caplog):
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "eval/mse": null}\n')
     training._print_summary(tmp_path, "finished", "eval/mse")
-    assert capsys.readouterr().out.startswith(f"Training finished: {tmp_path}\n")
+    out = capsys.readouterr().out
+    assert out.startswith(f"Training finished: {tmp_path}\n") and "best" not in out
     assert "The report could not be written" in caplog.text
+
+
+def test_the_summary_names_the_true_end_and_the_best_of_the_checkpoints(tmp_path, capsys):
+    values = {0: 0.1, 2: 0.4, 4: 0.6, 5: 0.55, 6: None}
+    rows = [{"step": step, "eval/mse": value} for step, value in values.items()]
+    lines = [json.dumps(row) + "\n" for row in [*rows, {"step": 7, "inner/loss": 1.0}]]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    for settled, best in ((1, "best (step 2) 0.4000"), (4, "best (step 5) 0.5500")):
+        write_settled(tmp_path, settled)
+        training._print_summary(tmp_path, "finished", "eval/mse")
+        out = re.sub("[ │|]+", " ", capsys.readouterr().out)
+        for row in ("start (step 0) 0.1000", "end (step 6) -", best):
+            assert row in out
+
+
+def test_few_codes_are_said_below_the_table_as_in_the_report(tmp_path, capsys):
+    use = {"eval/mse": 0.5, "eval/usage": 0.25, "eval/perplexity": 2.8}
+    run = make_run(tmp_path / "run", rows=[{"step": 1, **use}], changes={"codebook.size": 16})
+    training._print_summary(run, "finished", "eval/mse")
+    told = capsys.readouterr().out
+    (sentence,) = [line for line in told.splitlines() if line.startswith("Few codes are in use: 4")]
+    assert told.index("25.0%") < told.index(sentence) < told.index("Report: ")
+    assert sentence in html.unescape((run / "report.html").read_text())

@@ -1,6 +1,7 @@
 """The command line of tokenizers: what it writes, how it goes on, and what it refuses."""
 
 import errno
+import importlib.util
 import itertools
 import json
 import os
@@ -8,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from unittest import mock
 
@@ -19,6 +21,7 @@ import pytest
 import runs
 from PIL import Image
 
+import mq_jax
 from mq_jax import tokenize
 from mq_jax.modes import tokenizing
 from mq_jax.tokenizers import claims, pngs, tokens, transcribe
@@ -79,7 +82,8 @@ def content(folder):
 
 def test_encode_writes_the_codes_of_every_image_and_a_manifest(run, images, tmp_path):
     code, out, err = run("encode", "images", "tokens")
-    assert (code, err) == (0, "Images: each as it is; --size=N scales and crops.\n")
+    told = "Images: each as it is, as the model was trained on crops of 32 x 32 alone; "
+    assert (code, err) == (0, f"{told}--size=N scales and crops all to N x N.\n")
     assert out.startswith("10 encoded, 8 x 8 codes each, in ") and "images/s" in out
     found = every_token(tmp_path / "tokens")
     assert list(found) == sorted(p.relative_to(images).as_posix() for p in images.rglob("*.png"))
@@ -193,6 +197,50 @@ def test_a_size_scales_and_crops(run, images, tmp_path):
     assert code == 0 and "4 x 4 codes each" in out
     told = "Images: smaller side to 16 (area), centre crop 16 x 16; --size=0 keeps each as it is."
     assert err.splitlines() == [told]
+
+
+def test_a_model_of_crops_alone_says_what_it_does_without_a_size_and_no_other(run, images):
+    """What was asked for needs no reason."""
+    told = [run("encode", "images", f"t{flags}", *flags)[2] for flags in ((), ("--size=0",))]
+    assert ["crops of 32 x 32 alone" in text for text in told] == [True, False]
+    assert all("Images: each as it is" in text and "--size=N" in text for text in told)
+
+
+def readme_blocks():
+    """The README's lines of Python, each block of them without its indentation."""
+    text = (runs.ROOT / "README.md").read_text()
+    blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.M)
+    return [textwrap.dedent(block) for block in blocks if "from mq_jax import" in block]
+
+
+class _NumPyAsTorch:
+    """The one function of torch that the lines need, where torch is not installed."""
+
+    from_numpy = staticmethod(lambda array: array)
+
+
+def test_the_readmes_lines_of_python_do_what_they_say(run, images, tmp_path, monkeypatch):
+    assert run("encode", "images", "tokens")[0] == 0
+    monkeypatch.setattr(mq_jax, "load_tokenizer", lambda path: TOKENIZER)
+    if importlib.util.find_spec("torch") is None:
+        monkeypatch.setitem(sys.modules, "torch", _NumPyAsTorch)
+    using, tokens_of_torch = readme_blocks()
+    found = {"images": exports.images(2)}
+    exec(using, found)
+    assert found["images"].shape == (2, 32, 32, 3)
+    assert found["codebook"].shape == (16, 4) and (found["h"], found["w"]) == (64, 64)
+    exec(tokens_of_torch.replace("TOKENS", str(tmp_path / "tokens")), found)
+    names = sorted(images.rglob("*.png"))
+    assert found["classes"].tolist() == ["a", "b"]
+    assert [found["classes"][n] for n in np.asarray(found["labels"])] == [
+        name.parent.name for name in names
+    ]
+    originals = np.stack([pixels(name) for name in names])
+    codes = TOKENIZER.encode(originals)
+    rows = np.asarray(found["tokens"])
+    assert rows.dtype == np.int64
+    np.testing.assert_array_equal(rows, codes.reshape(10, -1))
+    np.testing.assert_array_equal(found["pictures"], TOKENIZER.decode(codes[:8]))
 
 
 @pytest.mark.parametrize("colours", [{}, {"icc": True}])
@@ -737,3 +785,20 @@ def test_help_names_the_commands_and_their_flags(capsys):
     text = capsys.readouterr().out
     for flag in ("--tokenizer", "--input", "--output", "--size", "--force", "--strict"):
         assert flag in text
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["encod"], "'encod' is no command (did you mean encode?); expected one of encode, decode"),
+        (["x"], "'x' is no command; expected one of encode, decode, reconstruct."),
+        (["encode", "--sise=3"], "unrecognized arguments: --sise=3 (did you mean --size?)"),
+        (["decode", "--size=3"], "--size=3 (a flag of encode, reconstruct)\n"),
+        (["decode", "--qqq", "x"], "unrecognized arguments: --qqq x\n"),
+    ],
+)
+def test_what_is_near_to_a_command_or_a_flag_is_told_which(given, told, capsys):
+    paths = [f"--{name}=x" for name in ("tokenizer", "input", "output")]
+    with pytest.raises(SystemExit) as ended:
+        tokenize.main([*given, *paths])
+    assert ended.value.code == 2 and told in capsys.readouterr().err

@@ -44,12 +44,16 @@ def test_a_run_ends_well_and_says_nothing_on_stderr_but_its_progress():
     assert re.fullmatch(
         r"Images: train \d+ \(photos train\), evaluation 10 \(photos valid\w+\)", told
     )
-    assert re.match(r"Compiled in [\d.]+ s: [\d.]+ GFLOP a step, 12 steps, 1 device", lines[0])
-    assert re.match(r"Parameters: autoencoder [\d,]+, codebook [\d,]+$", lines[1])
+    assert lines[0] == "Codes: 32 x 32 pixels -> 16 x 16 = 256 codes; each is one of 16 (4 bits)"
+    assert lines[1].startswith("Compiling the train step (unrolled) for 1 device(s), which takes ")
+    assert re.match(r"Compiled in [\d.]+ s: [\d.]+ GFLOP a step, 12 steps, 1 device", lines[2])
+    assert re.match(r"Parameters: autoencoder [\d,]+, codebook [\d,]+$", lines[3])
     held = r"State: [\d.]+ MiB, [\d.]+ on each of 1 device\(s\) \(data 1, fsdp 1\); 0 of \d+ split$"
-    assert re.match(held, lines[2])
-    steps = [re.match(r"step (\d+)(/12)?  ", line) for line in lines[3:]]
-    assert [int(match[1]) for match in steps] == [0, 3, 4, 6, 8, 9, 12, 12]
+    assert re.match(held, lines[4])
+    progress = [line for line in lines[5:] if "Few codes are in use" not in line]
+    steps = [re.match(r"step (\d+)(/12)?  ", line) for line in progress]
+    assert [int(match[1]) for match in steps] == [0, 1, 3, 4, 6, 8, 9, 12, 12]
+    assert all(line.endswith(" left") for line in progress if "/12  " in line)
 
 
 def test_a_run_leaves_its_configuration():
@@ -93,9 +97,10 @@ def test_the_pictures_are_three_originals_over_their_reconstructions():
     pictures = sorted((folder / "reconstructions").iterdir())
     assert [path.name for path in pictures] == [f"{s:08d}.png" for s in (0, 4, 8, 12)]
     first, *_, last = [np.asarray(Image.open(path)) for path in pictures]
-    assert first.shape == last.shape == (2 * 32 + 2, 3 * 34 - 2, 3)
-    np.testing.assert_array_equal(first[:32], last[:32])
-    assert (first[34:] != last[34:]).any()
+    # Those of 32 pixels are drawn at 128.
+    assert first.shape == last.shape == (2 * 128 + 2, 3 * 130 - 2, 3)
+    np.testing.assert_array_equal(first[:128], last[:128])
+    assert (first[130:] != last[130:]).any()
 
 
 def test_the_checkpoints_are_the_last_two_and_the_best_in_folders_of_their_steps():
@@ -245,8 +250,29 @@ REFUSED = {
     "a config in no folder": (["--config=/nowhere/x.py"], ["there is no such file."]),
     "the base alone": ([f"--config={runs.ROOT}/configs/base.py"], ["config.data.source is ''"]),
     "a stray word": ([PHOTOS, "train"], ["'train' is no flag"]),
-    "an unknown flag": ([PHOTOS, "--wrokdir=x"], ["wrokdir", "workdir"]),
+    "an unknown flag": (
+        [PHOTOS, "--wrokdir=x"],
+        ["--wrokdir is no flag (did you mean --workdir?)"],
+    ),
+    "a flag like no other": ([PHOTOS, "--qqq=x"], ["--qqq is no flag; --help lists them"]),
+    "a field without its prefix": (
+        [PHOTOS, "--data.dir=x"],
+        ["--data.dir is no flag (did you mean --config.data.dir?)"],
+    ),
+    "a field without its section": (
+        [PHOTOS, "--learning_rat", "3"],
+        ["(did you mean --config.train.learning_rate?)"],
+    ),
+    "a field without its prefix or a config": (
+        ["--data.dir=x"],
+        ["--data.dir is no flag (did you mean --config.data.dir?)"],
+    ),
     "an unknown mode": ([PHOTOS, "--mode=test"], ["--mode=test", "train|evaluate"]),
+    "a mode by nearly its name": ([PHOTOS, "--mode=Trian"], ["(did you mean train?)"]),
+    "a measure by nearly its name": (
+        [PHOTOS, "--config.eval.metrics=('rfid',)"],
+        ["config.eval.metrics is ('rfid',); expected a tuple", "(did you mean fid?)"],
+    ),
     "a set that is not there": (
         [CIFAR, "--config.data.dir=/nowhere", *BATCH],
         ["cifar10", "/nowhere"],
@@ -255,26 +281,36 @@ REFUSED = {
         [CIFAR, "--config.data.source=tfds:no_such_set", "--config.data.dir=/nowhere", *BATCH],
         ["no_such_set", "/nowhere"],
     ),
-    "no folder given": ([FOLDER, *BATCH], ["directory is ''"]),
+    "no folder given": (
+        [FOLDER, *BATCH],
+        ["config.data.dir is empty; expected the folder of the images, --config.data.dir=IMAGES."],
+    ),
+    "no folder given, and a batch and a mesh that fit no device": (
+        [FOLDER, "--config.train.batch_size=12", "--config.mesh.data=3"],
+        ["config.data.dir is empty"],
+    ),
+    "no folder of a set given": (
+        [CIFAR, "--config.data.source=tfds:no_such_set", *BATCH],
+        ["'no_such_set' is not prepared", "TFDS's default, as config.data.dir is empty"],
+    ),
     "a folder that is not there": (
         [FOLDER, "--config.data.dir=/nowhere/images", *BATCH],
-        ["'/nowhere/images'", "no directory"],
+        ["config.data.dir is '/nowhere/images'", "no directory"],
     ),
     "a split that is not there": (
         [PHOTOS, "--config.data.eval_split=test", *BATCH],
         ["split is 'test'", "'train', 'validation'"],
     ),
     "a training batch over 8 devices": (
-        [PHOTOS, "--config.train.batch_size=12", "--config.eval.batch_size=8"],
-        ["config.train.batch_size is 12; expected a multiple of the 8 devices"],
-    ),
-    "an evaluation batch over 8 devices": (
-        [PHOTOS, "--config.eval.batch_size=12"],
-        ["config.eval.batch_size is 12; expected a multiple of the 8 devices"],
+        [PHOTOS, "--config.train.batch_size=12"],
+        [
+            "config.train.batch_size is 12; expected a multiple of the 8 devices",
+            "give --config.train.batch_size=16, or take fewer devices by CUDA_VISIBLE_DEVICES",
+        ],
     ),
     "less than one batch": (
         [PHOTOS, "--config.train.steps=0", "--config.train.epochs=1", *BATCH]
-        + ["--config.data.train_split=train[:4]"],
+        + ["--config.data.train_split=validation[:4]"],
         ["config.train.epochs is 1 over 4 images", "one batch of 8"],
     ),
 }

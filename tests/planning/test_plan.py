@@ -226,6 +226,11 @@ def test_the_bytes_listed_are_those_that_the_compiled_step_is_given(changes):
     # A joint step does not read the outer batch, and so is not given it.
     unread = planned.config.train.batch_size // 8 * 16 * 16 * 3
     assert planned.steps[0].compiled.arguments == listed - unread
+    # And what other numbers of devices that share the state out would leave of it.
+    by_fsdp, rest = planned.state_by_fsdp, ("metrics", "batches")
+    state = sum(holding.per_device for holding in planned.holdings if holding.name not in rest)
+    assert by_fsdp[planned.config.mesh.fsdp] == state and list(by_fsdp) == [1, 2, 4, 8]
+    assert list(by_fsdp.values()) == sorted(by_fsdp.values(), reverse=True)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused():
@@ -252,6 +257,7 @@ def test_the_program_tells_everything_without_a_workdir():
     names = ("encoder", "decoder", "lookup", "hyper-net")
     assert math.isclose(sum(shares[name] for name in names), 100, abs_tol=0.2)
     assert runs.table_row(outcome, "temporary")
+    assert runs.table_row(outcome, "16 GB") == ["16 GB", "yes"]
     assert int(float(runs.table_row(outcome, "all-reduce")[1])) > 0
     (device,) = [row for row in rows if row[:2] == ["one", "device"]]
     seconds = float(device[2]) * 1e9 / (100e12 * 0.2)
@@ -261,8 +267,12 @@ def test_the_program_tells_everything_without_a_workdir():
 
 
 def test_epochs_need_the_data_or_the_number_of_images(tmp_path):
-    epochs = given(data__source="folder", data__dir=tmp_path / "none", train__steps=0)
-    outcome = runs.cli(*epochs, "--mode=plan", "--compile=False")
-    assert outcome.code == 1
-    assert "--images=N, as the data is not there: directory is" in outcome.err
-    assert "Traceback" not in outcome.err
+    for place, told in (
+        (tmp_path / "none", "config.data.dir is '"),
+        ("", "config.data.dir is empty; expected the folder of the images, --config.data.dir="),
+    ):
+        epochs = given(data__source="folder", data__dir=place, train__steps=0)
+        outcome = runs.cli(*epochs, "--mode=plan", "--compile=False")
+        (line,) = outcome.err.splitlines()
+        assert outcome.code == 1 and line.startswith(f"error: {told}")
+        assert "Or give --images=N: config.train.epochs is" in line

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import os
+import pathlib
 import re
 
 import numpy as np
@@ -17,6 +18,7 @@ from mq_jax.report import codes, tables, write_report
 from mq_jax.report.curves import Curve, curve, spans_decades, thinned
 from mq_jax.report.pictures import pictures
 from mq_jax.report.runs import read_runs
+from mq_jax.runs.standing import write_settled
 from mq_jax.terminal.escaping import shell_word
 
 
@@ -55,6 +57,50 @@ def test_of_equally_good_steps_the_later_is_the_best(tmp_path):
     ]
     (run,) = read_runs([make_run(tmp_path / "run", rows=rows)])
     assert run.best["step"] == 4
+
+
+def adversarial_rows():
+    """Lowest at step 0, lowest but one before the term sets in, then up, then down."""
+    values = {0: 0.1, 1: 0.5, 2: 0.4, 3: None, 4: 0.6, 5: 0.55, 6: 0.57}
+    return [{"step": s, "eval/mse": v, "eval/psnr": 20.0 + s} for s, v in values.items()]
+
+
+def test_the_best_step_of_a_report_is_that_of_the_checkpoints(tmp_path):
+    rows = adversarial_rows()
+    run = make_run(tmp_path / "run", rows=rows, snapshot=make_snapshot(step=5))
+    (run / "evaluation.json").unlink()
+    write_settled(run, 4)
+    page = page_of(run)
+    assert "Best step 5 of 6, by MSE, from 4 on" in page.words and "0.5500" in page.words
+    assert "the best is step" not in page.words
+    dot = figure_named(page, "MSE")["data"][-1]
+    assert (dot["x"], dot["y"]) == ([5], [0.55])
+    # Interrupted before the term had its whole weight.
+    write_settled(make_run(tmp_path / "early", rows=rows[:4]), 4)
+    (early,) = read_runs([tmp_path / "early"])
+    assert early.best["step"] == 2
+    (tmp_path / "run" / "settled.json").write_text("{}")
+    assert "settled.json, the step of the whole adversarial weight, cannot" in page_of(run).words
+
+
+def test_a_run_that_was_evaluated_before_its_first_step_alone_has_no_best(tmp_path):
+    run = make_run(tmp_path / "run", rows=adversarial_rows()[:1])
+    (run / "evaluation.json").unlink()
+    page = page_of(run)
+    assert "Best step" not in page.words and "the best is" not in page.words
+
+
+def test_a_number_that_is_none_is_best_in_no_comparison(tmp_path):
+    rows = [{"step": 1, "eval/mse": None}, {"step": 2, "eval/mse": 0.5, "eval/psnr": None}]
+    folders = [make_run(tmp_path / "a", rows=rows), make_run(tmp_path / "b", rows=make_rows())]
+    found = read_runs(folders)
+    assert [run.best["step"] for run in found] == [2, 3]
+    values = [tables.best_metrics(run) for run in found]
+    for order in (1, -1):
+        table = tables.metrics_table("", found[::order], values[::order])
+        marks = {row[0].text: [cell.mark for cell in row[2:]] for row in table.rows}
+        # PSNR, MSE, usage: of one number none is the better.
+        assert marks == {"a": ["", "best", ""], "b": ["", "best", ""]}
 
 
 PIECES = {
@@ -224,6 +270,25 @@ def test_a_metric_that_no_line_has_is_an_empty_curve():
     assert curve([{"step": 1, "a": 2.0}], "b").steps.shape == (0,)
 
 
+def test_images_of_128_pixels_are_shown_as_they_are(tmp_path):
+    originals = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), np.uint8)
+    large = make_snapshot()._replace(originals=originals, reconstructions=255 - originals)
+    found = pictures(read_runs([make_run(tmp_path / "a", snapshot=large)]))
+    shown = base64.b64decode(found.groups[0][0].original.split(",")[1])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(shown))), originals[0])
+    assert found.enlarged == ""
+    page = page_of(tmp_path / "a", make_run(tmp_path / "b"))
+    assert "Enlarged without smoothing: images of 8 x 8 pixels 16 times." in page.words
+
+
+def test_the_use_of_codes_is_written_with_one_digit_on_the_whole_page(tmp_path):
+    page = page_of(make_run(tmp_path / "run", evaluation=make_evaluation(usage=0.0732)))
+    assert "Usage 7.3% of the codes" in page.words and "(25.0%) do not occur" in page.words
+    assert figure_named(page, "Usage")["layout"]["yaxis"]["hoverformat"] == ".1%"
+    _, shape = figure_named(page, "How often codes occur")["layout"]["shapes"]
+    assert shape["label"]["text"] == "dead: 25.0%"
+
+
 def test_errors_are_coloured_on_one_scale(tmp_path):
     found = pictures(read_runs([make_run(tmp_path / "run")]))
     snapshot = make_snapshot()
@@ -235,6 +300,10 @@ def test_errors_are_coloured_on_one_scale(tmp_path):
         for uri in (found.scale, found.groups[0][0].original, found.groups[0][0].shown[0].error)
     ]
     scale = read[0][0]
+    # Of 8 x 8 pixels, so each is a square of 16 x 16; the scale is no image.
+    assert found.enlarged == "Enlarged without smoothing: images of 8 x 8 pixels 16 times."
+    assert read[0].shape == (1, 256, 3) and read[1].shape == read[2].shape == (128, 128, 3)
+    read[1:] = [np.unique(large.reshape(8, 16, 8, 16, 3), axis=1)[:, 0, :, 0] for large in read[1:]]
     np.testing.assert_array_equal(read[1], snapshot.originals[0])
     levels = np.clip(np.float32(error[0]) * np.float32(255 / found.top), 0, 255).round().astype(int)
     np.testing.assert_array_equal(read[2], scale[levels])
@@ -263,6 +332,52 @@ def test_the_histogram_is_sorted_and_the_dead_are_counted(tmp_path):
     assert "4 of 16 codes (25.0%) do not occur among the 78" in page.words
     # 12 + 11 + 10 + 9 of 78 are more than a half; three of them are not.
     assert "the 4 most frequent make up half" in page.words
+
+
+def used(step, mse, usage, perplexity):
+    """A line of metrics.jsonl with the use of codes."""
+    use = {"eval/usage": usage, "eval/perplexity": perplexity}
+    return {"step": step, "eval/mse": mse, **use}
+
+
+FEW = (
+    "Few codes are in use: 4 of 16 (25.0%); a code has 4 bits and carries 1.5 (perplexity 2.8). A "
+    "new run may use more with config.model.layer_norm=False; see 'Few codes in use?' in README.md."
+)
+
+
+def make_used(folder, *rows, size=16):
+    return make_run(folder, rows=[used(*row) for row in rows], changes={"codebook.size": size})
+
+
+def test_few_codes_at_the_best_step_are_told_with_their_cure(tmp_path):
+    few = make_used(tmp_path / "few", (1, 0.5, 0.9, 14.0), (2, 0.4, 0.25, 2.8), (3, 0.6, 0.8, 9.0))
+    assert FEW in page_of(few).words
+    many = make_used(tmp_path / "many", (1, 0.5, 0.25, 2.8), (2, 0.4, 0.75, 9.0))
+    assert "Few codes" not in page_of(many).words
+    both = page_of(few, many).words
+    assert both.count("Few codes are in use") == 1 and f"few : {FEW}" in both
+
+
+def test_few_codes_are_told_of_the_first_runs_too(tmp_path):
+    run = make_used(tmp_path / "run", (1, 0.5, 0.25, 2.8))
+    first = pathlib.Path(__file__).parents[1] / "fixtures" / "first_config.json"
+    config = json.loads(first.read_text())
+    config["codebook"]["size"] = 16
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "evaluation.json").unlink()
+    assert FEW in page_of(run).words
+
+
+@pytest.mark.parametrize("unknown", ["perplexity", "snapshot", "draws"])
+def test_nothing_is_said_of_codes_where_their_use_is_not_known(tmp_path, unknown):
+    perplexity = None if unknown == "perplexity" else 2.8
+    # The snapshot has the 78 codes that were drawn: not enough for a codebook of 64.
+    size = 64 if unknown == "draws" else 16
+    run = make_used(tmp_path / "run", (1, 0.5, 0.25, perplexity), size=size)
+    if unknown == "snapshot":
+        (run / "snapshot.npz").unlink()
+    assert "Few codes" not in page_of(run).words
 
 
 def test_codewords_lie_in_the_plane_of_most_variance(tmp_path):

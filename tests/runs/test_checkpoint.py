@@ -15,6 +15,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from mq_jax.algorithm.state import Model, Parts, TrainState
 from mq_jax.runs import checkpoint, checksums
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.wholeness import require_saved
@@ -45,8 +46,8 @@ def abstract(tree, sharding=None):
 TARGET = abstract(make_state(0))
 
 
-def save_all(directory, steps, mse=None):
-    with Checkpoints(directory) as checkpoints:
+def save_all(directory, steps, mse=None, **rule):
+    with Checkpoints(directory, **rule) as checkpoints:
         for step in steps:
             metrics = {"eval/mse": mse[step]} if mse and step in mse else None
             checkpoints.save(step, make_state(step), {"position": step}, metrics)
@@ -105,6 +106,24 @@ def test_a_metric_that_is_not_finite_is_never_best(tmp_path):
     save_all(tmp_path, [1, 2], mse={1: float("nan"), 2: 0.5})
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.best_step == 2
+
+
+def test_the_first_settled_checkpoint_goes_before_all_lower_ones_of_before(tmp_path):
+    """By the rule of today also in a folder that was written without it."""
+    mse = {1: 0.1, 2: 0.2, 3: 0.9, 4: 0.7, 5: 0.8, 6: 0.8}
+    save_all(tmp_path / "of before", [1, 2, 3, 4], mse)
+    for folder, steps in ((tmp_path / "of before", [5, 6]), (tmp_path / "anew", range(1, 7))):
+        save_all(folder, steps, mse, settled=3)
+        with Checkpoints(folder, settled=3, read_only=True) as checkpoints:
+            assert checkpoints.steps == [4, 5, 6]
+            assert (checkpoints.best_step, checkpoints.best_value) == (4, 0.7)
+
+
+def test_until_one_is_settled_the_best_of_before_is_kept(tmp_path):
+    mse = {1: 0.1, 2: 0.2, 3: 0.3, 4: float("nan")}
+    save_all(tmp_path, [1, 2, 3, 4], mse, settled=4)
+    with Checkpoints(tmp_path, settled=4, read_only=True) as checkpoints:
+        assert (checkpoints.steps, checkpoints.best_step) == ([1, 3, 4], 1)
 
 
 def test_metrics_without_the_monitored_one_are_refused(tmp_path):
@@ -261,6 +280,29 @@ def test_an_older_checkpoint_without_checksums_restores(tmp_path):
     record.write_text(json.dumps(old))
     with Checkpoints(tmp_path) as checkpoints:
         assert_same(checkpoints.restore(TARGET).tree, make_state(1))
+
+
+@pytest.mark.parametrize("batch_stats", [{"norm": {"mean": jnp.arange(3.0)}}, {}])
+def test_averages_of_before_begin_with_the_raw_statistics(tmp_path, batch_stats):
+    parts = Parts({"kernel": jnp.ones((2, 3))}, {"embedding": jnp.zeros(4)})
+    state = TrainState(
+        jnp.int32(5), parts, Parts((), ()), batch_stats, jax.random.key(0), (), jnp.zeros(2)
+    )
+    averages = jax.tree.map(lambda leaf: leaf + 1, parts)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, {"state": state.replace(ema=averages)}, {}, None)
+        # As a program of today keeps them.
+        kept = state.replace(ema=Model(*averages[:2], batch_stats))
+        restored = checkpoints.restore(abstract({"state": kept})).tree
+        assert_same(restored, {"state": kept})
+        # Each is donated on its own.
+        mean = {x.unsafe_buffer_pointer() for x in jax.tree.leaves(restored["state"].batch_stats)}
+        averaged = jax.tree.leaves(restored["state"].ema.batch_stats)
+        assert not mean & {x.unsafe_buffer_pointer() for x in averaged}
+        # What a run without averages lacks is another model all the same.
+        checkpoints.save(6, {"state": state}, {}, None)
+        with pytest.raises(ValueError, match="ema/autoencoder/kernel is absent in the checkpoint"):
+            checkpoints.restore(abstract({"state": kept}))
 
 
 def test_a_damaged_record_makes_no_checkpoint_the_best(tmp_path):

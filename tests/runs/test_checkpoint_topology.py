@@ -120,9 +120,10 @@ def test_the_program_starts_and_ends_with_the_shardings_of_the_checkpoint(data, 
     assert split == 0 if fsdp == 1 else split >= 3 * 6
 
 
-def test_a_run_may_go_on_with_another_mesh(tmp_path):
+def test_a_run_may_go_on_with_another_mesh_and_determinism(tmp_path):
     workdir.claim(tmp_path, runs.configure().to_dict(), FREE_FIELDS)
-    other = runs.configure(mesh__data=2, mesh__fsdp=4, mesh__shard_from=1)
+    mesh = {"mesh__data": 2, "mesh__fsdp": 4, "mesh__shard_from": 1}
+    other = runs.configure(**mesh, deterministic=True)
     workdir.claim(tmp_path, other.to_dict(), FREE_FIELDS)
 
 

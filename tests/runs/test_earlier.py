@@ -45,6 +45,14 @@ def test_a_run_of_today_and_a_folder_without_a_run_lack_nothing(tmp_path):
     assert workdir.adopted(tmp_path) == {} and workdir.read_config(tmp_path) == whole
 
 
+def test_arrays_that_came_later_begin_as_the_stored_ones_that_they_name(monkeypatch):
+    monkeypatch.setattr(earlier, "ADDED_ARRAYS", {"new/a": "old", "new/b": "gone"})
+    wanted = ["old/x/y", "new/a/x/y", "new/a/z", "new/b/x", "new/ab/x/y"]
+    # Only what there is to begin with: the rest is another model.
+    assert earlier.beginnings(["old/x/y"], wanted) == {"new/a/x/y": "old/x/y"}
+    assert earlier.beginnings([*wanted, "old/z"], wanted) == {}
+
+
 @pytest.mark.parametrize("value", [3, None, [1]])
 def test_a_value_in_the_place_of_a_section_is_damage(tmp_path, value):
     (tmp_path / "config.json").write_text(json.dumps({**OLD, "data": value}))

@@ -90,8 +90,7 @@ def terminal_log(monkeypatch):
 def progress():
     bar = console.Progress(10, 0)
     bar.advance()
-    row = {"inner/loss": 1.0, "inner/usage": 0.5, "train/images_per_second": 9.0}
-    bar.report(1, row, 60.0)
+    bar.report(["9 images/s", "loss 1.0000"], 60.0)
     bar.close()
 
 

@@ -70,10 +70,18 @@ def test_the_codebook_is_folded_and_only_what_codes_is_kept(written):
 
 
 def test_averages_are_exported_where_they_are_kept():
-    _, _, state = exports.model("vqvae with averages")
-    kernel = named(exports.export("vqvae with averages").weights)["theta/encoder/Conv_0/kernel"]
-    np.testing.assert_array_equal(kernel, state.ema.autoencoder["encoder"]["Conv_0"]["kernel"])
-    assert (kernel != state.params.autoencoder["encoder"]["Conv_0"]["kernel"]).all()
+    _, objective, state = exports.model("vqvae with averages")
+    weights = exports.export("vqvae with averages").weights
+    averages, raw = state.ema, state.raw
+    for found, kept, left in (
+        (weights.theta, averages.autoencoder, raw.autoencoder),
+        (weights.batch_stats, averages.batch_stats, raw.batch_stats),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, found, kept)
+        differ = jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), found, left))
+        assert differ and all(differ)
+    expected = jax.jit(objective.codewords)(averages.codebook)
+    np.testing.assert_array_equal(weights.codebook, expected)
 
 
 def test_a_state_on_eight_devices_exports_as_on_one():

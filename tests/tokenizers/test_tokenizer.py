@@ -15,6 +15,10 @@ from mq_jax.evaluation.evaluate import make_eval_step
 from mq_jax.images.scale import from_uint8
 from mq_jax.metrics.collections import empty_evaluation
 from mq_jax.tokenizers import tokenizer as module
+from mq_jax.tokenizers import transcribe
+from mq_jax.tokenizers.coding import Coding
+from mq_jax.tokenizers.items import Item
+from mq_jax.tokenizers.shards import Tokens
 from mq_jax.tokenizers.tokenizer import Tokenizer
 
 SLOW = {"vqgan in bfloat16"}
@@ -36,7 +40,7 @@ def test_pixels_and_codes_are_those_of_the_objective_in_evaluation_bit_for_bit(k
 
     @jax.jit
     def evaluated(state, x):
-        passed = *state.evaluated, state.batch_stats, from_uint8(x)
+        passed = *state.evaluated, from_uint8(x)
         _, outputs = objective(*passed, straight_through="encoder", train=False)
         return outputs.indices, outputs.images
 
@@ -95,6 +99,56 @@ def test_any_sequence_of_batch_sizes_compiles_a_bounded_number_of_programs(monke
     assert tok.coding.encode._cache_size() == tok.coding.decode._cache_size() == 4
 
 
+@pytest.fixture
+def held(monkeypatch):
+    """A tokenizer that computes nothing, and of each call how many results the device held."""
+    monkeypatch.setattr(module, "LARGEST_BATCH", 4)
+    tok, counts = Tokenizer(exports.export("vqvae")), []
+
+    def program(shape_of, dtype):
+        def compute(weights, rows, *sizes):
+            shape = shape_of(*rows.shape[1:3])
+            result = jax.device_put(np.zeros((len(rows), *shape), dtype))
+            alike = [a for a in jax.live_arrays() if a.shape[1:] == shape and a.dtype == dtype]
+            counts.append(len(alike))
+            return result
+
+        return compute
+
+    encode = program(lambda height, width: (height // 4, width // 4), np.int32)
+    decode = program(lambda height, width: (height * 4, width * 4, 3), np.uint8)
+    monkeypatch.setattr(tok, "_coding", Coding(encode, None, decode, encode))
+    return tok, counts
+
+
+# Of sides that no other array here has.
+MANY, SIZES = np.zeros((40, 28, 44, 3), np.uint8), np.tile(np.int32([28, 44]), (40, 1))
+ITEMS = [Item(f"{i}.png", image, "") for i, image in enumerate(MANY)]
+MIXED = [item._replace(image=item.image[: 28 - i % 20]) for i, item in enumerate(ITEMS)]
+CODED = Tokens([item.name for item in ITEMS], np.zeros((40, 7, 11), np.uint8), SIZES)
+IN_BATCHES = {
+    "encode": (lambda t: t.encode(MANY), 10),
+    "encode_within": (lambda t: t.encode_within(MANY, SIZES), 10),
+    "decode": (lambda t: t.decode(CODED.indices), 10),
+    "reconstruct": (lambda t: t.reconstruct(MANY), 20),
+    "a folder encoded": (lambda t: [*transcribe.encode_images(t, ITEMS, 64, print)], 10),
+    "sizes encoded": (lambda t: [*transcribe.encode_images(t, MIXED, 16, print)], 10),
+    "a folder decoded": (lambda t: [*transcribe.decode_tokens(t, [CODED], {*CODED[0]}, 64)], 10),
+    "a folder through both": (
+        lambda t: [*transcribe.reconstruct_images(t, ITEMS, 64, print)],
+        20,
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "calls"), IN_BATCHES.values(), ids=IN_BATCHES)
+def test_the_device_holds_the_results_of_two_batches_and_no_more(held, function, calls):
+    tok, counts = held
+    # Counted when a result is made, which is the second; one more would wait for nothing.
+    function(tok)
+    assert len(counts) >= calls and max(counts) == 2
+
+
 @pytest.mark.parametrize(
     ("kind", "height", "width"),
     [("vqvae", 48, 32), ("vqvae", 13, 30), ("vqvae", 1, 5), ("vqgan", 13, 9)],
@@ -136,6 +190,45 @@ def test_what_it_says_of_itself():
     geometry = {"image_size": 32, "crop": 0, "resize": False, "filter": "area"}
     assert tok.preparation == {**geometry, "icc": True}
     assert len(tok.fingerprint) == 64
+    parameters = sum(a.size for a in jax.tree.leaves((tok.weights.theta, tok.weights.codebook)))
+    assert repr(tok) == (
+        f"Tokenizer(K=80, D=4, downsampling=4, image_size=32, parameters={parameters}, "
+        f"fingerprint={tok.fingerprint[:16]}...)"
+    )
+
+
+def test_the_codebook_is_the_callers_own_and_decodes_to_what_its_codes_do():
+    tok = tokenizer("vqvae")
+    codebook = tok.codebook
+    assert (codebook.dtype, codebook.shape) == (np.float32, (tok.size, tok.dim))
+    np.testing.assert_array_equal(codebook, tok.weights.codebook)
+    codebook[:] = 0
+    assert tok.codebook.any()
+
+
+@pytest.mark.parametrize("sides", [(48, 32), (13, 30), (1, 5), (4, 4)])
+def test_the_grid_is_that_of_encode(sides):
+    tok = tokenizer("vqvae")
+    assert tok.grid(*sides) == tok.encode(exports.images(1, *sides)).shape[1:]
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [((0, 4), r"of \(0, 4\) pixels; expected at least 1 x 1"), ((4.0, 4), "two whole numbers")],
+)
+def test_no_grid_is_told_of_sides_that_no_image_has(sides, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer("vqvae").grid(*sides)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_rows_of_codes_that_make_a_square_are_decoded_as_the_square(dtype):
+    tok, images = tokenizer("vqvae"), exports.images(3)
+    codes = tok.encode(images)
+    rows = codes.reshape(3, -1).astype(dtype)
+    np.testing.assert_array_equal(tok.decode(rows), tok.decode(codes))
+    cropped = tok.decode(rows, (30, 31))
+    np.testing.assert_array_equal(cropped, tok.decode(codes)[:, :30, :31])
 
 
 FLOATS = np.zeros((1, 8, 8, 3), np.float32)
@@ -208,7 +301,10 @@ CODES = np.zeros((1, 2, 3), np.int64)
 @pytest.mark.parametrize(
     ("indices", "size", "message"),
     [
-        (CODES[0], None, r"indices have the shape \(2, 3\); expected \[B, h, w\]"),
+        (CODES[0], None, r"the shape \(2, 3\), and 3 codes make no square; give \[B, h, w\]"),
+        (CODES[0, :, :0], None, r"0 codes make no square"),
+        (CODES[0, 0], None, r"indices have the shape \(3,\); expected \[B, h, w\]"),
+        (CODES[None], None, r"expected \[B, h, w\]"),
         (CODES[:, :0], None, r"expected \[B, h, w\]"),
         (CODES / 2, None, "indices are float64; expected integers"),
         (CODES - 1, None, r"indices lie in \[-1, -1\]; expected \[0, 15\]"),

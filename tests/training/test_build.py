@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import runs
 
-from mq_jax.training.build import build, init_state, total_steps
+from mq_jax.runs import standing
+from mq_jax.training.build import build, init_state, settled_step, total_steps
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,24 @@ def test_the_seed_decides_the_start():
         first, other = (named(params) for params in jax.jit(lambda: (start(0), start(1)))())
     drawn = [name for name in first if name.endswith(("kernel", "embedding"))]
     assert len(drawn) > 3 and all((first[name] != other[name]).any() for name in drawn)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.2, 0.55, 1.0])
+@pytest.mark.parametrize("ramp", [0.0, 0.05, 0.3])
+def test_the_settled_step_is_the_first_after_an_update_under_the_whole_weight(start, ramp):
+    for steps in (10, 33):
+        fields = {"weight": 0.8, "start": start, "ramp": ramp}
+        given = {f"discriminator__{name}": value for name, value in fields.items()}
+        config = runs.configure(**given, model__channels=(4,))
+        weight = build(config, steps).problem.adversary.weight
+        # The update from step s - 1 on has made the state of step s.
+        whole = np.isclose([weight(step - 1) for step in range(1, 2 * steps)], 0.8)
+        assert settled_step(config, steps) == 1 + np.argmax(whole)
+
+
+def test_without_an_adversarial_term_every_trained_state_is_settled():
+    config = runs.configure(discriminator__start=0.5, discriminator__ramp=0.5)
+    assert settled_step(config, 100) == standing.FIRST
 
 
 # Codes of one image, and trained numbers of the auto-encoder in millions.

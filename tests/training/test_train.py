@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import json
 import os
 import pathlib
 import resource
@@ -17,9 +18,14 @@ import runs
 
 from mq_jax.algorithm import mq
 from mq_jax.data import inputs
+from mq_jax.devices.sharding import make_mesh
+from mq_jax.evaluation import code_use
 from mq_jax.evaluation.evaluate import Evaluator
 from mq_jax.metrics.measures import Measures
+from mq_jax.modes.restored import restore
 from mq_jax.quantizers import codebook
+from mq_jax.report.runs import read_runs
+from mq_jax.runs import checksums
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.training import train
 
@@ -123,6 +129,30 @@ def test_a_line_of_the_log_is_the_mean_of_the_steps_since_the_last(tmp_path):
         assert max(s["inner/usage"] for s in steps) <= row["inner/usage"]
 
 
+class _Watched(train.Watch):
+    """A watch that keeps what it is told."""
+
+    seen = []
+
+    def begun(self, *window):
+        self.seen.append((self._codebook, self._warm, *window))
+        return super().begun(*window)
+
+
+def test_every_window_is_watched_with_all_its_codes_and_what_ails_is_said_once(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(train, "Watch", _Watched)
+    monkeypatch.setattr(code_use, "FEW", 1.1)
+    runs.train_here(runs.configure(train__log_every=5, train__eval_every=100), tmp_path)
+    codebooks, warms, steps, _, drawn = zip(*_Watched.seen, strict=True)
+    assert set(codebooks) == {code_use.Codebook(16, "mlp", True, 1.0)} and set(warms) == {1}
+    # Eight images of 16 x 16 codes a step.
+    assert (steps, drawn) == ((5, 10, 12), (5 * 8 * 256, 5 * 8 * 256, 2 * 8 * 256))
+    (said,) = [r for r in caplog.records if "Few codes are in use: " in r.getMessage()]
+    assert said.levelname == "WARNING" and said.getMessage().startswith("step 10  Few codes")
+
+
 # Early stopping.
 
 
@@ -174,6 +204,59 @@ def test_patience_survives_an_interruption(stopped, tmp_path, step):
         assert runs.train_here(runs.configure(**PATIENT), tmp_path) == "stopped early"
     assert runs.metrics(tmp_path) == runs.metrics(stopped)
     assert runs.checkpoint(tmp_path)[1] == runs.checkpoint(stopped)[1]
+
+
+# The best evaluation of a run whose adversarial term has its whole weight from step 6 on.
+
+ADVERSARIAL = {**PATIENT, "train__patience": 3}
+RISING = {0: 0.1, 2: 1.0, 4: 0.9, 6: 1.2, 8: 1.1, 10: float("nan"), 12: 1.15}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Folder of such a run, after a signal in step 5."""
+    folder = tmp_path_factory.mktemp("interrupted") / "run"
+    with settled_from_step_6(), scripted_evaluations(RISING), runs.signalled_after(5):
+        assert runs.train_here(runs.configure(**ADVERSARIAL), folder) == "SIGTERM"
+    return folder
+
+
+def settled_from_step_6():
+    return mock.patch.object(train, "settled_step", lambda *_: 6)
+
+
+def best_of(folder):
+    """The step that evaluation, export, report and snapshot each take for the best."""
+    config = runs.configure(**ADVERSARIAL)
+    (found,) = read_runs([folder])
+    step = restore(folder, config, make_mesh(1, 1, jax.devices()[:1])).step
+    return {step, found.best["step"], found.snapshot.step}
+
+
+def test_the_best_is_that_under_the_whole_weight_as_soon_as_there_is_one(interrupted, tmp_path):
+    assert best_of(interrupted) == {4}
+    folder = shutil.copytree(interrupted, tmp_path / "run")
+    with settled_from_step_6(), scripted_evaluations(RISING):
+        # Measured against step 0 or 4, patience would end it at step 10.
+        assert runs.train_here(runs.configure(**ADVERSARIAL), folder) == "finished"
+        assert runs.train_here(runs.configure(**ADVERSARIAL), tmp_path / "whole") == "finished"
+    assert best_of(folder) == {8} and runs.checkpoint_steps(folder) == [8, 10, 12]
+    runs.assert_same_run(folder, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("best", [0.1, 0.9, float("nan"), None])
+def test_a_run_of_before_goes_on_from_the_best_that_today_s_rule_finds(interrupted, tmp_path, best):
+    folder = shutil.copytree(interrupted, tmp_path / "run")
+    place = folder / "checkpoints" / "5"
+    record = json.loads((place / "record" / "metadata").read_text())
+    del record["sealed"], record["extra"]["best_step"]
+    record["extra"]["best"] = best
+    (place / "record" / "metadata").write_text(json.dumps(record))
+    (place / checksums.FILE).unlink()
+    with settled_from_step_6(), scripted_evaluations(RISING), runs.signalled_after(1):
+        assert runs.train_here(runs.configure(**ADVERSARIAL), folder) == "SIGTERM"
+    extra = runs.checkpoint(folder, 6)[1]["extra"]
+    assert (extra["best"], extra["best_step"], extra["stale"]) == (1.2, 6, 0)
 
 
 def test_without_patience_a_run_goes_to_its_end(tmp_path):
@@ -292,7 +375,8 @@ def test_bad_images_are_skipped_named_once_and_counted_over_an_interruption(
     after = runs.checkpoint(tmp_path / "w")[1]["extra"]["bad_images"][0]
     assert set(before) < set(after) and len(after) == 3
     named = named_in_log(tmp_path / "w")
-    assert [line.split(": ")[0] for line in named] == [f"image {k} of at most 3" for k in (1, 2, 3)]
+    told = "of at most 3, the next one seen twice instead"
+    assert [line.split(": ")[0] for line in named] == [f"image {k} {told}" for k in (1, 2, 3)]
     assert sorted(line.split(": ")[1] for line in named) == [str(path) for path in bad]
     whole = runs.cli(*folder_of(directory), f"--workdir={tmp_path / 'whole'}")
     assert whole.code == 0

@@ -293,6 +293,35 @@ def test_what_makes_sense_is_allowed(values):
     validate(config)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("eval.metrics", ("ssim", "rfid"), "fid"),
+        ("eval.metrics", ("LPIPS-vgg",), "lpips_vgg"),
+        ("eval.monitor", "rfid", "fid"),
+        ("train.hypergradient", "unroled", "unrolled"),
+        ("data.source", "photo", "photos"),
+        ("data.filter", "Area", "area"),
+    ],
+)
+def test_a_text_that_is_near_to_a_choice_is_told_which(name, value, meant):
+    config = runs.set_fields(runs.configure(), {name: value})
+    with pytest.raises(
+        ValueError, match=rf"config.{name} is .*; expected .* \(did you mean {meant}\?\)\.$"
+    ):
+        validate(config)
+
+
+def test_a_text_that_is_near_to_none_and_a_number_are_told_no_other():
+    for name, value in (("eval.metrics", ("speed",)), ("eval.metrics", 3), ("data.source", "x")):
+        config = runs.configure()
+        with config.ignore_type():
+            runs.set_fields(config, {name: value})
+        with pytest.raises(ValueError, match=f"config.{name} is") as caught:
+            validate(config)
+        assert "did you mean" not in str(caught.value)
+
+
 def test_a_missing_field_and_an_unknown_one_are_named_with_the_nearest():
     config = runs.configure().unlock()
     config.train.stepz = 3

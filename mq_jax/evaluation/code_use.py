@@ -1,0 +1,101 @@
+"""How many codes are in use, in words: their share, and what to do where they are few."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+# Of the share of codes in use, wherever a person reads it; Python and the report's plots know it.
+USAGE = ".1%"
+
+# Below a half, a codebook of half the size would hold every code in use: a bit of each code is
+# spent on nothing. Published tokenizers that are called well used have more than nine tenths.
+FEW = 0.5
+
+# Where even uniform drawing would meet fewer, too few codes were seen to call any of them dead.
+ENOUGH = 0.9
+
+# The ratio of learning rates that was measured as a cure, in README.md.
+_RATIO = 10
+
+
+class Codebook(NamedTuple):
+    """The fields of a configuration that decide how many codes come into use.
+
+    Attributes:
+      size: K.
+      kind: of codebook.KINDS.
+      layer_norm: of the model.
+      learning_rate_ratio: of the outer level.
+    """
+
+    size: int
+    kind: str
+    layer_norm: bool
+    learning_rate_ratio: float
+
+
+def codebook_of(fields: Mapping[str, Any]) -> Codebook:
+    """The codebook of a run.
+
+    Args:
+      fields: its configuration by dotted name.
+
+    Returns:
+      A Codebook.
+    """
+    return Codebook(
+        fields["codebook.size"],
+        fields["codebook.kind"],
+        fields["model.layer_norm"],
+        fields["outer.learning_rate_ratio"],
+    )
+
+
+def usage_in_words(usage: float) -> str:
+    """The share of codes that occur, as everybody writes it.
+
+    Args:
+      usage: in [0, 1].
+
+    Returns:
+      A percentage.
+    """
+    return format(usage, USAGE)
+
+
+def few_codes(codebook: Codebook, usage: float, perplexity: float, drawn: int) -> str:
+    """What is to be said of a codebook that is hardly used.
+
+    Args:
+      codebook: whose codes were drawn.
+      usage: share of its codes that occur, in [0, 1].
+      perplexity: in [1, K].
+      drawn: number of codes that were seen.
+
+    Returns:
+      Numbers and a cure; empty where enough codes are in use, and where too few were seen to tell:
+      n drawn uniformly have 1 - exp(-n / K) of K among them.
+    """
+    size = codebook.size
+    if usage >= FEW or -math.expm1(-drawn / size) < ENOUGH:
+        return ""
+    used = round(usage * size)
+    nominal, effective = math.log2(size), math.log2(max(perplexity, 1))
+    return (
+        f"Few codes are in use: {used:,} of {size:,} ({usage_in_words(usage)}); a code has "
+        f"{nominal:.4g} bits and carries {effective:.1f} (perplexity {perplexity:.1f}). A new run "
+        f"may use more with {_cure(codebook, used)}; see 'Few codes in use?' in README.md."
+    )
+
+
+def _cure(codebook: Codebook, used: int) -> str:
+    """Of the cures that this codebook has not had, the one that measures best."""
+    if codebook.kind == "embedding":
+        return "config.codebook.kind=mlp"
+    # At most 0.05 dB apart on the photographs, but on CIFAR-10 thrice the codes.
+    if codebook.layer_norm:
+        return "config.model.layer_norm=False"
+    if codebook.learning_rate_ratio < _RATIO:
+        return f"config.outer.learning_rate_ratio={_RATIO}"
+    # Brings no further code into use, but wastes fewer.
+    return f"config.codebook.size={1 << max(used - 1, 0).bit_length()}"

@@ -74,14 +74,15 @@ def test_in_the_codes_preset_the_discriminator_learns_only_once_it_counts():
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_header_of_every_experiment_has_a_command_that_parses(experiment, monkeypatch):
     commands = re.compile(r"^ *(python -m mq_jax\.main(?:.*\\\n)*.*)$", re.MULTILINE)
-    (command,) = commands.findall(docstring(experiment))
-    words = shlex.split(command)
-    assert words[:4] == ["python", "-m", "mq_jax.main", f"--config=configs/{experiment}.py"]
-    assert any(word.startswith("--workdir=") for word in words)
     monkeypatch.chdir(runs.ROOT)
-    monkeypatch.setattr("sys.argv", words[2:])
-    with flagsaver.flagsaver():
-        assert commandline.parse(words[2:]) == ["mq_jax.main"]
+    found = commands.findall(docstring(experiment))
+    assert found
+    for words in map(shlex.split, found):
+        assert words[:4] == ["python", "-m", "mq_jax.main", f"--config=configs/{experiment}.py"]
+        assert any(word.startswith("--workdir=") for word in words)
+        monkeypatch.setattr("sys.argv", words[2:])
+        with flagsaver.flagsaver():
+            assert commandline.parse(words[2:]) == ["mq_jax.main"]
 
 
 def test_the_base_has_exactly_the_fields_that_have_rules():

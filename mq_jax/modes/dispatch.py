@@ -29,7 +29,6 @@ from mq_jax.modes.planning import plan
 from mq_jax.modes.reporting import run_report
 from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.modes.training import run_training
-from mq_jax.runs import workdir
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
 from mq_jax.training.taking import take_sizes
@@ -104,12 +103,6 @@ def _parsed() -> tuple[list[str], Exception | None]:
 def _is_deterministic() -> bool:
     """Whether the configuration, that of the run where none was given, asks for it."""
     config = FLAGS.config
-    if config is None and FLAGS.workdir:
-        try:
-            config = workdir.read_config(FLAGS.workdir)
-        except (OSError, ValueError):
-            # The mode says what is wrong with it.
-            return False
     return config is not None and "deterministic" in config and config["deterministic"] is True
 
 

@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
     config.codebook.lookup_chunk = 256  # codewords compared at a time; 0: all, N x K floats
     config.codebook.shard_lookup = False  # whether the devices of `fsdp` share the codewords out
 
-    config.quantizer = _quantizer()
+    config.quantizer = _quantizer()  # what turns z into codes
 
     config.train = ConfigDict()
     config.train.steps = 0  # inner updates; 0: as many as `epochs` make
@@ -158,7 +158,7 @@ def _quantizer() -> ConfigDict:
     #                           embedding); 0: never
 
     config.ema = ConfigDict()
-    config.ema.commitment = 0.25
+    config.ema.commitment = 0.25  # weight of mean((z - z_q)^2), which moves z alone
     config.ema.decay = 0.99  # of the running counts and sums
     config.ema.restart_below = 0.0  # running count below which a code is replaced; 0: none is
 
@@ -173,17 +173,17 @@ def _quantizer() -> ConfigDict:
     config.sqvae.rate = 1e-5  # of the temperature's decay, a step
 
     config.gumbel = ConfigDict()
-    config.gumbel.kl_weight = 5e-4
+    config.gumbel.kl_weight = 5e-4  # of the codes' distribution from the uniform one
     config.gumbel.temperature = 1.0  # before the first step
     config.gumbel.last_temperature = 1.0  # after anneal_steps
     config.gumbel.anneal_steps = 100_000  # half a cosine between both
 
     config.ibq = ConfigDict()
     config.ibq.double = 1.0  # weight of the pull through the soft codes
-    config.ibq.commitment = 1.0
-    config.ibq.codebook_weight = 0.25
-    config.ibq.entropy_weight = 0.05
-    config.ibq.entropy_temperature = 0.01
+    config.ibq.commitment = 1.0  # pull on z
+    config.ibq.codebook_weight = 0.25  # pull on the codewords
+    config.ibq.entropy_weight = 0.05  # of each code's entropy less that of all
+    config.ibq.entropy_temperature = 0.01  # of the softmax in it
     config.ibq.scale = 1.0  # of the logits
 
     config.fsq = ConfigDict()
@@ -191,17 +191,17 @@ def _quantizer() -> ConfigDict:
 
     config.lfq = ConfigDict()
     config.lfq.bits = 10  # D; K is 2^bits
-    config.lfq.commitment = 0.25
-    config.lfq.token_entropy = 0.1
-    config.lfq.batch_entropy = 0.1
-    config.lfq.temperature = 0.01
+    config.lfq.commitment = 0.25  # weight of mean((z - z_q)^2), which moves z alone
+    config.lfq.token_entropy = 0.1  # weight of each code's entropy, to be small
+    config.lfq.batch_entropy = 0.1  # weight of the entropy of all codes, to be large
+    config.lfq.temperature = 0.01  # of the softmax in both entropies
 
     config.bsq = ConfigDict()
     config.bsq.bits = 10  # D; K is 2^bits
-    config.bsq.commitment = 0.0
-    config.bsq.token_entropy = 0.1
-    config.bsq.batch_entropy = 0.1
-    config.bsq.temperature = 1.0
+    config.bsq.commitment = 0.0  # as lfq's
+    config.bsq.token_entropy = 0.1  # likewise
+    config.bsq.batch_entropy = 0.1  # likewise, over groups of bits
+    config.bsq.temperature = 1.0  # likewise
     return config
 
 

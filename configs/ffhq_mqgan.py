@@ -17,7 +17,7 @@ Moving averages of the weights, which the paper does not have: --config.train.em
 Cost and result: not measured; docs/results.md has the plan.
 """
 
-from configs import mqgan
+from configs import mqgan, quantizers
 
 
 def get_config(preset: str = "paper"):
@@ -28,4 +28,4 @@ def get_config(preset: str = "paper"):
     config.train.checkpoint_every = 2000
     config.data.train_split = "all[:60000]"
     config.data.eval_split = "all[60000:]"
-    return config
+    return quantizers.with_quantizer(config, preset, mqgan.PRESETS)

@@ -19,7 +19,7 @@ Moving averages of the weights, which the paper does not have: --config.train.em
 Cost and result: not measured; docs/results.md has the plan.
 """
 
-from configs import mqgan
+from configs import mqgan, quantizers
 
 
 def get_config(preset: str = "paper"):
@@ -29,4 +29,4 @@ def get_config(preset: str = "paper"):
     config.train.eval_every = 5000
     config.train.checkpoint_every = 1000
     config.data.flip = 0.5
-    return config
+    return quantizers.with_quantizer(config, preset, mqgan.PRESETS)

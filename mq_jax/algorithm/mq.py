@@ -262,9 +262,10 @@ def _advance_quantizer(problem, state, params, opt_state, statistics):
     key = jax.random.fold_in(state.rng, state.step)
     # Apart from the keys of the levels, which are split from this one.
     key = jax.random.fold_in(key, 2)
-    phi, quantizer_state, replaced = problem.objective.quantizer.advance(
-        params.codebook, state.quantizer, statistics, key
-    )
+    with jax.named_scope("quantizer"):
+        phi, quantizer_state, replaced = problem.objective.quantizer.advance(
+            params.codebook, state.quantizer, statistics, key
+        )
     if replaced is None:
         return params, opt_state, quantizer_state
     moments = restarted(problem.optimizers.codebook, opt_state.codebook, params.codebook, replaced)

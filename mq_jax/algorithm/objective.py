@@ -142,12 +142,14 @@ class Objective(NamedTuple):
         # Flax folds each module's path in, so that both halves may share the key.
         settings = {"train": train, "rngs": {} if rng is None else {"dropout": rng}}
         z, batch_stats = self._half("encode", theta, batch_stats, images, settings)
-        q = self.quantizer(
-            *(phi, quantizer_state, z),
-            straight_through=straight_through,
-            train=train,
-            rng=None if rng is None else jax.random.fold_in(rng, 0),
-        )
+        # By this name a plan tells what a quantizer takes beside its lookup and hyper-net.
+        with jax.named_scope("quantizer"):
+            q = self.quantizer(
+                *(phi, quantizer_state, z),
+                straight_through=straight_through,
+                train=train,
+                rng=None if rng is None else jax.random.fold_in(rng, 0),
+            )
         features, batch_stats = self._half("features", theta, batch_stats, q.z_hat, settings)
         x_hat = self._last_layer(theta["decoder"]["head"], features)
         task, terms = self._task(images, frozen, x_hat)

@@ -114,8 +114,17 @@ def restarted(
     Returns:
       The state, with what it would begin with there; counts of steps stay.
     """
-    return optax.tree.map_params(
+
+    def absent(leaf):
+        # Of what is frozen there are no moments.
+        return isinstance(leaf, optax.MaskedNode)
+
+    masks = optax.tree.map_params(
         optimizer,
-        lambda now, first, overwritten: jnp.where(overwritten, first, now),
-        *(opt_state, optimizer.init(params), replaced),
+        lambda moment, overwritten: moment if absent(moment) else overwritten,
+        opt_state,
+        replaced,
+        transform_non_params=lambda _: False,
+        is_leaf=absent,
     )
+    return jax.tree.map(jnp.where, masks, optimizer.init(params), opt_state)

@@ -44,12 +44,14 @@ def run() -> None:
     commandline.answer_help(__doc__, (_PART, _CONFIG, _ROUNDS, _STRAIGHT_THROUGH, _CORES))
     # Only now: help needs none of JAX.
     from mq_jax.bench.parts import run_part, use_cores
+    from mq_jax.training.taking import take_sizes
     from mq_jax.training.validate import validate
 
     try:
         _, *rest = commandline.parse(sys.argv, DEFAULT_CONFIG)
         if rest:
             raise commandline.UsageError(f"{rest[0]!r} is no flag; all arguments are flags.")
+        take_sizes(_CONFIG.value)
         validate(_CONFIG.value)
         use_cores(_CORES.value)
     except (commandline.UsageError, ValueError) as error:

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from mq_jax.algorithm.state import TrainState
 from mq_jax.data.inputs import evaluation_side
 from mq_jax.devices import sharding
-from mq_jax.evaluation.code_use import usage_in_words
+from mq_jax.evaluation.code_use import codebook_of, codes_in_words, usage_in_words
 from mq_jax.runs.cost import Cost
+from mq_jax.runs.workdir import flat
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import Block
 
@@ -29,8 +30,8 @@ def log_beginning(config: ConfigDict, downsampling: int) -> None:
     told = _codes_in_words(trained, downsampling)
     if evaluated != trained:
         told += f" (evaluation: {_codes_in_words(evaluated, downsampling)})"
-    size = config.codebook.size
-    logging.info("Codes: %s; each is one of %s (%.4g bits)", told, f"{size:,}", math.log2(size))
+    codebook = codebook_of(flat(config.to_dict()))
+    logging.info("Codes: %s; each is one of %s", told, codes_in_words(codebook))
     cache = jax.config.jax_compilation_cache_dir
     logging.info(
         "Compiling the train step (%s) for %d device(s), which takes seconds for small nets and "

@@ -96,9 +96,10 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
     if problem.adversary is not None:
         psi = problem.adversary.discriminator.init(psi_key, images)["params"]
         params = params._replace(discriminator=psi)
+    # A quantizer without parameters has an optimizer all the same, of nothing.
+    optimizers = problem.optimizers if problem.adversary is not None else problem.optimizers[:2]
     opt_states = [
-        optimizer.init(part) if part else ()
-        for optimizer, part in zip(problem.optimizers, params, strict=True)
+        o.init(part) for o, part in zip(optimizers, params[: len(optimizers)], strict=True)
     ]
     state = TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -67,16 +67,6 @@ def gives_log_variances(config: ConfigDict) -> bool:
     return config.quantizer.kind == "sqvae" and config.quantizer.sqvae.variance == "III"
 
 
-def take_sizes(config: ConfigDict) -> None:
-    """Writes K and D into a configuration whose kind makes them, for all who read them there.
-
-    Args:
-      config: codebook.size and codebook.dim are set.
-    """
-    with config.unlocked():
-        config.codebook.size, config.codebook.dim = sizes(config)
-
-
 def make_quantizer(config: ConfigDict, lookup: Lookup) -> Quantizer:
     """The quantizer that a configuration names.
 

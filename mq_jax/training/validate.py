@@ -1,7 +1,7 @@
 """What a configuration may hold: checked before anything is compiled or written."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -32,20 +32,33 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ValueError: names the field, its value and the possible ones.
     """
+    for problem in field_problems(config):
+        raise ValueError(problem)
+    for section in ("data", "perceptual"):
+        local_path(config[section].dir, f"config.{section}.dir")
+    validate_together(config)
+
+
+def field_problems(config: ConfigDict) -> Iterator[str]:
+    """What is wrong with fields in themselves, whatever the others are.
+
+    Args:
+      config: any.
+
+    Yields:
+      A line for each; of fields that are missing or unknown before any that has a wrong value.
+    """
     values = {name: value for name, value in flat(config.to_dict()).items() if value != {}}
     for name in sorted(set(values) ^ set(RULES)):
         problem, near = ("is missing", values) if name in RULES else ("is unknown", RULES)
-        raise ValueError(
+        yield (
             f"config.{name} {problem}{suggestion(name, near, 'config.')}. "
             "A configuration has exactly the fields of configs/base.py."
         )
     for name, (expected, accepts) in RULES.items():
-        if not fits((expected, accepts), values[name]):
+        if name in values and not fits((expected, accepts), values[name]):
             near = _meant(values[name], accepts)
-            raise ValueError(f"config.{name} is {values[name]!r}; expected {expected}{near}.")
-    for name in ("data.dir", "perceptual.dir"):
-        local_path(values[name], f"config.{name}")
-    validate_together(config)
+            yield f"config.{name} is {values[name]!r}; expected {expected}{near}."
 
 
 @dataclasses.dataclass(frozen=True)

@@ -238,8 +238,7 @@ def test_imagenet_as_a_folder_is_trained_by_the_command_of_its_header(
     assert [training[i].label for i in range(2)] == [evaluation[i].label for i in range(2)]
     assert training.contents().rule == "folder 'train'"
     assert evaluation.contents().rule == "folder 'val'"
-    config.eval.batch_size = jax.device_count()
-    (batch,) = inputs.evaluation_pass(config, evaluation)
+    (batch,) = inputs.evaluation_pass(config, evaluation, jax.device_count())
     assert batch["image"].shape[1:] == (128, 128, 3)
 
 

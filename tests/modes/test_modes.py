@@ -221,7 +221,9 @@ def test_folders_are_refused_where_none_is_taken(tmp_path):
 def test_training_keeps_the_material_of_the_report(finished):
     best = Image.open(finished / "reconstructions" / "00000012.png")
     snapshot = read_snapshot(finished)
-    np.testing.assert_array_equal(np.asarray(best)[:32, :32], snapshot.originals[0])
-    np.testing.assert_array_equal(np.asarray(best)[34:, :32], snapshot.reconstructions[0])
+    # Enlarged four times, to 128 pixels.
+    shown = np.asarray(best)[:, :128:4]
+    np.testing.assert_array_equal(shown[:128:4], snapshot.originals[0])
+    np.testing.assert_array_equal(shown[130::4], snapshot.reconstructions[0])
     environment = json.loads((finished / "environment.json").read_text())
     assert environment["devices"]["count"] == 1

@@ -191,7 +191,7 @@ REFUSED = {
         [PHOTOS, "--config.trian.steps=3"],
         [
             "no field config.trian (did you mean config.train?)",
-            "codebook, data, disc, discriminator, eval",
+            "codebook, data, deterministic, disc, discriminator, eval",
         ],
     ),
     "a field of a field": (

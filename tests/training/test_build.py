@@ -142,3 +142,14 @@ def test_a_large_experiment_has_a_state_and_codes_of_the_right_shapes(name):
     assert z.shape == (1, *codes, config.codebook.dim) and z.dtype == np.float32
     codewords = jax.eval_shape(built.objective.codewords, state.evaluated)
     assert codewords.shape == (config.codebook.size, config.codebook.dim)
+
+
+@pytest.mark.parametrize("kind", ["ema", "fsq", "lfq", "bsq"])
+def test_a_quantizer_without_parameters_has_an_optimizer_of_nothing(kind):
+    config = runs.configure(quantizer__kind=kind, train__hypergradient="joint")
+    built = build(config, 100)
+    state = jax.eval_shape(lambda: init_state(built, config))
+    assert state.params.codebook == ()
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)
+    after, _ = jax.eval_shape(built.train_step, state, images, images)
+    assert jax.tree.structure(after) == jax.tree.structure(state)

@@ -19,12 +19,14 @@ from mq_jax.evaluation.evaluate import make_eval_step
 from mq_jax.metrics.collections import empty_evaluation
 from mq_jax.quantizers.quantizer import codes, distinct
 from mq_jax.runs.snapshot import read_snapshot
+from mq_jax.tokenizers.architecture import quantizer_in_words
 from mq_jax.tokenizers.export import named
 from mq_jax.tokenizers.export_card import card_of, page_of
 from mq_jax.tokenizers.export_reading import read_export
 from mq_jax.tokenizers.export_writing import write_export
 from mq_jax.tokenizers.programs import read_program
 from mq_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mq_jax.training.quantizing import KINDS
 
 # Those whose encode, decode or tree is of a shape that no other of them has.
 QUICK = {"l2", "sqvae III", "gumbel in chunks", "fsq", "bsq", "vq groups of residuals"}
@@ -113,6 +115,12 @@ def test_the_codebook_is_what_codes_decode_to_and_a_copy_keeps_it(kind):
     other = pickle.loads(pickle.dumps(tok))
     np.testing.assert_array_equal(other.codebook, codebook)
     assert repr(other) == repr(tok)
+
+
+def test_every_kind_that_a_configuration_can_name_is_exported_here():
+    assert {kind.split()[0] for kind in QUANTIZERS} == set(KINDS)
+    words = {quantizer_in_words(exports.export(kind).architecture) for kind in QUANTIZERS}
+    assert len(words) == len(QUANTIZERS)
 
 
 def test_arrays_of_a_tree_have_names_that_say_which_part_they_are():

@@ -12,17 +12,30 @@ from ml_collections import ConfigDict
 
 from mq_jax.quantizers.nearest import nearest_codeword
 from mq_jax.quantizers.quantizer import Quantizer
+from mq_jax.quantizers.sqvae import VARIANCES
 from mq_jax.runs.earlier import completed
+from mq_jax.storage.schema import FLAG, NUMBER, Rule, choice, whole
 from mq_jax.training.quantizing import make_quantizer
 
-# What of a kind's own section its encode and decode read.
-OWN_FIELDS = {
-    "cvq": ("cosine",),
-    "sqvae": ("variance",),
-    "ibq": ("scale",),
-    "fsq": ("levels",),
-    "lfq": ("bits",),
-    "bsq": ("bits",),
+_BITS = {"bits": whole(1, 24)}
+
+# What of a kind's own section its encode and decode read, with the rules of a schema.
+OWN_FIELDS: dict[str, dict[str, Rule]] = {
+    "cvq": {"cosine": FLAG},
+    "sqvae": {"variance": choice(*VARIANCES)},
+    "ibq": {"scale": ("a finite number above 0", lambda value: NUMBER[1](value) and value > 0)},
+    "fsq": {
+        "levels": (
+            "a list of 1 to 24 whole numbers in [2, 1000]",
+            lambda value: (
+                isinstance(value, list)
+                and 1 <= len(value) <= 24
+                and all(whole(2, 1000)[1](level) for level in value)
+            ),
+        )
+    },
+    "lfq": _BITS,
+    "bsq": _BITS,
 }
 
 # Codewords are folded, so that any net that makes them will do: the least.

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.state import TrainState
+from mq_jax.runs.trees import by_path
 from mq_jax.tokenizers.architecture import architecture_of, config_of, quantizer_of
 from mq_jax.tokenizers.coding import Coding, Weights, make_coding
 from mq_jax.training.build import make_autoencoder
@@ -111,8 +112,7 @@ def named(weights: Weights) -> dict[str, np.ndarray]:
     What a quantizer folds to is `codebook` where it is one array; of several `codebook/0` is that
     of the first level or group, `codebook/0/1` that of the second level of the first group.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(weights._asdict())
-    return {_joined(path): leaf for path, leaf in leaves}
+    return by_path(weights._asdict())
 
 
 def folded_by_name(arrays: Mapping[str, Any], shapes: Any) -> Any:
@@ -125,14 +125,8 @@ def folded_by_name(arrays: Mapping[str, Any], shapes: Any) -> Any:
     Returns:
       A tree like shapes.
     """
-    prefix = jax.tree_util.DictKey("codebook")
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: arrays[_joined((prefix, *path))], shapes
-    )
-
-
-def _joined(path):
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    leaves = [arrays[name] for name in by_path({"codebook": shapes})]
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
 def downsampling(export: Export) -> int:

@@ -26,7 +26,6 @@ from mq_jax.tokenizers.export import (
 from mq_jax.training.agreeing import shape_problems
 from mq_jax.training.build import make_autoencoder
 from mq_jax.training.quantizing import KINDS
-from mq_jax.training.validate import RULES
 
 REMEDY = "export the model again, or copy the whole file again"
 
@@ -171,8 +170,8 @@ def _check_quantizer(header: Mapping[str, Any]) -> None:
     if "quantizer" in architecture:
         check(architecture["quantizer"], _QUANTIZER, place)
         kind = architecture["quantizer"]["kind"]
-        own = {name: RULES[f"quantizer.{kind}.{name}"] for name in OWN_FIELDS.get(kind, ())}
-        check(architecture["quantizer"], {kind: own} if own else {}, place)
+        own = {kind: OWN_FIELDS[kind]} if kind in OWN_FIELDS else {}
+        check(architecture["quantizer"], own, place)
     if header["version"] != version_of(architecture):
         raise ValueError(
             f"its header.version is {header['version']}; expected {version_of(architecture)}, as "

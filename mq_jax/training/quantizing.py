@@ -150,7 +150,10 @@ def _ibq(config, lookup):
 
 def _arithmetic(kind: type, name: str) -> Callable:
     def make(config, lookup):
-        return kind(**config.quantizer[name].to_dict(), noise=config.quantizer.noise)
+        own = config.quantizer[name].to_dict()
+        # config.json has lists for tuples, and what is jitted is hashed.
+        own = {field: tuple(v) if isinstance(v, list) else v for field, v in own.items()}
+        return kind(**own, noise=config.quantizer.noise)
 
     return make
 

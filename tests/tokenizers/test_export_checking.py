@@ -133,7 +133,7 @@ TREE = "vq groups of residuals"
         (TREE, (*QUANTIZER, "depth"), 4, "'codebook/0/3' is missing; its architecture has"),
         ("fsq", (*QUANTIZER, "fsq"), None, "quantizer lacks fsq"),
         ("fsq", (*QUANTIZER, "fsq", "levels"), [7, 5, 1], "fsq.levels is a list of 3; expected a"),
-        ("fsq", (*QUANTIZER, "fsq", "levels"), "755", "fsq.levels is '755'; expected a tuple of"),
+        ("fsq", (*QUANTIZER, "fsq", "levels"), "755", "fsq.levels is '755'; expected a list of"),
         ("fsq", (*QUANTIZER, "fsq", "levels"), [7, 5], r"quantizer.kind 'fsq' makes \(35, 2\)"),
         ("fsq", (*QUANTIZER, "fsq", "levels"), [5, 5, 7], "fingerprint"),
         ("fsq", (*QUANTIZER, "fsq", "levels"), [999] * 10**5, "levels is a list of 100000; exp"),
@@ -144,7 +144,12 @@ TREE = "vq groups of residuals"
         ("sqvae III", (*QUANTIZER, "sqvae", "variance"), "II", "sqvae.variance is 'II'; expected"),
         ("sqvae III", (*QUANTIZER, "sqvae", "variance"), "I", "'theta/encoder/.*its architecture"),
         ("sqvae III", ("architecture", "model", "layer_norm"), True, "layer_norm False"),
-        ("ibq", (*QUANTIZER, "ibq", "scale"), float("nan"), "ibq.scale is nan; expected a number"),
+        (
+            "ibq",
+            (*QUANTIZER, "ibq", "scale"),
+            float("nan"),
+            "ibq.scale is nan; expected a finite",
+        ),
     ],
 )
 def test_a_hostile_quantizer_is_named_by_its_field_in_one_line(

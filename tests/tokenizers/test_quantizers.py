@@ -11,18 +11,22 @@ import exports
 import jax
 import numpy as np
 import pytest
+import runs
 import safetensors.numpy
 from exports import FACTS, QUANTIZERS, same
 
 from mq_jax.evaluation.evaluate import make_eval_step
 from mq_jax.metrics.collections import empty_evaluation
 from mq_jax.quantizers.quantizer import codes, distinct
+from mq_jax.runs.snapshot import read_snapshot
+from mq_jax.tokenizers.architecture import quantizer_in_words
 from mq_jax.tokenizers.export import named
 from mq_jax.tokenizers.export_card import card_of, page_of
 from mq_jax.tokenizers.export_reading import read_export
 from mq_jax.tokenizers.export_writing import write_export
 from mq_jax.tokenizers.programs import read_program
 from mq_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mq_jax.training.quantizing import KINDS
 
 # Those whose encode, decode or tree is of a shape that no other of them has.
 QUICK = {"l2", "sqvae III", "gumbel in chunks", "fsq", "bsq", "vq groups of residuals"}
@@ -111,6 +115,12 @@ def test_the_codebook_is_what_codes_decode_to_and_a_copy_keeps_it(kind):
     other = pickle.loads(pickle.dumps(tok))
     np.testing.assert_array_equal(other.codebook, codebook)
     assert repr(other) == repr(tok)
+
+
+def test_every_kind_that_a_configuration_can_name_is_exported_here():
+    assert {kind.split()[0] for kind in QUANTIZERS} == set(KINDS)
+    words = {quantizer_in_words(exports.export(kind).architecture) for kind in QUANTIZERS}
+    assert len(words) == len(QUANTIZERS)
 
 
 def test_arrays_of_a_tree_have_names_that_say_which_part_they_are():
@@ -222,3 +232,33 @@ CODES = np.zeros((1, 2, 3, 6), np.int64)
 def test_indices_without_their_codes_of_a_position_are_refused(indices, message):
     with pytest.raises(ValueError, match=message):
         Tokenizer(exports.export(TREE)).decode(indices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "ema", "groups": 2, "depth": 2},
+        {"kind": "gumbel", "groups": 1, "depth": 1},
+        {"kind": "fsq", "groups": 1, "depth": 1},
+    ],
+)
+def test_a_run_is_exported_with_what_no_gradient_moves(tmp_path, changes):
+    """From training, through a checkpoint, to what its evaluation showed."""
+    fields = {f"quantizer__{name}": value for name, value in changes.items()}
+    if changes["kind"] == "fsq":
+        fields |= {"quantizer__fsq__levels": (7, 5, 5)}
+    fields |= {"train__hypergradient": "joint", "train__steps": 4, "train__ema_decay": 0.5}
+    folder = tmp_path / "run"
+    for given in (
+        [*runs.arguments(**fields), f"--workdir={folder}"],
+        ["--mode=evaluate", "--metrics=", f"--workdir={folder}"],
+        ["--mode=export", f"--workdir={folder}"],
+    ):
+        outcome = runs.cli(*given)
+        assert outcome.code == 0, outcome.err
+    tok, snapshot = load_tokenizer(folder), read_snapshot(folder)
+    assert tok.depth == (4 if changes["kind"] == "ema" else 0)
+    found = tok.reconstruct(snapshot.originals).astype(int)
+    assert np.abs(found - snapshot.reconstructions).max() <= 1
+    np.testing.assert_allclose(tok.codebook, snapshot.codebook, atol=1e-6)

@@ -2,11 +2,13 @@
 
 import logging
 
+import exports
 import jax
 import pytest
 import runs
 
-from mq_jax.training.account import log_beginning, window_in_words
+from mq_jax.devices.sharding import make_mesh, replicated
+from mq_jax.training.account import log_beginning, log_sizes, window_in_words
 from mq_jax.training.build import make_autoencoder
 from mq_jax.training.taking import take_sizes
 
@@ -74,3 +76,21 @@ def test_an_early_report_has_no_use_of_codes_to_tell():
         "9 images/s",
         "loss 0.3333",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "named"),
+    [
+        ("vq groups of residuals", "autoencoder 743, codebook 588", "codebook/1/2/embedding"),
+        ("bsq groups", "autoencoder 765", "autoencoder/encoder/Conv_2/kernel"),
+    ],
+)
+def test_parameters_in_tuples_are_named_and_counted_and_nothing_is_no_part(
+    caplog, kind, told, named
+):
+    mesh = make_mesh()
+    state = jax.device_put(exports.model(kind)[2], replicated(mesh))
+    with caplog.at_level(logging.DEBUG):
+        log_sizes(state, mesh)
+    assert f"Parameters: {told}" in [record.getMessage() for record in caplog.records]
+    assert named in caplog.text

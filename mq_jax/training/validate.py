@@ -1,6 +1,7 @@
 """What a configuration may hold: checked before anything is compiled or written."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -137,8 +138,10 @@ _OPTIMIZER: dict[str, Rule] = {
     "clip": _NONNEGATIVE,
 }
 
+# As many as a histogram of them can have.
+_MOST_CODES = 2**24
+
 _BINARY: dict[str, Rule] = {
-    # As many codes as a histogram of them can have.
     "bits": ("a whole number from 1 to 24", lambda bits: type(bits) is int and 1 <= bits <= 24),
     "commitment": _NONNEGATIVE,
     "token_entropy": _NONNEGATIVE,
@@ -200,8 +203,12 @@ RULES: dict[str, Rule] = {
     "quantizer.ibq.entropy_temperature": _POSITIVE,
     "quantizer.ibq.scale": _POSITIVE,
     "quantizer.fsq.levels": (
-        "a tuple of whole numbers from 2 to 1000, (8, 5, 5, 5) say",
-        lambda levels: len(levels) > 0 and all(type(n) is int and 2 <= n <= 1000 for n in levels),
+        "a tuple of whole numbers from 2 to 1000, (8, 5, 5, 5) say, whose product is at most 2^24",
+        lambda levels: (
+            len(levels) > 0
+            and all(type(n) is int and 2 <= n <= 1000 for n in levels)
+            and math.prod(levels) <= _MOST_CODES
+        ),
     ),
     **{f"quantizer.lfq.{name}": rule for name, rule in _BINARY.items()},
     **{f"quantizer.bsq.{name}": rule for name, rule in _BINARY.items()},

@@ -6,6 +6,7 @@ import pytest
 import runs
 
 from mq_jax.bench import quantizers
+from mq_jax.bench.step import chosen_kinds
 from mq_jax.training.quantizing import KINDS
 
 
@@ -51,3 +52,11 @@ def test_a_program_runs_and_counts_what_loops_would_hide(config):
     assert whole.flops == chunks.flops > 2 * 8 * 16 * 4 and chunks.temporary > 0
     gradients, indices, _ = chunks.run()
     assert indices.shape == (8,) and gradients[1].shape == (8, 4)
+
+
+def test_steps_of_a_quantizer_without_parameters_have_one_level():
+    both = [("joint", "encoder"), ("joint", "encoder-and-codewords")]
+    assert chosen_kinds("fsq", "all") == chosen_kinds("ema", "all") == both
+    assert chosen_kinds("fsq", "encoder") == both[:1]
+    every = chosen_kinds("l2", "all")
+    assert every[:2] == both and len(every) == 9 and ("unrolled", "encoder") in every

@@ -171,6 +171,7 @@ BAD_VALUES = [
     ("quantizer.ibq.scale", 0.0, "a number in (0, inf)"),
     ("quantizer.fsq.levels", (), "a tuple of whole numbers from 2 to 1000"),
     ("quantizer.fsq.levels", (8, 1), "a tuple of whole numbers from 2 to 1000"),
+    ("quantizer.fsq.levels", (1000, 1000, 17), "a tuple of whole numbers from 2 to 1000"),
     ("quantizer.lfq.bits", 25, "a whole number from 1 to 24"),
     ("quantizer.bsq.temperature", 0.0, "a number in (0, inf)"),
 ]

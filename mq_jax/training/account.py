@@ -48,7 +48,11 @@ def log_sizes(state: TrainState, mesh: Mesh) -> None:
       state: of the run, on its devices.
       mesh: over which it lies.
     """
-    params = {name: part for name, part in state.params._asdict().items() if part}
+    params = {
+        # Groups and levels are tuples, which the overview takes for arrays.
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
+    }
     logging.debug("%s", Block(parameter_overview.get_parameter_overview(params)))
     sizes = _parameters(state)
     logging.info("Parameters: %s", ", ".join(f"{n} {size:,}" for n, size in sizes.items()))
@@ -125,4 +129,5 @@ def _codes_in_words(side, downsampling):
 def _parameters(state):
     """Numbers that are trained, by part."""
     parts = state.params._asdict().items()
-    return {name: int(parameter_overview.count_parameters(part)) for name, part in parts if part}
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in parts}
+    return {name: int(size) for name, size in sizes.items() if size}

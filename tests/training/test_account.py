@@ -3,10 +3,13 @@
 import logging
 
 import jax
+import jax.numpy as jnp
 import pytest
 import runs
 
-from mq_jax.training.account import log_beginning, window_in_words
+from mq_jax.algorithm.state import Parts, TrainState
+from mq_jax.devices.sharding import make_mesh, replicated
+from mq_jax.training.account import log_beginning, log_sizes, window_in_words
 from mq_jax.training.build import make_autoencoder
 from mq_jax.training.taking import take_sizes
 
@@ -74,3 +77,17 @@ def test_an_early_report_has_no_use_of_codes_to_tell():
         "9 images/s",
         "loss 0.3333",
     ]
+
+
+def test_the_parameters_of_groups_and_levels_are_counted_and_those_of_none_left_out(caplog):
+    codebooks = tuple({"embedding": jnp.zeros((4, 3))} for _ in range(2))
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    step, key, told = jnp.zeros((), jnp.int32), jax.random.key(0), []
+    for phi in (codebooks, ((), ()), ()):
+        params = Parts({"encoder": {"kernel": jnp.zeros((2, 5))}}, phi)
+        state = TrainState(step, params, Parts((), ()), {}, key, (), jnp.zeros(2))
+        with caplog.at_level(logging.DEBUG):
+            log_sizes(jax.device_put(state, replicated(mesh)), mesh)
+        told += [r.getMessage() for r in caplog.records if r.getMessage().startswith("Parameters:")]
+        caplog.clear()
+    assert told == ["Parameters: autoencoder 10, codebook 24", *["Parameters: autoencoder 10"] * 2]

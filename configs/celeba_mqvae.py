@@ -3,6 +3,7 @@
   python -m mq_jax.main --config=configs/celeba_mqvae.py --workdir=runs/celeba
 
 Data: TFDS's celeb_a in ArrayRecord form, below config.data.dir.
+The paper's other columns are words behind the file, :vqvae, :sqvae say: configs/quantizers.py.
 Cost and result: not measured.
 """
 

@@ -4,6 +4,7 @@
 
 Data: TFDS's cifar10 in ArrayRecord form, below config.data.dir. No augmentation.
 The batch size and lambda_q are not in the paper's text; 64 is ours.
+The paper's other columns are words behind the file, :vqvae, :sqvae say: configs/quantizers.py.
 Cost and result of the full 90 epochs: not measured; of 800 steps: docs/results.md.
 """
 

@@ -16,6 +16,7 @@ Augmentation as in the paper: the smaller side to 128, a random crop, a flip.
 Ours, the paper being silent: x8 down to 16 x 16 codes (VQ-f8's net), a batch of 256 images over
 all devices, a whole state on each GPU, and the adversarial phase.
 Moving averages of the weights, which the paper does not have: --config.train.ema_decay=0.999.
+The paper's other columns are words behind the file, :vqvae, :fsq say: configs/quantizers.py.
 Cost and result: not measured; docs/results.md has the plan.
 """
 

@@ -148,7 +148,12 @@ def _ibq(config, lookup):
     return IBQ(_codebook(config), chunk=config.codebook.lookup_chunk, **own)
 
 
-def _arithmetic(kind: type, name: str) -> Callable:
+def _fsq(config, lookup):
+    # From a file they come as a list.
+    return FSQ(tuple(config.quantizer.fsq.levels), noise=config.quantizer.noise)
+
+
+def _signs(kind: type, name: str) -> Callable:
     def make(config, lookup):
         own = config.quantizer[name].to_dict()
         # config.json has lists for tuples, and what is jitted is hashed.
@@ -166,9 +171,9 @@ _MAKERS = {
     "sqvae": _sqvae,
     "gumbel": _gumbel,
     "ibq": _ibq,
-    "fsq": _arithmetic(FSQ, "fsq"),
-    "lfq": _arithmetic(LFQ, "lfq"),
-    "bsq": _arithmetic(BSQ, "bsq"),
+    "fsq": _fsq,
+    "lfq": _signs(LFQ, "lfq"),
+    "bsq": _signs(BSQ, "bsq"),
 }
 
 KINDS = tuple(_MAKERS)

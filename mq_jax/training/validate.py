@@ -137,8 +137,10 @@ _OPTIMIZER: dict[str, Rule] = {
     "clip": _NONNEGATIVE,
 }
 
+# As many as a histogram of them can have.
+_MOST_CODES = 2**24
+
 _BINARY: dict[str, Rule] = {
-    # As many codes as a histogram of them can have.
     "bits": ("a whole number from 1 to 24", lambda bits: type(bits) is int and 1 <= bits <= 24),
     "commitment": _NONNEGATIVE,
     "token_entropy": _NONNEGATIVE,

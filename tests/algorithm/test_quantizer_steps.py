@@ -70,6 +70,18 @@ def test_thirty_steps_are_one_program_and_stay_finite(kind):
     assert metrics["inner/code_counts"].sum() == CODES * max(KINDS[kind]().depth, 1)
 
 
+@pytest.mark.parametrize("kind", ["ema restart", "usage restart", "gumbel", "groups of cvq"])
+def test_moving_averages_of_the_weights_keep_counts_as_counts(kind):
+    problem = problem_of(kind)._replace(ema_decay=0.9)
+    step = mq.make_joint_step(problem, straight_through="encoder")
+    state = tiny.make_state(problem.objective, OPTIMIZERS)
+    state = state.replace(ema=state.raw)
+    after, _ = jax.eval_shape(step, state, *batches())
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), state
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
 def test_the_state_advances_once_a_step_by_the_whole_batch(parts):

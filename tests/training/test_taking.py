@@ -1,10 +1,15 @@
 """Kinds that make K and D of their own fields give them to all who read a configuration."""
 
+import json
+
 import pytest
 import runs
+from ml_collections import ConfigDict
 
 from configs import base
+from mq_jax.quantizers.nearest import nearest_codeword
 from mq_jax.runs.workdir import flat
+from mq_jax.training.quantizing import KINDS, make_quantizer
 from mq_jax.training.taking import take_sizes
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -76,3 +81,12 @@ def test_a_given_size_that_the_kind_makes_itself_is_told_to_change_nothing():
     assert told.err.splitlines()[0].startswith(
         "config.codebook.size changes nothing: config.quantizer.kind is 'fsq' and wins"
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stored_configuration_makes_the_same_quantizer_as_the_one_that_was_given(kind):
+    """JSON has lists in the place of tuples."""
+    given = taken(**{"quantizer.kind": kind, "codebook.kind": "embedding"})
+    stored = ConfigDict(json.loads(json.dumps(given.to_dict())))
+    made = [make_quantizer(config, nearest_codeword) for config in (given, stored)]
+    assert made[0] == made[1] and hash(made[0]) == hash(made[1])

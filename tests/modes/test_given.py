@@ -197,6 +197,12 @@ def test_a_comparison_refuses_what_only_an_evaluation_takes(flag):
     refused(runs.cli("--mode=evaluate", "--compare", "a", "b", flag), flag, "--compare takes none")
 
 
+@pytest.mark.parametrize("mode", ["evaluate", "plan"])
+def test_images_that_a_shell_left_empty_are_not_taken_for_none_given(mode, begun, started):
+    refused(runs.cli(f"--mode={mode}", f"--workdir={begun}", "--images="), "--images is empty")
+    assert started == []
+
+
 @pytest.mark.parametrize("text", ["many", "1e6", "-1", "1,000", "runs/mine"])
 def test_a_plan_takes_a_whole_number_of_images(text):
     outcome = runs.cli(*runs.arguments(), "--mode=plan", f"--images={text}")

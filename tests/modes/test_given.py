@@ -154,7 +154,9 @@ def test_a_field_that_a_run_does_not_have_is_told_with_its_file(begun):
     refused(outcome, f"{begun}/config.json has no field config.train.stepz (did you mean config.")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"data": 3}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"data": 3}', '{"a.b": 1}', '{"__class__": 1}', '{"train": {"a.b": 1}}']
+)
 def test_a_damaged_configuration_gets_one_line(text, begun):
     (begun / "config.json").write_text(text)
     refused(runs.cli(f"--workdir={begun}"), f"{begun}/config.json")

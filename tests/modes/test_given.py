@@ -149,6 +149,13 @@ def test_what_is_no_run_gets_one_line_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["config.json:code", "mine.json"])
+def test_json_that_is_no_config_of_a_run_is_not_run_as_an_experiment(name, begun):
+    (begun / "mine.json").write_text((begun / "config.json").read_text())
+    outcome = runs.cli(f"--config={begun}/{name}", f"--workdir={begun}")
+    refused(outcome, f"{begun}/{name}: expected an experiment, configs/X.py, or the config.json of")
+
+
 def test_a_field_that_a_run_does_not_have_is_told_with_its_file(begun):
     outcome = runs.cli(f"--workdir={begun}", "--config.train.stepz=3")
     refused(outcome, f"{begun}/config.json has no field config.train.stepz (did you mean config.")

@@ -177,6 +177,11 @@ def _load(path):
         listed = f"; {file.parent} has {', '.join(known)}" if known else ""
         near = suggestion(file.name, known, f"{file.parent}/")
         raise UsageError(f"--config={name}: there is no such file{near or listed}.")
+    if file.suffix == ".json":
+        raise UsageError(
+            f"--config={path}: expected an experiment, configs/X.py, or the config.json of a run, "
+            "under that very name."
+        )
     # Experiments say `from configs import base`, from wherever the program is started.
     root = str(file.resolve().parent.parent)
     if root not in sys.path:

@@ -54,6 +54,11 @@ class Feed:
           listing: of the data then; "": not known.
         """
         if listing not in ("", self.listing):
+            if jax.process_index() == 0:
+                logging.warning(
+                    "The inner level draws from other images than it did at the checkpoint; the "
+                    "account of unreadable ones starts anew."
+                )
             return
         for ledger, indices in zip(self._ledgers, bad_images, strict=True):
             ledger.restore(indices)

@@ -142,9 +142,10 @@ def read_evaluation(path: str | os.PathLike) -> dict[str, Any]:
     try:
         return read_json(file, _SCHEMA)
     except ValueError as error:
-        raise ValueError(
-            f"{file} is no evaluation ({error}); remove it and evaluate again."
-        ) from error
+        # Of a file that is called otherwise, it may be anything.
+        ours = file.name.startswith(pathlib.Path(FILE).stem)
+        remedy = "remove it and evaluate again" if ours else f"expected a run's folder or {FILE}"
+        raise ValueError(f"{file} is no evaluation ({error}); {remedy}.") from error
 
 
 def unlike(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:

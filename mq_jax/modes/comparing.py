@@ -26,11 +26,11 @@ def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
       FileNotFoundError: one of them has no evaluation.
       ValueError: the protocols differ; says where.
     """
-    if len(set(paths)) < max(len(paths), 2):
+    places = {path: local_path(path, "--compare") for path in paths}
+    if len({place.resolve() for place in places.values()}) < max(len(paths), 2):
         raise ValueError(
             f"--compare got {', '.join(paths) or 'no run'}; expected two or more runs."
         )
-    places = {path: local_path(path, "--compare") for path in paths}
     cards = {path: read_evaluation(place) for path, place in places.items()}
     differing = unlike(cards)
     if differing and not unlike_too:

@@ -132,11 +132,17 @@ def destination(
       The run's own where the evaluation is of the run's own images and its best step.
 
     Raises:
-      ValueError: the name is taken by an evaluation of something else.
+      ValueError: the name is taken by an evaluation of something else, by a file or by a link.
     """
     if name is None and run["own_data"] and best:
         return folder
     place = folder / FOLDER / (name or _derived(config, run, best))
+    for path in (place.parent, place):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise ValueError(
+                f"{path} is no folder of its own, in which this evaluation would be left; move it "
+                "away, or give another --name."
+            )
     try:
         found = read_evaluation(place)
     # One that is damaged is set aside when the new one is written.

@@ -181,6 +181,9 @@ def _require_taken(folders: Sequence[str]) -> None:
             raise commandline.UsageError(
                 f"--{name}={flag.value} is of {takers}; {taker} takes none."
             )
+    # A shell's variable that is not set; the run's own images would stand for it.
+    if FLAGS["images"].present and not FLAGS.images:
+        raise commandline.UsageError("--images is empty; give a value, or leave it out.")
     typed = commandline.overridden(sys.argv)
     if typed and (comparing or mode in ("export", "report")):
         raise commandline.UsageError(

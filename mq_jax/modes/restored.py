@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import TrainState
+from mq_jax.runs import standing
 from mq_jax.runs.checkpoint import Checkpoints
-from mq_jax.runs.standing import read_settled
 from mq_jax.training.build import Built, build
 from mq_jax.training.program import checkpoint_target
 from mq_jax.training.train import monitored
@@ -44,13 +44,14 @@ def restore(
       ValueError: there is no such checkpoint, or it is damaged; says which others there are.
     """
     built = build(config, 1, mesh)
-    rule = {"monitor": monitored(config), "settled": read_settled(folder)}
+    rule = {"monitor": monitored(config), "settled": standing.read_settled(folder)}
     with Checkpoints(folder / "checkpoints", **rule, read_only=True) as saved:
         if saved.latest_step is None:
             raise ValueError(f"{saved.directory} has no checkpoint; train first.")
         best = saved.latest_step if saved.best_step is None else saved.best_step
         if step is None:
             step = best
+            _tell_of_before(folder, config)
             if saved.unreadable_steps and step not in saved.unreadable_steps:
                 logging.warning(
                     "%s: damaged are the records of steps %s, which may be better than %d; "
@@ -59,6 +60,17 @@ def restore(
                 )
         restored = saved.restore(checkpoint_target(config, built, mesh), step)
     return Restored(built, restored.tree["state"], step, step == best)
+
+
+def _tell_of_before(folder: pathlib.Path, config: ConfigDict) -> None:
+    """Warns of a run that does not know which of its evaluations compare."""
+    sets_in = config.discriminator.start or config.discriminator.ramp
+    if config.discriminator.weight and sets_in and not (folder / standing.FILE).exists():
+        logging.warning(
+            "%s has no %s, so its best step may be one before the whole weight of the adversarial "
+            "term: its training command, given again, writes that; --step=N takes another",
+            *(folder, standing.FILE),
+        )
 
 
 def move_to_this_machine(config: ConfigDict) -> None:

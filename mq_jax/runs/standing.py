@@ -77,7 +77,7 @@ class Standing:
 
     Attributes:
       best: monitored number of the best evaluation so far, None before one.
-      best_step: its step; None in checkpoints of before, too.
+      best_step: its step; checkpoints of before have none.
       stale: settled evaluations since one was better.
       stopped_early: whether patience has run out.
       bad_images: record numbers of unreadable images, by level.
@@ -113,6 +113,20 @@ class Standing:
         self.stale = 0 if better or step < settled else self.stale + 1
         self.stopped_early = 0 < patience <= self.stale
         return chosen
+
+    def take_over(self, best_step: int | None, best: float | None, *, counting: bool) -> None:
+        """Sets the best of a run of before, which compared evaluations that do not compare.
+
+        What it lost of its patience to a best that is none, or before any counts, it gets back.
+
+        Args:
+          best_step: as today's rule has it.
+          best: its monitored number.
+          counting: whether evaluations at this step take from patience.
+        """
+        if best != self.best or not counting:
+            self.stale, self.stopped_early = 0, False
+        self.best, self.best_step = best, best_step
 
 
 def write_settled(folder: pathlib.Path, settled: int) -> None:

@@ -3,6 +3,7 @@
 The command line loads it as it loads configs/X.py; nothing in the folder is run.
 """
 
+import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -21,9 +22,15 @@ def get_config(folder: str) -> ConfigDict:
 
     Raises:
       FileNotFoundError: the folder has no config.json.
-      ValueError: config.json is damaged.
+      ValueError: config.json is damaged, or that of another program.
     """
-    return ConfigDict(_with_tuples(read_config(folder))).lock()
+    fields = _with_tuples(read_config(folder))
+    try:
+        return ConfigDict(fields).lock()
+    except (AttributeError, ValueError) as error:
+        # A name that no field can have, which a ConfigDict tells without any file's.
+        path = pathlib.Path(folder) / "config.json"
+        raise ValueError(f"{path} holds no configuration of a run: {error}") from error
 
 
 def _with_tuples(value: Any) -> Any:

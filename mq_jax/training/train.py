@@ -145,10 +145,9 @@ class _Run:
             return None
         self._state, self._window = restored.tree["state"], restored.tree["window"]
         self._step, self._standing = restored.step, Standing(**restored.extra)
-        if self._standing.best_step is None:
-            # Of a run of before, which compared evaluations that do not compare.
-            self._standing.best_step = self._saved.best_step
-            self._standing.best = self._saved.best_value
+        if "best_step" not in restored.extra:
+            best = self._saved.best_step, self._saved.best_value
+            self._standing.take_over(*best, counting=self._step >= self._settled)
         self._feed.restore(self._standing.bad_images, self._standing.listing)
         self._tell()
         logging.info("Going on from the checkpoint of step %d", restored.step)

@@ -20,6 +20,16 @@ def test_record_numbers_are_taken_over_only_into_the_listing_they_belong_to(tmp_
         assert other.bad_images == (expected, expected)
 
 
+def test_a_run_whose_inner_level_has_other_images_now_is_told_so(tmp_path, caplog):
+    """Its halves, say, which records that share pixels made others."""
+    whole = feed(runs.write_images(tmp_path / "images", 12))
+    for listing in (whole.listing, ""):
+        whole.restore([[], []], listing)
+    assert "other images" not in caplog.text
+    whole.restore([[], []], "0" * 64)
+    assert caplog.text.count("other images than it did at the checkpoint") == 1
+
+
 def test_few_images_are_told_of_once_for_both_levels(tmp_path, caplog):
     caplog.set_level("INFO")
     for count, times in ((60, 0), (4, 1)):

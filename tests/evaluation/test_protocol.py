@@ -162,6 +162,13 @@ def test_a_damaged_evaluation_is_named(tmp_path, text):
         read_evaluation(tmp_path)
 
 
+def test_nobody_is_told_to_remove_a_file_of_another_name(tmp_path):
+    (tmp_path / "train.log").write_text("2026-01-01 step 1")
+    with pytest.raises(ValueError, match=r"no evaluation .* expected a run's folder or") as refused:
+        read_evaluation(tmp_path / "train.log")
+    assert "remove it" not in str(refused.value)
+
+
 def test_the_hash_of_a_configuration_is_that_of_its_fields():
     config = runs.configure().to_dict()
     backwards = dict(reversed(config.items()))

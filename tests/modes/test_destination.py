@@ -105,6 +105,13 @@ def test_no_other_evaluation_touches_the_files_of_the_run(run, tmp_path):
     outcome = runs.cli("--mode=evaluate", f"--workdir={run}", "--metrics=", "--name=mine")
     assert (outcome.code, outcome.out) == (1, "")
     assert "mine holds an evaluation of something else (photos train[:8], 8 im" in outcome.err
+    # A link or a file in the place of its folder is told before anything is computed.
+    (run / "evaluations" / "linked").symlink_to(tmp_path, target_is_directory=True)
+    (run / "evaluations" / "file").write_text("mine\n")
+    for name in ("linked", "file"):
+        outcome = runs.cli("--mode=evaluate", f"--workdir={run}", "--metrics=", f"--name={name}")
+        assert (outcome.code, outcome.out) == (1, "")
+        assert f"{name} is no folder of its own" in outcome.err
     assert contents_of(run / "evaluations" / "mine") == taken
     outcome = runs.cli("--mode=evaluate", "--compare", run, run / "evaluations" / "again")
     assert outcome.code == 0, outcome.err

@@ -149,12 +149,21 @@ def test_what_is_no_run_gets_one_line_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["config.json:code", "mine.json"])
+def test_json_that_is_no_config_of_a_run_is_not_run_as_an_experiment(name, begun):
+    (begun / "mine.json").write_text((begun / "config.json").read_text())
+    outcome = runs.cli(f"--config={begun}/{name}", f"--workdir={begun}")
+    refused(outcome, f"{begun}/{name}: expected an experiment, configs/X.py, or the config.json of")
+
+
 def test_a_field_that_a_run_does_not_have_is_told_with_its_file(begun):
     outcome = runs.cli(f"--workdir={begun}", "--config.train.stepz=3")
     refused(outcome, f"{begun}/config.json has no field config.train.stepz (did you mean config.")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"data": 3}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"data": 3}', '{"a.b": 1}', '{"__class__": 1}', '{"train": {"a.b": 1}}']
+)
 def test_a_damaged_configuration_gets_one_line(text, begun):
     (begun / "config.json").write_text(text)
     refused(runs.cli(f"--workdir={begun}"), f"{begun}/config.json")
@@ -195,6 +204,12 @@ def test_a_flag_is_refused_by_the_modes_that_would_not_look_at_it(flag, begun):
 @pytest.mark.parametrize("flag", ["--step=3", "--name=x", "--images=x", "--size=8"])
 def test_a_comparison_refuses_what_only_an_evaluation_takes(flag):
     refused(runs.cli("--mode=evaluate", "--compare", "a", "b", flag), flag, "--compare takes none")
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "plan"])
+def test_images_that_a_shell_left_empty_are_not_taken_for_none_given(mode, begun, started):
+    refused(runs.cli(f"--mode={mode}", f"--workdir={begun}", "--images="), "--images is empty")
+    assert started == []
 
 
 @pytest.mark.parametrize("text", ["many", "1e6", "-1", "1,000", "runs/mine"])

@@ -114,7 +114,7 @@ def test_evaluations_under_one_protocol_stand_side_by_side(finished, tmp_path):
     assert outcome.code == 0 and "Unlike: data.resize is 'none' in" in outcome.out
 
 
-@pytest.mark.parametrize("given", [[], ["one"], ["same", "same"]])
+@pytest.mark.parametrize("given", [[], ["one"], ["same", "same"], ["same", "same/"]])
 def test_one_evaluation_is_no_comparison(given):
     outcome = runs.cli("--mode=evaluate", "--compare", *given)
     assert outcome.code == 1 and "expected two or more runs" in outcome.err

@@ -55,7 +55,8 @@ def test_a_run_interrupted_in_its_adversarial_phase_equals_an_uninterrupted_one(
     for name in (*terms, "eval/lpips_alex"):
         assert all(np.isfinite(row[name]) for row in rows.values() if name in row)
     arrays, record = runs.checkpoint(tmp_path / "whole")
-    assert {name.split("/")[1] for name in arrays if name.startswith("state/ema")} == {"ema"}
+    averaged = {name.split("/")[2] for name in arrays if name.startswith("state/ema/")}
+    assert averaged == {"autoencoder", "codebook", "batch_stats"}
     settled = {step: row["eval/lpips_alex"] for step, row in rows.items() if step in (8, 12)}
     assert record["extra"]["best_step"] == min(settled, key=settled.get)
     assert record["extra"]["best"] == min(settled.values())

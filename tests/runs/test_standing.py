@@ -103,3 +103,22 @@ def test_the_settled_step_is_told_by_a_file_where_it_is_not_the_first(tmp_path):
         with pytest.raises(ValueError, match="settled.json is damaged .*writes it anew") as error:
             read_settled(tmp_path)
         assert "\n" not in str(error.value)
+
+
+# Of runs of before: (their best, today's, whether evaluations count yet, whether patience is lost).
+BEFORE = {
+    "the same": (1.0, 1.0, True, True),
+    "before the whole weight": (0.5, 1.0, True, False),
+    "not a number": (NAN, 1.0, True, False),
+    "no checkpoint of it": (0.5, None, True, False),
+    "nothing counts yet": (1.0, 1.0, False, False),
+}
+
+
+@pytest.mark.parametrize("case", BEFORE)
+def test_a_run_of_before_gets_back_the_patience_that_a_wrong_best_cost(case):
+    before, best, counting, lost = BEFORE[case]
+    found = Standing(best=before, stale=7, stopped_early=True)
+    found.take_over(4, best, counting=counting)
+    assert (found.best_step, found.best) == (4, best)
+    assert (found.stale, found.stopped_early) == ((7, True) if lost else (0, False))

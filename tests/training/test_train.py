@@ -250,7 +250,7 @@ def test_a_run_of_before_goes_on_from_the_best_that_today_s_rule_finds(interrupt
     place = folder / "checkpoints" / "5"
     record = json.loads((place / "record" / "metadata").read_text())
     del record["sealed"], record["extra"]["best_step"]
-    record["extra"]["best"] = best
+    record["extra"] |= {"best": best, "stale": 3, "stopped_early": True}
     (place / "record" / "metadata").write_text(json.dumps(record))
     (place / checksums.FILE).unlink()
     with settled_from_step_6(), scripted_evaluations(RISING), runs.signalled_after(1):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mq_jax.quantizers.codebook import Codebook
 from mq_jax.quantizers.initialiser import uniform_fan_in
-from mq_jax.quantizers.quantizer import Advanced, Quantized
+from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
 from mq_jax.quantizers.soft_assignment import assign_softly
 
 
@@ -142,6 +142,7 @@ class Gumbel:
 
     def _rows(self, z, codewords):
         """z f32[N, channels]."""
+        check_channels(z, self.channels)
         return z.reshape(-1, self.channels).astype(jnp.result_type(z, codewords))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mq_jax.quantizers.attraction import attraction
 from mq_jax.quantizers.codebook import Codebook
-from mq_jax.quantizers.quantizer import Advanced, Quantized
+from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
 from mq_jax.quantizers.soft_assignment import assign_softly, entropies
 
 
@@ -124,6 +124,7 @@ class IBQ:
 
     def _rows(self, z, codewords):
         """z f32[N, D]."""
+        check_channels(z, self.channels)
         return z.reshape(-1, self.dim).astype(jnp.result_type(z, codewords))
 
     def _logits(self, z, codewords):

@@ -14,6 +14,7 @@ from mq_jax.algorithm import bilevel, mq
 from mq_jax.algorithm.state import Parts
 from mq_jax.quantizers.codebook import KINDS
 from mq_jax.quantizers.nearest import nearest_codeword
+from mq_jax.quantizers.straight_through import apply_straight_through
 
 EXACT = ("unrolled", "unrolled-reverse")
 # The estimator of the inner and of the outer level, by the name of the pair.
@@ -21,6 +22,8 @@ STRAIGHT_THROUGH = {
     "encoder": ("encoder", "encoder"),
     "encoder-and-codewords": ("encoder-and-codewords", "encoder-and-codewords"),
     "encoder-and-codewords-inside": ("encoder-and-codewords", "encoder"),
+    "rotation": ("rotation", "rotation"),
+    "diveq": ("diveq", "diveq"),
 }
 CLOSE = {"rtol": 1e-10, "atol": 1e-13}
 INNER_OPTIMIZERS = {
@@ -59,17 +62,27 @@ def freeze_stopped_values(objective, theta, phi, batch_stats, images, kind):
     """L as a plain function of (theta, phi), with no stopped gradient left to see.
 
     Codes keep their value at the given point, and so does what stands inside the estimator's
-    stop_gradient: the rounding error z_q - z for `encoder`, z for `encoder-and-codewords`.
+    stop_gradient: the rounding error z_q - z for `encoder`, z for `encoder-and-codewords`, the
+    turn and the scale for `rotation`, the direction from z to z_q for `diveq`.
     """
     z = forward(objective, theta, batch_stats, "encode", images)
     indices = nearest_codeword(z, objective.quantizer.fold(phi, ()))
-    offset = objective.quantizer.fold(phi, ())[indices] - z if kind == "encoder" else -z
+    offset = objective.quantizer.fold(phi, ())[indices] - z
+    direction = offset / jnp.linalg.norm(offset, axis=-1, keepdims=True)
+    # Linear in z, so that its slope is the whole of it.
+    here, there = z, z + offset
+    turned, turn = jax.linearize(lambda z: apply_straight_through(z, there, kind="rotation"), here)
+    estimators = {
+        "encoder": lambda z, z_q: z + offset,
+        "encoder-and-codewords": lambda z, z_q: z_q + z - here,
+        "rotation": lambda z, z_q: turned + turn(z - here),
+        "diveq": lambda z, z_q: z + jnp.linalg.norm(z_q - z, axis=-1, keepdims=True) * direction,
+    }
 
     def loss(theta, phi):
         z = forward(objective, theta, batch_stats, "encode", images)
         z_q = objective.quantizer.fold(phi, ())[indices]
-        z_hat = z + offset if kind == "encoder" else z_q + z + offset
-        x_hat = forward(objective, theta, batch_stats, "decode", z_hat)
+        x_hat = forward(objective, theta, batch_stats, "decode", estimators[kind](z, z_q))
         quantization = jnp.mean((z - z_q) ** 2)
         return jnp.mean((images - x_hat) ** 2) + objective.quantization_weight * quantization
 
@@ -157,6 +170,8 @@ ROWS = [
     ("linear", "encoder-and-codewords", False),
     ("basis", "encoder-and-codewords-inside", False),
     ("embedding", "encoder", False),
+    ("mlp", "rotation", False),
+    ("linear", "diveq", False),
 ]
 CASES = pytest.mark.parametrize(
     "codebook, straight_through, deep, optimizer",

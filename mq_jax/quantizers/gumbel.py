@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mq_jax.quantizers.codebook import Codebook
 from mq_jax.quantizers.initialiser import uniform_fan_in
-from mq_jax.quantizers.quantizer import Advanced, Quantized
+from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
 from mq_jax.quantizers.soft_assignment import assign_softly
 
 
@@ -128,6 +128,7 @@ class Gumbel:
 
     def encode(self, folded: Any, z: jax.Array) -> jax.Array:
         """As Quantizer's."""
+        check_channels(z, self.channels)
         rows = self._rows(z, folded["codewords"])
         found = assign_softly(_logits, rows, folded["head"], chunk=self.chunk)
         return found.indices.reshape(z.shape[:-1])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mq_jax.quantizers.attraction import attraction
 from mq_jax.quantizers.codebook import Codebook
-from mq_jax.quantizers.quantizer import Advanced, Quantized
+from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
 from mq_jax.quantizers.soft_assignment import assign_softly, entropies
 
 
@@ -110,6 +110,7 @@ class IBQ:
 
     def encode(self, folded: jax.Array, z: jax.Array) -> jax.Array:
         """As Quantizer's."""
+        check_channels(z, self.channels)
         rows = self._rows(z, folded)
         found = assign_softly(self._logits, rows, folded, chunk=self.chunk)
         return found.indices.reshape(z.shape[:-1])

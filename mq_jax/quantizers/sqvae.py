@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mq_jax.quantizers.codebook import Codebook
 from mq_jax.quantizers.nearest import Lookup, nearest_codeword
-from mq_jax.quantizers.quantizer import Advanced, Quantized
+from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
 from mq_jax.quantizers.soft_assignment import assign_softly
 
 VARIANCES = ("I", "III")
@@ -127,6 +127,7 @@ class SQVAE:
 
     def encode(self, folded: jax.Array, z: jax.Array) -> jax.Array:
         """As Quantizer's; log-variances are not read."""
+        check_channels(z, self.channels)
         return self.lookup(z[..., : self.dim], folded)
 
     def decode(self, folded: jax.Array, indices: jax.Array) -> jax.Array:

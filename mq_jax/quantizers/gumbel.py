@@ -128,6 +128,7 @@ class Gumbel:
 
     def encode(self, folded: Any, z: jax.Array) -> jax.Array:
         """As Quantizer's."""
+        check_channels(z, self.channels)
         rows = self._rows(z, folded["codewords"])
         found = assign_softly(_logits, rows, folded["head"], chunk=self.chunk)
         return found.indices.reshape(z.shape[:-1])

@@ -110,6 +110,7 @@ class IBQ:
 
     def encode(self, folded: jax.Array, z: jax.Array) -> jax.Array:
         """As Quantizer's."""
+        check_channels(z, self.channels)
         rows = self._rows(z, folded)
         found = assign_softly(self._logits, rows, folded, chunk=self.chunk)
         return found.indices.reshape(z.shape[:-1])

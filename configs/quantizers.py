@@ -150,7 +150,7 @@ def diveq(config: ConfigDict) -> None:
 
 
 def wasserstein(config: ConfigDict) -> None:
-    """Wasserstein VQ (2025): its distance, weight 0.5, on `vqvae`; ours: of a batch, no queue."""
+    """Wasserstein VQ (2025) on `vqvae`, weight 0.5; ours: running moments, no queue of features."""
     _plain(config)
     config.quantizer.wasserstein = 0.5
 

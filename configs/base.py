@@ -36,14 +36,18 @@ def get_config() -> ConfigDict:
     config.model.remat = False  # whether to recompute blocks instead of keeping them (vqgan, LPIPS)
 
     config.codebook = ConfigDict()
-    config.codebook.kind = "mlp"  # mlp | mlp-relu | linear | basis | embedding
+    config.codebook.kind = "mlp"  # mlp | mlp-relu | linear | basis | embedding | transformer
     config.codebook.size = 1024  # K, codewords
     config.codebook.dim = 32  # D, channels of a codeword
     config.codebook.embedding_dim = 32  # D_e, columns of the embedding under mlp and linear
-    config.codebook.hidden = 256  # width of the hyper-net's hidden layer (mlp)
-    config.codebook.train_embedding = True  # False with kind linear: SimVQ
+    config.codebook.hidden = 256  # width of the hyper-net's hidden layer (mlp, transformer)
+    config.codebook.base = "normal"  # what the embedding starts from: normal, N(0, 1) | scaled,
+    #                                  N(0, 1 / D_e)
+    config.codebook.train_embedding = True  # False with kind linear and base scaled: SimVQ
     config.codebook.lookup_chunk = 256  # codewords compared at a time; 0: all, N x K floats
     config.codebook.shard_lookup = False  # whether the devices of `fsdp` share the codewords out
+
+    config.quantizer = _quantizer()  # what turns z into codes
 
     config.train = ConfigDict()
     config.train.steps = 0  # inner updates; 0: as many as `epochs` make
@@ -52,11 +56,12 @@ def get_config() -> ConfigDict:
     config.train.hypergradient = "unrolled"  # unrolled | unrolled-reverse | finite-difference
     #                                          | none (alternating) | joint (single-level)
     config.train.straight_through = "encoder"  # encoder | encoder-and-codewords
-    #                                            | encoder-and-codewords-inside
+    #                                            | encoder-and-codewords-inside | rotation | diveq
     config.train.learning_rate = 1e-4  # peak, of both levels
     config.train.warmup = 0.1  # share of the steps with a linear warm-up; then half a cosine to 0
-    config.train.reconstruction = "mse"  # mse | l1 (code)
-    config.train.quantization_weight = 0.1  # lambda_q, of mean((z - z_q)^2) (code)
+    config.train.reconstruction = "mse"  # mse | l1 (code) | log-mse, (pixels / 2) ln(mse), SQ-VAE's
+    config.train.quantization_weight = 0.1  # lambda_q, of the quantizer's loss: of vq
+    #                                         mean((z - z_q)^2) (code)
     config.train.ema_decay = 0.0  # of the averages that evaluation then uses; 0: none kept
     config.train.accumulate = 1  # parts of a batch, of which one at a time is in memory
     config.train.inner_updates = 1  # inner updates to one update of the codebook; (code): 4
@@ -133,6 +138,71 @@ def get_config() -> ConfigDict:
     #                              of an adversarial term, once there is one
     config.eval.pictures = 8  # images in the picture of originals over reconstructions
     return config.lock()
+
+
+def _quantizer() -> ConfigDict:
+    """What turns z into codes; a kind's own section counts for that kind alone."""
+    config = ConfigDict()
+    config.kind = "vq"  # with a codebook: vq | l2 | cvq | sqvae | gumbel | ibq; without what a
+    #                     gradient trains, hypergradient joint: ema | fsq | lfq | bsq
+    config.groups = 1  # G, quantizers side by side, each on its share of D
+    config.depth = 1  # J, quantizers upon each other, each on what those before it left
+    config.shared = False  # whether these J have one codebook
+    config.dropout = 0.0  # probability that a training batch keeps only its first few
+    config.commitment = 1.0  # pull on z, times lambda_q (vq, l2, cvq)
+    config.codebook = 1.0  # pull on the codewords, likewise; two levels need both equal
+    config.noise = 0.0  # standard deviation of straight_through diveq's direction
+    config.entropy = 0.0  # weight of each code's entropy less that of all (vq, l2, cvq)
+    config.wasserstein = 0.0  # weight of the distance of codewords and encodings (vq, l2, cvq)
+    config.restart_every = 0  # steps after which codes in hardly any are replaced (vq, l2, kind
+    #                           embedding); 0: never
+
+    config.ema = ConfigDict()
+    config.ema.commitment = 0.25  # weight of mean((z - z_q)^2), which moves z alone
+    config.ema.decay = 0.99  # of the running counts and sums
+    config.ema.restart_below = 0.0  # running count below which a code is replaced; 0: none is
+
+    config.cvq = ConfigDict()
+    config.cvq.by = "closest"  # closest | probrandom: which encoding an idle code moves to
+    config.cvq.decay = 0.99  # of the running share of each code
+    config.cvq.cosine = False  # whether the nearest is by the cosine
+
+    config.sqvae = ConfigDict()
+    config.sqvae.variance = "I"  # I: one number | III: one of each position, from the encoder
+    config.sqvae.log_variance = 3.0  # of it, before the first step
+    config.sqvae.rate = 1e-5  # of the temperature's decay, a step
+
+    config.gumbel = ConfigDict()
+    config.gumbel.kl_weight = 5e-4  # of the codes' distribution from the uniform one
+    config.gumbel.temperature = 1.0  # before the first step
+    config.gumbel.last_temperature = 1.0  # after anneal_steps
+    config.gumbel.anneal_steps = 100_000  # half a cosine between both
+
+    config.ibq = ConfigDict()
+    config.ibq.double = 1.0  # weight of the pull through the soft codes
+    config.ibq.commitment = 1.0  # pull on z
+    config.ibq.codebook_weight = 0.25  # pull on the codewords
+    config.ibq.entropy_weight = 0.05  # of each code's entropy less that of all
+    config.ibq.entropy_temperature = 0.01  # of the softmax in it
+    config.ibq.scale = 1.0  # of the logits
+
+    config.fsq = ConfigDict()
+    config.fsq.levels = (8, 5, 5, 5)  # of each channel; K is their product, D their number
+
+    config.lfq = ConfigDict()
+    config.lfq.bits = 10  # D; K is 2^bits
+    config.lfq.commitment = 0.25  # weight of mean((z - z_q)^2), which moves z alone
+    config.lfq.token_entropy = 0.1  # weight of each code's entropy, to be small
+    config.lfq.batch_entropy = 0.1  # weight of the entropy of all codes, to be large
+    config.lfq.temperature = 0.01  # of the softmax in both entropies
+
+    config.bsq = ConfigDict()
+    config.bsq.bits = 10  # D; K is 2^bits
+    config.bsq.commitment = 0.0  # as lfq's
+    config.bsq.token_entropy = 0.1  # likewise
+    config.bsq.batch_entropy = 0.1  # likewise, over groups of bits
+    config.bsq.temperature = 1.0  # likewise
+    return config
 
 
 def _optimizer() -> ConfigDict:

@@ -4,14 +4,15 @@
 
 Data: TFDS's cifar10 in ArrayRecord form, below config.data.dir. No augmentation.
 The batch size and lambda_q are not in the paper's text; 64 is ours.
+The paper's other columns are words behind the file, :vqvae, :sqvae say: configs/quantizers.py.
 Cost and result of the full 90 epochs: not measured; of 800 steps: docs/results.md.
 """
 
-from configs import mqvae
+from configs import mqvae, quantizers
 
 
-def get_config():
+def get_config(preset: str = ""):
     """The paper's CIFAR-10 experiment."""
     config = mqvae.get_config(source="tfds:cifar10", image_size=32, downsampling=4)
     config.data.eval_split = "test"
-    return config
+    return quantizers.with_quantizer(config, preset)

@@ -14,10 +14,11 @@ feature `image`, is read by --config.data.source=tfds:ffhq --config.data.train_s
 Ours, the paper being silent: x16 down to 16 x 16 codes (VQ-f16's net), a batch of 64 images over
 all devices, a whole state on each GPU, and the adversarial phase.
 Moving averages of the weights, which the paper does not have: --config.train.ema_decay=0.999.
+The paper's other columns are words behind the file, :vqvae, :vqgan_lc say: configs/quantizers.py.
 Cost and result: not measured; docs/results.md has the plan.
 """
 
-from configs import mqgan
+from configs import mqgan, quantizers
 
 
 def get_config(preset: str = "paper"):
@@ -28,4 +29,4 @@ def get_config(preset: str = "paper"):
     config.train.checkpoint_every = 2000
     config.data.train_split = "all[:60000]"
     config.data.eval_split = "all[60000:]"
-    return config
+    return quantizers.with_quantizer(config, preset, mqgan.PRESETS)

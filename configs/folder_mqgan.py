@@ -13,10 +13,10 @@ a random crop, a flip.
 Cost and result: not measured; they are your images.
 """
 
-from configs import mqgan
+from configs import mqgan, quantizers
 
 
-def get_config():
+def get_config(preset: str = ""):
     """A tokenizer for one's own images."""
     scale = {"image_size": 256, "codewords": 16384, "epochs": 100, "batch_size": 32}
     config = mqgan.get_config("paper", source="folder", **scale, adversarial_from=0.1)
@@ -24,4 +24,4 @@ def get_config():
     config.train.checkpoint_every = 1000
     config.data.flip = 0.5
     config.eval.batch_size = 32
-    return config
+    return quantizers.with_quantizer(config, preset)

@@ -9,12 +9,12 @@ the smaller side to 128, a random crop, a flip.
 Cost and result: not measured; they are your images.
 """
 
-from configs import mqvae
+from configs import mqvae, quantizers
 
 
-def get_config():
+def get_config(preset: str = ""):
     """A tokenizer for one's own images at 128 pixels, 16 x 16 codes."""
     config = mqvae.get_config(source="folder", image_size=128, downsampling=8)
     config.data.flip = 0.5
     config.data.threads = 4
-    return config
+    return quantizers.with_quantizer(config, preset)

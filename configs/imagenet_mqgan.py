@@ -16,10 +16,11 @@ Augmentation as in the paper: the smaller side to 128, a random crop, a flip.
 Ours, the paper being silent: x8 down to 16 x 16 codes (VQ-f8's net), a batch of 256 images over
 all devices, a whole state on each GPU, and the adversarial phase.
 Moving averages of the weights, which the paper does not have: --config.train.ema_decay=0.999.
+The paper's other columns are words behind the file, :vqvae, :fsq say: configs/quantizers.py.
 Cost and result: not measured; docs/results.md has the plan.
 """
 
-from configs import mqgan
+from configs import mqgan, quantizers
 
 
 def get_config(preset: str = "paper"):
@@ -29,4 +30,4 @@ def get_config(preset: str = "paper"):
     config.train.eval_every = 5000
     config.train.checkpoint_every = 1000
     config.data.flip = 0.5
-    return config
+    return quantizers.with_quantizer(config, preset, mqgan.PRESETS)

@@ -9,10 +9,10 @@ Measured on two shared CPU cores: 21.5 minutes beside other work, about 17 alone
 LPIPS 0.370 on the held-out regions, against 23.07 dB and 0.444 of L1 alone (docs/results.md).
 """
 
-from configs import photos_mqvae
+from configs import photos_mqvae, quantizers
 
 
-def get_config():
+def get_config(preset: str = ""):
     """The quick start, with what makes it an MQGAN; minutes on two CPU cores."""
     config = photos_mqvae.get_config()
     config.train.steps = 1200
@@ -29,4 +29,4 @@ def get_config():
     config.disc.b2 = 0.9
     config.eval.metrics = ("lpips_vgg",)
     config.eval.monitor = "lpips_vgg"
-    return config
+    return quantizers.with_quantizer(config, preset)

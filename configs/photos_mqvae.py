@@ -7,10 +7,10 @@ Trains on random 64 x 64 crops and evaluates on held-out regions of 128 x 128.
 Measured on two shared CPU cores: 5.0 minutes; MSE 0.0252, PSNR 23.23 dB on the held-out regions.
 """
 
-from configs import base
+from configs import base, quantizers
 
 
-def get_config():
+def get_config(preset: str = ""):
     """Minutes on two CPU cores: a third of the residual blocks, a larger learning rate."""
     config = base.get_config()
     config.model.blocks = 2
@@ -28,4 +28,4 @@ def get_config():
     config.data.flip = 0.5
     config.eval.batch_size = 2
     config.eval.pictures = 10
-    return config
+    return quantizers.with_quantizer(config, preset)

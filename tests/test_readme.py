@@ -12,6 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import base
+from configs.quantizers import PRESETS, with_quantizer
+from mq_jax.training.quantizing import UNTRAINED
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -76,6 +80,32 @@ def test_every_rule_is_of_a_command_and_most_commands_are_run():
     run = [command for command in told if runnable(command)]
     assert len(run) >= 0.7 * len(told)
     assert any("quickstart" in command for command in run)
+
+
+def test_a_quantizer_alone_is_used_as_the_readme_says():
+    (program,) = [program for program in programs() if "from mq_jax.quantizers" in program]
+    assert len(program.splitlines()) <= 13
+    names = {}
+    exec(program, names)
+    assert names["indices"].shape == (2, 16, 16) and names["z_q"].shape == (2, 16, 16, 4)
+    assert names["z_hat"].shape == names["z"].shape
+
+
+def test_the_table_of_quantizers_has_every_preset_with_its_kind_and_its_levels():
+    section = README.partition("## Quantizers\n")[2].partition("\n## ")[0]
+    rows = [
+        line.strip("| ").split(" | ") for line in re.findall(r"^\| `.*$", section, re.MULTILINE)
+    ]
+    told = {}
+    for presets, _, kinds, size, levels in rows:
+        names, kinds = re.findall(r"`(\w+)`", presets), re.findall(r"`(\w+)`", kinds)
+        for name, kind in zip(names, kinds * (len(names) // len(kinds)), strict=True):
+            told[name] = kind, "codebook.size" in size, levels
+    assert list(told) == sorted(told, key=list(PRESETS).index) and told.keys() == PRESETS.keys()
+    for name, row in told.items():
+        kind = with_quantizer(base.get_config(), name).quantizer.kind
+        levels = "joint only" if kind in UNTRAINED else "MQ or joint"
+        assert row == (kind, kind not in ("fsq", "lfq", "bsq"), levels), name
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,10 @@ import optax
 from mq_jax.algorithm import bilevel
 from mq_jax.algorithm.adversary import Adversary
 from mq_jax.algorithm.objective import Objective
+from mq_jax.algorithm.optim import restarted
 from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.quantizers.histogram import code_counts
+from mq_jax.quantizers.quantizer import codes, distinct
 
 HYPERGRADIENTS = (*bilevel.KINDS, "joint")
 
@@ -29,6 +31,8 @@ STRAIGHT_THROUGH = {
     "encoder": ("encoder", "encoder"),
     "encoder-and-codewords": ("encoder-and-codewords", "encoder-and-codewords"),
     "encoder-and-codewords-inside": ("encoder-and-codewords", "encoder"),
+    "rotation": ("rotation", "rotation"),
+    "diveq": ("diveq", "diveq"),
 }
 
 TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
@@ -99,9 +103,11 @@ def make_train_step(
         )
         params = state.params._replace(autoencoder=result.theta, codebook=phi)
         opt_state = state.opt_state._replace(autoencoder=result.opt_state, codebook=phi_state)
-        images, outputs = batches[0].images, result.inner[1]
-        state, disc_metrics = _advance(problem, state, params, opt_state, images, outputs)
-        return state, _two_level_metrics(problem.objective, result, phi) | disc_metrics
+        metrics = _two_level_metrics(problem.objective, result, phi, state.quantizer)
+        state, disc_metrics = _advance(
+            problem, state, params, opt_state, batches[0].images, result.inner[1]
+        )
+        return state, metrics | disc_metrics
 
     return train_step
 
@@ -206,6 +212,7 @@ def _make_loss(
             state.batch_stats,
             part.images,
             straight_through=straight_through,
+            quantizer_state=state.quantizer,
             rng=part.key,
             frozen=frozen,
             opponent=opponent,
@@ -223,6 +230,9 @@ def _advance(problem, state, params, opt_state, images, outputs):
         )
         params = params._replace(discriminator=psi)
         opt_state = opt_state._replace(discriminator=psi_state)
+    params, opt_state, quantizer_state = _advance_quantizer(
+        problem, state, params, opt_state, outputs.statistics
+    )
     # Each part of a batch has moved the same statistics.
     batch_stats = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), outputs.batch_stats)
     advanced = state.replace(
@@ -231,17 +241,43 @@ def _advance(problem, state, params, opt_state, images, outputs):
         opt_state=opt_state,
         batch_stats=batch_stats,
         anchors=anchors,
+        quantizer=quantizer_state,
     )
     if problem.ema_decay:
         # The first averages span few steps, as there are few.
         decay = jnp.minimum(problem.ema_decay, (1 + state.step) / (10 + state.step))
-        average = lambda old, new: decay * old + (1 - decay) * new  # noqa: E731
+
+        def average(old, new):
+            # A count of steps has no average.
+            return (
+                decay * old + (1 - decay) * new if jnp.issubdtype(new.dtype, jnp.floating) else new
+            )
+
         advanced = advanced.replace(ema=jax.tree.map(average, state.ema, advanced.raw))
     return advanced, metrics
 
 
-def _two_level_metrics(objective, result, phi):
-    """What a step of both levels reports; phi is the codebook after it."""
+def _advance_quantizer(problem, state, params, opt_state, statistics):
+    """What of the quantizer no gradient moves, once a step, by the inner pass, as BatchNorm's."""
+    key = jax.random.fold_in(state.rng, state.step)
+    # Apart from the keys of the levels, which are split from this one.
+    key = jax.random.fold_in(key, 2)
+    with jax.named_scope("quantizer"):
+        phi, quantizer_state, replaced = problem.objective.quantizer.advance(
+            params.codebook, state.quantizer, statistics, key
+        )
+    if replaced is None:
+        return params, opt_state, quantizer_state
+    moments = restarted(problem.optimizers.codebook, opt_state.codebook, params.codebook, replaced)
+    return (
+        params._replace(codebook=phi),
+        opt_state._replace(codebook=moments),
+        quantizer_state,
+    )
+
+
+def _two_level_metrics(objective, result, phi, quantizer_state):
+    """What a step of both levels reports; phi is the codebook after the outer update."""
     direct, indirect = optax.tree.norm(result.direct), optax.tree.norm(result.indirect)
     product = optax.tree.vdot(result.direct, result.indirect)
     metrics = {
@@ -251,7 +287,7 @@ def _two_level_metrics(objective, result, phi):
         "outer/indirect_norm": indirect,
         # 0, not 0/0, where there is no indirect part.
         "outer/direct_indirect_cosine": product / jnp.maximum(direct * indirect, 1e-30),
-        "outer/code_flip_rate": _flip_rate(objective, result.outer[1], phi),
+        "outer/code_flip_rate": _flip_rate(objective, result.outer[1], phi, quantizer_state),
         "outer/updates": jnp.ones(()),
     }
     if result.probes is not None:
@@ -264,7 +300,9 @@ def _inner_metrics(objective, loss, outputs, gradient):
     """What the inner level, or the joint step, reports."""
     return {
         **_loss_metrics("inner", loss, outputs),
-        "inner/code_counts": code_counts(outputs.indices, objective.codebook.size),
+        "inner/code_counts": code_counts(
+            distinct(outputs.indices, objective.quantizer), codes(objective.quantizer)
+        ),
         "inner/gradient_norm": optax.tree.norm(gradient),
     }
 
@@ -275,9 +313,10 @@ def _loss_metrics(level, loss, outputs):
     return {f"{level}/loss": loss, **terms}
 
 
-def _flip_rate(objective, outputs, phi):
+def _flip_rate(objective, outputs, phi, quantizer_state):
     """The share of the outer batch's codes that the new codebook reassigns, z being fixed."""
     # One image in eight is sample enough, and the third lookup of a step costs next to nothing.
     z, indices = outputs.z[:, ::8], outputs.indices[:, ::8]
-    moved = objective.lookup(z, objective.codewords(phi))
+    quantizer = objective.quantizer
+    moved = quantizer.encode(quantizer.fold(phi, quantizer_state), z)
     return jnp.mean(moved != indices)

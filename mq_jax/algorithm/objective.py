@@ -1,8 +1,9 @@
 """The one objective of both levels, and of evaluation.
 
-L(theta, phi; x) = task(x, x_hat) + lambda_q * mean((z - z_q)^2) + w * a * adversarial(x_hat)
+L(theta, phi; x) = task(x, x_hat) + lambda_q * quantization + w * a * adversarial(x_hat)
 
-with x_hat = D_theta(z_hat) and task = rec + lambda_p * LPIPS. MQVAE is L without LPIPS and
+with x_hat = D_theta(z_hat), task = rec + lambda_p * LPIPS, and for plain vector quantization
+quantization = mean((z - z_q)^2). MQVAE is L without LPIPS and
 without the adversarial term; MQGAN has both.
 """
 
@@ -14,8 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mq_jax.algorithm.losses import adaptive_weight
-from mq_jax.quantizers.nearest import Lookup, nearest_codeword
-from mq_jax.quantizers.vq import quantize
+from mq_jax.algorithm.state import Model
+from mq_jax.quantizers.quantizer import Quantizer
 
 
 class Outputs(NamedTuple):
@@ -23,12 +24,14 @@ class Outputs(NamedTuple):
 
     Attributes:
       terms: f32[] by name, what L is made of: `reconstruction` and `quantization` (the weights
-        of the sum left out), and where L has them `perceptual`, `adversarial`,
-        `adaptive_weight` (a) and `adaptive_clipped` (1 where a counted and was at its cap).
+        of the sum left out), and where L has them the quantizer's own, `perceptual`,
+        `adversarial`, `adaptive_weight` (a) and `adaptive_clipped` (1 where a counted and was at
+        its cap).
       images: f32[B, H, W, 3], x_hat, nominally in [-1, 1], not clipped.
-      z: f32[B, h, w, D].
-      indices: i32[B, h, w] in [0, K).
+      z: f32[B, h, w, channels].
+      indices: i32[B, h, w] in [0, K), with an axis of J where a position has J codes.
       batch_stats: BatchNorm's running statistics after the pass.
+      statistics: of the quantizer, what its `advance` takes.
     """
 
     terms: dict[str, jax.Array]
@@ -36,6 +39,7 @@ class Outputs(NamedTuple):
     z: jax.Array
     indices: jax.Array
     batch_stats: Any
+    statistics: Any = ()
 
 
 class Perceptual(NamedTuple):
@@ -83,26 +87,23 @@ class Objective(NamedTuple):
 
     Attributes:
       autoencoder: module with `encode`, `features` and `pixels`.
-      codebook: module whose call returns f32[K, D].
+      quantizer: what turns z into codes; its parameters are phi.
       reconstruction_loss: (images, reconstructions) -> f32[].
-      quantization_weight: lambda_q, on both sides of the term: unequal weights for z and z_q
-        have no single term whose mixed derivative is right, and are not offered.
-      lookup: nearest_codeword, or one of its kind.
+      quantization_weight: lambda_q.
       perceptual: None without LPIPS.
       adversarial: None without a discriminator.
     """
 
     autoencoder: nn.Module
-    codebook: nn.Module
+    quantizer: Quantizer
     reconstruction_loss: Callable[[jax.Array, jax.Array], jax.Array]
     quantization_weight: float
-    lookup: Lookup = nearest_codeword
     perceptual: Perceptual | None = None
     adversarial: Adversarial | None = None
 
-    def codewords(self, phi: Any) -> jax.Array:
-        """The codebook C(phi), f32[K, D]."""
-        return self.codebook.apply({"params": phi})
+    def codewords(self, model: Model) -> jax.Array:
+        """What each code of a model stands for, f32[codes, D]."""
+        return self.quantizer.codewords(self.quantizer.fold(model.codebook, model.quantizer))
 
     def __call__(
         self,
@@ -112,6 +113,7 @@ class Objective(NamedTuple):
         images: jax.Array,
         *,
         straight_through: str,
+        quantizer_state: Any = (),
         train: bool = True,
         rng: jax.Array | None = None,
         frozen: Any = (),
@@ -121,14 +123,15 @@ class Objective(NamedTuple):
 
         Args:
           theta: parameters of the auto-encoder.
-          phi: parameters of the codebook.
+          phi: parameters of the quantizer.
           batch_stats: BatchNorm's running statistics.
           images: f32[B, H, W, 3] in [-1, 1].
           straight_through: one of quantizers.STRAIGHT_THROUGH.
+          quantizer_state: what no gradient moves of the quantizer.
           train: whether BatchNorm uses the batch's statistics or the running ones, and whether
-            the decoder gets z_hat or z_q itself, which passes no gradient to z.
-          rng: key of what the auto-encoder draws in training, Flax's `dropout`; None: it draws
-            nothing.
+            the decoder gets z_hat or what the codes decode to, which passes no gradient to z.
+          rng: key of what is drawn in training, by the auto-encoder (Flax's `dropout`) and by
+            the quantizer; None: nothing is drawn.
           frozen: the weights of LPIPS; read only where L has it.
           opponent: the discriminator; None leaves its term out.
 
@@ -139,20 +142,25 @@ class Objective(NamedTuple):
         # Flax folds each module's path in, so that both halves may share the key.
         settings = {"train": train, "rngs": {} if rng is None else {"dropout": rng}}
         z, batch_stats = self._half("encode", theta, batch_stats, images, settings)
-        q = quantize(z, self.codewords(phi), straight_through=straight_through, lookup=self.lookup)
-        # z + (z_q - z) is not z_q to the last bit; evaluation decodes what the codes decode to.
-        decoded = q.z_hat if train else q.z_q
-        features, batch_stats = self._half("features", theta, batch_stats, decoded, settings)
+        # By this name a plan tells what a quantizer takes beside its lookup and hyper-net.
+        with jax.named_scope("quantizer"):
+            q = self.quantizer(
+                *(phi, quantizer_state, z),
+                straight_through=straight_through,
+                train=train,
+                rng=None if rng is None else jax.random.fold_in(rng, 0),
+            )
+        features, batch_stats = self._half("features", theta, batch_stats, q.z_hat, settings)
         x_hat = self._last_layer(theta["decoder"]["head"], features)
         task, terms = self._task(images, frozen, x_hat)
         loss = task + self.quantization_weight * q.loss
-        terms["quantization"] = q.loss
+        terms |= {"quantization": q.loss, **q.terms}
         if self.adversarial is not None and opponent is not None:
             task_loss = lambda x_hat: self._task(images, frozen, x_hat)[0]  # noqa: E731
             head = theta["decoder"]["head"]
             term, its_terms = self._adversarial(head, opponent, task_loss, features, x_hat)
             loss, terms = loss + term, terms | its_terms
-        return loss, Outputs(terms, x_hat, z, q.indices, batch_stats)
+        return loss, Outputs(terms, x_hat, z, q.indices, batch_stats, q.statistics)
 
     def _half(self, method, theta, batch_stats, argument, settings):
         """The encoder, or the decoder up to its last layer, and BatchNorm's statistics after it."""

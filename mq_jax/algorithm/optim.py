@@ -1,6 +1,7 @@
 """Schedules and optimizers, from numbers to Optax."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -97,3 +98,33 @@ def freeze(
         )
 
     return optax.multi_transform({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
+def restarted(
+    optimizer: optax.GradientTransformation, opt_state: Any, params: Any, replaced: Any
+) -> Any:
+    """An optimizer's state in which some numbers have no past.
+
+    Args:
+      optimizer: the transformation.
+      opt_state: of it.
+      params: the tree that it is for.
+      replaced: bool, a tree like params, true where a number has been overwritten.
+
+    Returns:
+      The state, with what it would begin with there; counts of steps stay.
+    """
+
+    def absent(leaf):
+        # Of what is frozen there are no moments.
+        return isinstance(leaf, optax.MaskedNode)
+
+    masks = optax.tree.map_params(
+        optimizer,
+        lambda moment, overwritten: moment if absent(moment) else overwritten,
+        opt_state,
+        replaced,
+        transform_non_params=lambda _: False,
+        is_leaf=absent,
+    )
+    return jax.tree.map(jnp.where, masks, optimizer.init(params), opt_state)

@@ -11,7 +11,8 @@ class Parts(NamedTuple):
 
     Attributes:
       autoencoder: theta, the encoder and the decoder.
-      codebook: phi, the embedding and the hyper-net that make the codebook.
+      codebook: phi, the parameters of the quantizer: of plain vector quantization the embedding
+        and the hyper-net that make the codebook.
       discriminator: psi; without an adversarial loss, empty.
     """
 
@@ -27,11 +28,13 @@ class Model(NamedTuple):
       autoencoder: theta.
       codebook: phi.
       batch_stats: running statistics of BatchNorm, of this theta; empty without BatchNorm.
+      quantizer: what no gradient moves of the quantizer; () for most.
     """
 
     autoencoder: Any
     codebook: Any
     batch_stats: Any
+    quantizer: Any = ()
 
 
 @flax.struct.dataclass
@@ -47,6 +50,7 @@ class TrainState:
       ema: Model of moving averages; empty where none is kept.
       anchors: f32[2], moving averages of the discriminator's output on real and on
         reconstructed images, for LeCAM.
+      quantizer: what no gradient moves of the quantizer, counts and averages say; () for most.
     """
 
     step: jax.Array
@@ -56,11 +60,13 @@ class TrainState:
     rng: jax.Array
     ema: Any
     anchors: jax.Array
+    quantizer: Any = ()
 
     @property
     def raw(self) -> Model:
         """The model as the last step left it."""
-        return Model(self.params.autoencoder, self.params.codebook, self.batch_stats)
+        trained = self.params.autoencoder, self.params.codebook
+        return Model(*trained, self.batch_stats, self.quantizer)
 
     @property
     def evaluated(self) -> Model:

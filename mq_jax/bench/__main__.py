@@ -1,6 +1,7 @@
-"""Timings: train steps and their pieces, lookups, input, start, tokenizers.
+"""Timings: train steps and their pieces, lookups, quantizers, input, start, tokenizers.
 
-python -m mq_jax.bench [--part=step|pieces|lookup|input|startup|tokenizer] [--config=configs/X.py]
+python -m mq_jax.bench [--part=step|pieces|lookup|quantizers|input|startup|tokenizer]
+    [--config=configs/X.py]
 
 On one core unless --cores says otherwise. Steps are interleaved in one process, so that a
 machine whose speed drifts slows them all alike: read the ratios.
@@ -22,7 +23,7 @@ from mq_jax.terminal.escaping import visible
 from mq_jax.terminal.streams import protect_streams
 
 DEFAULT_CONFIG = "configs/cifar10_mqvae.py"
-PARTS = ("step", "pieces", "lookup", "input", "startup", "tokenizer")
+PARTS = ("step", "pieces", "lookup", "quantizers", "input", "startup", "tokenizer")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", DEFAULT_CONFIG, "The experiment.", lock_config=True
@@ -44,12 +45,14 @@ def run() -> None:
     commandline.answer_help(__doc__, (_PART, _CONFIG, _ROUNDS, _STRAIGHT_THROUGH, _CORES))
     # Only now: help needs none of JAX.
     from mq_jax.bench.parts import run_part, use_cores
+    from mq_jax.training.taking import take_sizes
     from mq_jax.training.validate import validate
 
     try:
         _, *rest = commandline.parse(sys.argv, DEFAULT_CONFIG)
         if rest:
             raise commandline.UsageError(f"{rest[0]!r} is no flag; all arguments are flags.")
+        take_sizes(_CONFIG.value)
         validate(_CONFIG.value)
         use_cores(_CORES.value)
     except (commandline.UsageError, ValueError) as error:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from mq_jax.bench.input import bench_input
 from mq_jax.bench.lookup import bench_lookup
 from mq_jax.bench.pieces import bench_pieces
+from mq_jax.bench.quantizers import bench_quantizers
 from mq_jax.bench.startup import bench_startup
 from mq_jax.bench.step import bench_step
 from mq_jax.bench.tokenizer import bench_tokenizer
@@ -43,6 +44,7 @@ def run_part(
         "step": lambda: bench_step(config, rounds, straight_through),
         "pieces": lambda: bench_pieces(config, rounds),
         "lookup": lambda: bench_lookup(config, rounds),
+        "quantizers": lambda: bench_quantizers(config, rounds),
         "input": lambda: bench_input(config, cores),
         "startup": bench_startup,
         "tokenizer": lambda: bench_tokenizer(config, rounds),

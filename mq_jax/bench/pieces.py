@@ -1,6 +1,5 @@
 """The pieces that a step is made of."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -8,7 +7,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mq_jax.bench.timing import interleaved
-from mq_jax.quantizers.nearest import nearest_codeword
 from mq_jax.terminal import console
 from mq_jax.training.build import build, init_state
 
@@ -52,13 +50,14 @@ def _pieces(config) -> dict[str, tuple[Callable, tuple]]:
         return jax.grad(loss, argnums=arguments)
 
     theta, phi, _ = state.params
-    z, codebook = run("encode", theta, x), objective.codewords(phi)
-    chunk = config.codebook.lookup_chunk
+    quantizer = objective.quantizer
+    z, folded = run("encode", theta, x), quantizer.fold(phi, state.quantizer)
+    z_q = quantizer.decode(folded, quantizer.encode(folded, z))
     return {
         "encoder": (lambda t, a: run("encode", t, a), (theta, x)),
         "encoder, with gradient": (gradient("encode", 0), (theta, x)),
-        "decoder": (lambda t, a: run("decode", t, a), (theta, z)),
-        "decoder, with gradient": (gradient("decode", (0, 1)), (theta, z)),
-        "hyper-net": (objective.codewords, (phi,)),
-        "lookup": (functools.partial(nearest_codeword, chunk=chunk), (z, codebook)),
+        "decoder": (lambda t, a: run("decode", t, a), (theta, z_q)),
+        "decoder, with gradient": (gradient("decode", (0, 1)), (theta, z_q)),
+        "hyper-net": (quantizer.fold, (phi, state.quantizer)),
+        "lookup": (quantizer.encode, (folded, z)),
     }

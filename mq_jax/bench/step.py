@@ -11,6 +11,7 @@ from mq_jax.bench.timing import interleaved, matmul_rate
 from mq_jax.terminal import console
 from mq_jax.training.build import build, init_state
 from mq_jax.training.frozen import load_frozen
+from mq_jax.training.quantizing import UNTRAINED
 
 _KINDS = (
     ("joint", "encoder"),
@@ -49,7 +50,7 @@ def bench_step(config: ConfigDict, rounds: int, straight_through: str) -> None:
       rounds: interleaved; medians count.
       straight_through: of the steps; `all` for every one.
     """
-    chosen = [kinds for kinds in _KINDS if straight_through in ("all", kinds[1])]
+    chosen = chosen_kinds(config.quantizer.kind, straight_through)
     programs = {kinds: compiled_step(config, *kinds) for kinds in chosen}
     timings = interleaved({kinds: program.run for kinds, program in programs.items()}, rounds)
     base, base_flops = timings[chosen[0]], programs[chosen[0]].flops
@@ -76,6 +77,24 @@ def bench_step(config: ConfigDict, rounds: int, straight_through: str) -> None:
         ],
         rows,
     )
+
+
+def chosen_kinds(quantizer: str, straight_through: str) -> list[tuple[str, str]]:
+    """The steps that are timed, the joint one first.
+
+    Args:
+      quantizer: its kind; one without parameters has no second level.
+      straight_through: of the steps; `all` for every one.
+
+    Returns:
+      (hypergradient, straight_through) of each.
+    """
+    return [
+        kinds
+        for kinds in _KINDS
+        if straight_through in ("all", kinds[1])
+        and (kinds[0] == "joint" or quantizer not in UNTRAINED)
+    ]
 
 
 def compiled_step(config: ConfigDict, kind: str, straight_through: str) -> Program:

@@ -25,6 +25,7 @@ from mq_jax.metrics.feature_moments import FeatureMoments
 from mq_jax.metrics.fingerprint import PixelDigest
 from mq_jax.metrics.measures import Measures
 from mq_jax.quantizers.histogram import code_counts
+from mq_jax.quantizers.quantizer import codes, distinct
 from mq_jax.runs.snapshot import Snapshot
 
 
@@ -34,8 +35,8 @@ class Evaluation(NamedTuple):
     Attributes:
       scalars: `eval/mse`, `eval/psnr`, `eval/usage`, `eval/perplexity`, and `eval/NAME` of what
         else is measured.
-      counts: i64[K], how often each code occurs.
-      codebook: f32[K, D].
+      counts: i64[codes], how often each code occurs, K or J times K.
+      codebook: f32[codes, D], what they stand for.
       originals: u8[N, H, W, 3], the images that are shown.
       reconstructions: u8[N, H, W, 3], theirs.
       images: number of images that count, the readable ones.
@@ -76,10 +77,15 @@ def make_eval_step(
 
     def eval_step(state, metrics, images, mask, weights):
         x = from_uint8(images)
-        _, outputs = objective(*state.evaluated, x, straight_through="encoder", train=False)
+        *model, quantizer_state = state.evaluated
+        _, outputs = objective(
+            *model, x, straight_through="encoder", quantizer_state=quantizer_state, train=False
+        )
         # A masked row's codes go to a code past the end, which the scatter drops.
-        size = objective.codebook.size
-        indices = jnp.where(mask[:, None, None] > 0, outputs.indices, size)
+        indices = distinct(outputs.indices, objective.quantizer)
+        size = codes(objective.quantizer)
+        kept = jnp.expand_dims(mask, range(1, indices.ndim)) > 0
+        indices = jnp.where(kept, indices, size)
         values = {
             "mse": squared_error_per_image(x, outputs.images),
             "psnr": psnr_per_image(x, outputs.images),
@@ -116,7 +122,7 @@ class Evaluator:
         everywhere = sharding.replicated(mesh)
         self._weights = jax.device_put(measures.weights, everywhere)
         names = "mse", "psnr", *(name for name, _ in measures.per_image)
-        self._nothing = empty_evaluation(objective.codebook.size, names)
+        self._nothing = empty_evaluation(codes(objective.quantizer), names)
         # The rows of a reconstruction stay with the process whose originals they are.
         places = everywhere, sharding.split(mesh)
         self._step = jax.jit(make_eval_step(objective, measures.per_image), out_shardings=places)
@@ -173,7 +179,7 @@ class Evaluator:
         return Evaluation(
             values,
             np.asarray(metrics.usage.counts, np.int64),
-            np.asarray(self._codewords(state.evaluated.codebook)),
+            np.asarray(self._codewords(state.evaluated)),
             *shown.in_order(),
             count,
             digest,

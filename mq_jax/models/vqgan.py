@@ -109,6 +109,7 @@ class AutoEncoder(nn.Module):
       dtype: of convolutions and attention's projections: float32, bfloat16, or float64 in tests.
       remat: whether the backward pass computes each block anew rather than keep its inside. On
         XLA's CPU backend that costs time and saves nothing: it drops remat's barriers.
+      log_variances: whether the encoder gives D further channels, behind those of z.
 
     Raises:
       ValueError: on use, if the groups do not divide a width, a level of `attention` does not
@@ -126,17 +127,19 @@ class AutoEncoder(nn.Module):
     init_std: float
     dtype: Any
     remat: bool
+    log_variances: bool = False
 
     def setup(self):
         self._check()
         layers = Layers(self.groups, self.init_std, self.dtype, self.remat)
         levels = (self.channels, self.multipliers, self.blocks, self.attention)
-        self.encoder = Encoder(*levels, self.dim, self.z_channels, self.layer_norm, layers)
+        width = self.dim * (2 if self.log_variances else 1)
+        self.encoder = Encoder(*levels, width, self.z_channels, self.layer_norm, layers)
         self.decoder = Decoder(*levels, self.z_channels, layers)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Both halves without a quantizer between them; initialisation runs it."""
-        return self.decode(self.encode(images, train=train), train=train)
+        return self.decode(self.encode(images, train=train)[..., : self.dim], train=train)
 
     def encode(self, images: jax.Array, *, train: bool) -> jax.Array:
         """f32[B, H, W, 3] in [-1, 1] -> z f32[B, h, w, D]."""

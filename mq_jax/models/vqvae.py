@@ -114,6 +114,7 @@ class AutoEncoder(nn.Module):
       dim: D.
       layer_norm: whether z is normalised over its channels.
       init_std: standard deviation of the kernels at initialisation.
+      log_variances: whether the encoder gives D further channels, behind those of z.
     """
 
     channels: Sequence[int]
@@ -121,15 +122,17 @@ class AutoEncoder(nn.Module):
     dim: int
     layer_norm: bool
     init_std: float
+    log_variances: bool = False
 
     def setup(self):
         init = nn.initializers.normal(self.init_std)
-        self.encoder = Encoder(self.channels, self.blocks, self.dim, self.layer_norm, init)
+        width = self.dim * (2 if self.log_variances else 1)
+        self.encoder = Encoder(self.channels, self.blocks, width, self.layer_norm, init)
         self.decoder = Decoder(self.channels, self.blocks, init)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Both halves without a quantizer between them; initialisation runs it."""
-        return self.decode(self.encode(images, train=train), train=train)
+        return self.decode(self.encode(images, train=train)[..., : self.dim], train=train)
 
     def encode(self, images: jax.Array, *, train: bool) -> jax.Array:
         """f32[B, H, W, 3] in [-1, 1] -> z f32[B, h, w, D]."""

@@ -31,6 +31,7 @@ from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.modes.training import run_training
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
+from mq_jax.training.taking import take_sizes
 from mq_jax.training.unused import unused_fields
 
 # At the end; a thread that hangs in a read would make Python wait for ever.
@@ -239,9 +240,11 @@ def _count(text: str) -> int:
 def _evaluated_config(typed: Sequence[str]) -> ConfigDict | None:
     """The configuration to evaluate under; None for the run's own, as it is."""
     if commandline.flag_value(sys.argv, "config") is not None:
+        take_sizes(FLAGS.config)
         return FLAGS.config
     if FLAGS.config is None or not typed:
         return None
+    take_sizes(FLAGS.config)
     if not any(name.startswith("mesh.") for name in typed):
         move_to_this_machine(FLAGS.config)
     return FLAGS.config
@@ -256,6 +259,7 @@ def _given_config() -> ConfigDict:
         )
     for sentence in unused_fields(FLAGS.config, commandline.overridden(sys.argv)):
         logging.info("%s", sentence)
+    take_sizes(FLAGS.config)
     return FLAGS.config
 
 

@@ -19,6 +19,8 @@ _PARTS = (
     ("decoder", "AutoEncoder.pixels"),
     ("lookup", "lookup"),
     ("hyper-net", "Codebook"),
+    ("hyper-net", "Bridge"),
+    ("quantizer", "quantizer"),
 )
 REST = "optimizers, the rest"
 PARTS = (*dict.fromkeys(part for part, _ in _PARTS), REST)

@@ -64,7 +64,7 @@ class Plan(NamedTuple):
       mesh: virtual.
       holdings: of all that a step is given, as sharding.holdings tells them.
       state_by_fsdp: bytes of the state that a device holds, by each `fsdp` that the devices allow.
-      codes: (h, w) of an image.
+      codes: (h, w) of an image; (h, w, J) where a position has J codes.
       parameters: by part.
       forward: matrix FLOPs of one forward pass of a whole batch, by part; of LPIPS for the
         reconstructions alone.
@@ -75,7 +75,7 @@ class Plan(NamedTuple):
     mesh: Mesh
     holdings: list[sharding.Holding]
     state_by_fsdp: dict[int, int]
-    codes: tuple[int, int]
+    codes: tuple[int, ...]
     parameters: dict[str, int]
     forward: dict[str, float]
     steps: list[StepPlan]
@@ -256,12 +256,18 @@ def _forward(config: ConfigDict, built: Built, lowered: Lowered) -> tuple:
         )[0]
 
     z = jax.eval_shape(encode, theta, images)
-    codebook = jax.eval_shape(objective.codewords, phi)
+    fixed = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), lowered.target["state"].quantizer
+    )
+    quantizer = objective.quantizer
+    depth = (quantizer.depth,) if quantizer.depth else ()
+    z_q = jax.ShapeDtypeStruct((*z.shape[:-1], quantizer.dim), z.dtype)
+    folded = jax.eval_shape(quantizer.fold, phi, fixed)
     passes = {
         "encoder": _matrix_flops(encode, theta, images),
-        "decoder": _matrix_flops(decode, theta, z),
-        "hyper-net": _matrix_flops(objective.codewords, phi),
-        "lookup": _matrix_flops(objective.lookup, z, codebook),
+        "decoder": _matrix_flops(decode, theta, z_q),
+        "hyper-net": _matrix_flops(quantizer.fold, phi, fixed),
+        "lookup": _matrix_flops(quantizer.encode, folded, z),
     }
     if objective.adversarial:
         judge = objective.adversarial.discriminator
@@ -271,7 +277,7 @@ def _forward(config: ConfigDict, built: Built, lowered: Lowered) -> tuple:
     if objective.perceptual:
         both = _matrix_flops(objective.perceptual.distance, frozen, images, images)
         passes["LPIPS"] = both / 2
-    return z.shape[1:3], passes
+    return (*z.shape[1:3], *depth), passes
 
 
 def _matrix_flops(function: Callable, *shapes: Any) -> float:

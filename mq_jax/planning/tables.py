@@ -38,8 +38,8 @@ def _print_model(plan):
     codes = " x ".join(map(str, plan.codes))
     level = "" if train.hypergradient == "joint" else " for each level"
     tell_block(
-        f"{side} x {side} pixels to {codes} codes, K = {config.codebook.size:,}, "
-        f"D = {config.codebook.dim}; {config.model.dtype}"
+        f"{side} x {side} pixels to {codes} codes ({config.quantizer.kind}), "
+        f"K = {config.codebook.size:,}, D = {config.codebook.dim}; {config.model.dtype}"
         f"{', rematerialised' if config.model.remat else ''}\n"
         f"{train.batch_size} images a step{level}, in {train.accumulate} part(s), on {mesh.size} "
         f"device(s): data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}\n"

@@ -1,5 +1,7 @@
 """The codebook C(phi) = net(E): a module whose call returns f32[K, D]."""
 
+from collections.abc import Callable
+
 import jax
 from flax import linen as nn
 
@@ -9,11 +11,11 @@ KINDS = ("mlp", "mlp-relu", "linear", "basis", "embedding")
 
 
 class Codebook(nn.Module):
-    """K codewords from an embedding E drawn from N(0, 1), through a hyper-net.
+    """K codewords from an embedding E, the base, through a hyper-net, the map.
 
     `mlp`: dense -> tanh -> dense (the paper's); `mlp-relu`: the same with ReLU; `linear`: one
     dense layer (with E frozen: SimVQ); `basis`: E f32[D, D] through a dense layer D -> K,
-    transposed; `embedding`: E itself, the plain codebook of VQ-VAE.
+    transposed; `embedding`: E itself, the plain codebook of VQ-VAE. Another map is `Bridge`.
 
     Attributes:
       kind: one of KINDS.
@@ -21,6 +23,7 @@ class Codebook(nn.Module):
       dim: D.
       embedding_dim: D_e, columns of E for `mlp`, `mlp-relu` and `linear`.
       hidden: width of the hidden layer of `mlp` and `mlp-relu`.
+      base: what E starts from: N(0, 1), or one of bases.py.
     """
 
     kind: str
@@ -28,28 +31,38 @@ class Codebook(nn.Module):
     dim: int
     embedding_dim: int
     hidden: int
+    base: Callable = nn.initializers.normal(1.0)
 
     @nn.compact
     def __call__(self) -> jax.Array:
         """The codebook, f32[K, D]."""
         shapes = {"embedding": (self.size, self.dim), "basis": (self.dim, self.dim)}
         shape = shapes.get(self.kind, (self.size, self.embedding_dim))
-        embedding = self.param("embedding", nn.initializers.normal(1.0), shape)
+        embedding = self.param("embedding", self.base, shape)
         if self.kind == "embedding":
             return embedding
         if self.kind == "basis":
-            return _dense(self.size, self.dim, "net_out")(embedding).T
+            return dense(self.size, self.dim, "net_out")(embedding).T
         if self.kind == "linear":
-            return _dense(self.dim, self.embedding_dim, "net_out")(embedding)
+            return dense(self.dim, self.embedding_dim, "net_out")(embedding)
         if self.kind not in ("mlp", "mlp-relu"):
             raise ValueError(f"codebook kind is {self.kind!r}; expected one of {KINDS}.")
         activation = nn.tanh if self.kind == "mlp" else nn.relu
-        hidden = activation(_dense(self.hidden, self.embedding_dim, "net_in")(embedding))
-        return _dense(self.dim, self.hidden, "net_out")(hidden)
+        hidden = activation(dense(self.hidden, self.embedding_dim, "net_in")(embedding))
+        return dense(self.dim, self.hidden, "net_out")(hidden)
 
 
-def _dense(features, fan_in, name):
-    """A dense layer with PyTorch's default initialisation."""
+def dense(features: int, fan_in: int, name: str) -> nn.Dense:
+    """A dense layer with PyTorch's default initialisation.
+
+    Args:
+      features: outputs.
+      fan_in: inputs.
+      name: of the submodule.
+
+    Returns:
+      The module.
+    """
     init = uniform_fan_in(fan_in)
     # On accelerators a product of float32 else rounds its factors, to TF32 or bfloat16.
     highest = jax.lax.Precision.HIGHEST

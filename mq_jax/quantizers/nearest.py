@@ -73,19 +73,34 @@ def lowest_scores(z: jax.Array, codebook: jax.Array, *, chunk: int) -> tuple[jax
     chunk += -chunk % BLOCK
     norms = jnp.sum(jnp.square(codebook), axis=-1)
     if not 0 < chunk < len(codebook):
-        return _first_minimum(_scores(z, codebook, norms))
+        return first_minimum(code_scores(z, codebook, norms))
     return _chunked_minimum(z, codebook, norms, chunk)
 
 
-def _scores(z, codebook, norms):
-    """f32[N, K]: squared distances less ||z||^2, which orders no codeword."""
+def code_scores(z: jax.Array, codebook: jax.Array, norms: jax.Array) -> jax.Array:
+    """Squared distances less ||z||^2, which orders no codeword.
+
+    Args:
+      z: f32[N, D], encodings.
+      codebook: f32[K, D].
+      norms: f32[K], of the codewords, squared.
+
+    Returns:
+      f32[N, K].
+    """
     return norms + jnp.matmul(-2 * z, codebook.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def _first_minimum(scores):
-    """The minimum of each row of f32[N, K] and its lowest index.
+def first_minimum(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The minimum of each row and its lowest index.
 
     Blockwise, since XLA's CPU backend vectorises a minimum but not an argmin.
+
+    Args:
+      scores: f32[N, K].
+
+    Returns:
+      (f32[N], i32[N] in [0, K)).
     """
     rows, size = scores.shape
     if size % BLOCK:
@@ -101,7 +116,7 @@ def _first_minimum(scores):
 
 
 def _chunked_minimum(z, codebook, norms, chunk):
-    """_first_minimum of the scores by a running minimum over chunks, then within one block."""
+    """first_minimum of the scores by a running minimum over chunks, then within one block."""
     size, dim = codebook.shape
     padding = -size % chunk
     codebook = jnp.pad(codebook, ((0, padding), (0, 0)))
@@ -111,7 +126,7 @@ def _chunked_minimum(z, codebook, norms, chunk):
 
     def visit(best, piece):
         codewords, their_norms, start = piece
-        scores = _scores(z, codewords, their_norms)
+        scores = code_scores(z, codewords, their_norms)
         minima = jnp.min(scores.reshape(z.shape[0], chunk // BLOCK, BLOCK), axis=-1)
         lowest = jnp.min(minima, axis=-1)
         block = start + jnp.argmin(minima, axis=-1).astype(jnp.int32)

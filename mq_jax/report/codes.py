@@ -57,9 +57,7 @@ def histogram_figure(runs: Sequence[Run]) -> Figure | None:
         traces.append(_histogram_trace(run, number, ranks, live[ranks], total))
     if len(numbered) == 1:
         layout |= _uniform_and_dead(numbered[0][1].snapshot)
-    sentences = [
-        _use_in_words(run.snapshot, run.name if len(runs) > 1 else "") for _, run in numbered
-    ]
+    sentences = [_use_in_words(run, run.name if len(runs) > 1 else "") for _, run in numbered]
     reading = (
         "A flat curve means that all codes carry their part; a steep one, that few carry most. "
         "Codes right of its end are dead."
@@ -166,15 +164,25 @@ def _uniform_and_dead(snapshot):
     return {"shapes": shapes}
 
 
-def _use_in_words(snapshot, name):
-    counts = np.sort(snapshot.counts)[::-1]
+def _use_in_words(run, name):
+    counts = np.sort(run.snapshot.counts)[::-1]
     size, total, dead = len(counts), counts.sum(), int((counts == 0).sum())
     half = int(np.searchsorted(np.cumsum(counts), total / 2) + 1)
     start = f"{name}: " if name else ""
     return (
         f"{start}{dead:,} of {size:,} codes ({usage_in_words(dead / size)}) do not occur among the "
         f"{total:,} of the evaluation set; the {half:,} most frequent make up half of them."
+        f"{_each_in_words(run)}"
     )
+
+
+def _each_in_words(run):
+    """The share of codes in use of each of the J that a position has; "" for one."""
+    codes, counts = codebook_of(run.config).codes, run.snapshot.counts
+    if codes == 1 or len(counts) % codes:
+        return ""
+    shares = (counts.reshape(codes, -1) > 0).mean(axis=1)
+    return f" In use of a position's {codes} codes: {', '.join(map(usage_in_words, shares))}."
 
 
 def _plane(codebook):

@@ -75,8 +75,20 @@ PREFIXES = {
 READINGS = {
     "loss": "The whole objective, all terms with their weights; a mean over each window.",
     "reconstruction": "The reconstruction term alone, before weighting.",
-    "quantization": "Mean squared distance of encodings to their codewords: it should stay small "
-    "beside the encodings' own variance.",
+    "quantization": "The quantizer's own loss; of the kinds vq, l2, cvq and ema the weighted mean "
+    "squared distance of encodings to their codewords, which should stay small beside the "
+    "encodings' own variance.",
+    "attraction": "The pull between encodings and codewords, of a quantizer with further terms.",
+    "wasserstein": "Distance of codewords and encodings as two clouds: 0 where both lie alike.",
+    "entropy": "Mean entropy of a code less that of all: lower is more decided and more even.",
+    "kl": "Distance of each position's distribution over codes from the uniform one.",
+    "commitment": "Mean squared distance of encodings to their codes.",
+    "soft": "Mean squared distance of encodings to the mixture of codewords that they draw from.",
+    "hard": "Mean squared distance of encodings to the codeword that was drawn.",
+    "token_entropy": "How undecided each code is, in nats: it should become small.",
+    "batch_entropy": "How evenly all codes are used, in nats: it should stay large.",
+    "negative_entropy": "An image's sum of how decided its codes are: near 0 they are certain.",
+    "regularisation": "An image's squared distance to its codes, over twice the variance.",
     "perceptual": "LPIPS as a term of the loss, before weighting.",
     "adversarial": "The discriminator's verdict on reconstructions as a loss: lower fools it more.",
     "adaptive_weight": "Ratio of gradient norms at the decoder's last layer that balances the "

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from mq_jax.evaluation.code_use import USAGE
+from mq_jax.evaluation.code_use import USAGE, codebook_of, codes_in_words
 from mq_jax.evaluation.protocol import unlike
 from mq_jax.report import tables
 from mq_jax.report.codes import codeword_figure, histogram_figure, too_few
@@ -126,10 +126,12 @@ def _page(runs: Sequence[Run]) -> str:
 
 def _in_words(run: Run) -> str:
     config = run.config
+    codes = codes_in_words(codebook_of(config))
     return (
         f"{config['model.kind'].upper()} on {config['data.source']} at "
-        f"{config['data.image_size']} pixels, {config['codebook.size']:,} codewords of "
-        f"{config['codebook.dim']} dimensions, hyper-gradient {config['train.hypergradient']}"
+        f"{config['data.image_size']} pixels, quantizer {config['quantizer.kind']} of "
+        f"{config['codebook.dim']} channels, each code one of {codes}, "
+        f"hyper-gradient {config['train.hypergradient']}"
     )
 
 
@@ -147,9 +149,15 @@ def _tiles(run: Run) -> list[Tile]:
     for name, metric in METRICS.items():
         if values.get(name) is not None:
             way = "higher is better" if metric.better > 0 else "lower is better"
-            notes = {"usage": "of the codes", "perplexity": f"of {run.config['codebook.size']:,}"}
+            notes = {"usage": "of the codes", "perplexity": f"of {_all_codes(run):,}"}
             tiles.append(Tile(metric.label, number(name, values[name]), notes.get(name, way)))
     return tiles
+
+
+def _all_codes(run: Run) -> int:
+    """J K: those that a position may have, each of the J counted apart."""
+    codebook = codebook_of(run.config)
+    return codebook.codes * codebook.size
 
 
 def _overview(runs: Sequence[Run]) -> list[tables.Table]:

@@ -23,6 +23,8 @@ _NEEDED = {
     "data.eval_image_size": whole(0),
     "train.batch_size": whole(1),
     **{"codebook.kind": TEXT, "model.layer_norm": FLAG, "outer.learning_rate_ratio": NUMBER},
+    **{"quantizer.kind": TEXT, "quantizer.groups": whole(1), "quantizer.depth": whole(1)},
+    **{"quantizer.restart_every": whole(0), "quantizer.ema.restart_below": NUMBER},
 }
 
 

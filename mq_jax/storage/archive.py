@@ -28,11 +28,11 @@ class Stored(NamedTuple):
 
     Attributes:
       kinds: letters of NumPy's dtype.kind, any of which it may have.
-      ndim: its axes.
+      ndim: its axes, or each number of them that it may have.
     """
 
     kinds: str
-    ndim: int
+    ndim: int | tuple[int, ...]
 
 
 def read_arrays(
@@ -98,10 +98,11 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: Stored) 
     name = member.filename.removesuffix(".npy")
     with archive.open(member) as file:
         shape, fortran, dtype = _header(file)
-        if dtype.kind not in expected.kinds or len(shape) != expected.ndim:
+        axes = expected.ndim if isinstance(expected.ndim, tuple) else (expected.ndim,)
+        if dtype.kind not in expected.kinds or len(shape) not in axes:
             raise ValueError(
-                f"{name} is {dtype}{list(shape)}; expected {expected.ndim} axes and a dtype of "
-                f"kind {' or '.join(expected.kinds)}"
+                f"{name} is {dtype}{list(shape)}; expected {' or '.join(map(str, axes))} axes and "
+                f"a dtype of kind {' or '.join(expected.kinds)}"
             )
         size = math.prod(shape) * dtype.itemsize
         left = member.file_size - file.tell()

@@ -65,24 +65,27 @@ def checked_size(size: Any) -> tuple[int, int]:
     return height, width
 
 
-def checked_indices(indices: Any, size: int) -> np.ndarray:
+def checked_indices(indices: Any, size: int, depth: int) -> np.ndarray:
     """Codes that can be decoded.
 
     Args:
       indices: as Tokenizer.decode takes them.
       size: K.
+      depth: J; 0 where codes have no axis of their own.
 
     Returns:
-      i32[B, h, w] in [0, K).
+      i32[B, h, w] or i32[B, h, w, J], in [0, K).
 
     Raises:
       ValueError: indices of another shape, dtype or range.
     """
     indices = np.asarray(indices)
-    if indices.ndim == 2:
+    own = (depth,) if depth else ()
+    if indices.ndim == 2 + len(own) and indices.shape[2:] == own:
         indices = _as_squares(indices)
-    if indices.ndim != 3 or 0 in indices.shape[1:]:
-        raise ValueError(f"indices have the shape {indices.shape}; expected [B, h, w].")
+    if indices.ndim != 3 + len(own) or indices.shape[3:] != own or 0 in indices.shape[1:]:
+        expected = f"[B, h, w, {depth}], {depth} codes a position" if own else "[B, h, w]"
+        raise ValueError(f"indices have the shape {indices.shape}; expected {expected}.")
     if not np.issubdtype(indices.dtype, np.integer):
         raise ValueError(f"indices are {indices.dtype}; expected integers.")
     if indices.size and not (0 <= indices.min() and indices.max() < size):
@@ -94,12 +97,13 @@ def checked_indices(indices: Any, size: int) -> np.ndarray:
 
 
 def _as_squares(indices):
-    """[B, N] as [B, h, h], where there is such an h."""
-    count, codes = indices.shape
+    """[B, N, ...] as [B, h, h, ...], where there is such an h."""
+    count, codes, *own = indices.shape
     side = math.isqrt(codes)
     if not codes or side**2 != codes:
+        expected = f"[B, h, w, {own[0]}]" if own else "[B, h, w]"
         raise ValueError(
             f"indices have the shape {indices.shape}, and {codes} codes make no square; give "
-            "[B, h, w], as encode returns them."
+            f"{expected}, as encode returns them."
         )
-    return indices.reshape(count, side, side)
+    return indices.reshape(count, side, side, *own)

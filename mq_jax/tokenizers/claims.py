@@ -38,7 +38,7 @@ VERSION = 1
 
 # What a command must not change between its first call and a later one.
 _CLAIM = (
-    *("version", "command", "input", "tokenizer", "codebook_size", "downsampling"),
+    *("version", "command", "input", "tokenizer", "codebook_size", "depth", "downsampling"),
     "preparation",
 )
 # A data set of ten million images, a tenth of them bad.
@@ -51,6 +51,7 @@ _SCHEMA = {
     "input": TEXT,
     "tokenizer": TEXT,
     "codebook_size": whole(1, 2**32),
+    "depth": whole(0, 2**16),
     "downsampling": whole(1, 2**16),
     "preparation": Nullable(Each(ANY)),
     "images": whole(0),
@@ -90,6 +91,7 @@ def make_claim(
         "input": hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:16],
         "tokenizer": tokenizer.fingerprint,
         "codebook_size": tokenizer.size,
+        "depth": tokenizer.depth,
         "downsampling": tokenizer.downsampling,
         "preparation": preparation,
     }
@@ -149,6 +151,8 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     try:
         manifest = read_json(path, {"version": ANY}, most=_MOST_BYTES)
         if manifest["version"] == VERSION:
+            # Manifests of before it are of one code a position.
+            manifest.setdefault("depth", 0)
             check(manifest, _SCHEMA)
             if _of_tokens(manifest):
                 check(manifest, _TOKENS_SCHEMA)

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from mq_jax.images.scale import from_uint8, to_uint8
 from mq_jax.models.extent import within
-from mq_jax.quantizers.nearest import Lookup
+from mq_jax.quantizers.quantizer import Quantizer
 
 
 class Weights(NamedTuple):
@@ -17,16 +17,20 @@ class Weights(NamedTuple):
     Attributes:
       theta: parameters of the auto-encoder.
       batch_stats: BatchNorm's running statistics, empty without.
-      codebook: f32[K, D], the hyper-net folded away.
+      codebook: what the quantizer folds to: of most kinds the codewords f32[K, D], hyper-net and
+        averages folded away; a tree of arrays where there are several quantizers or a head;
+        without arrays where codes are arithmetic.
     """
 
     theta: Any
     batch_stats: Any
-    codebook: jax.Array
+    codebook: Any
 
 
 class Coding(NamedTuple):
     """Both directions, without state.
+
+    Where a position has J codes, indices have them on a last axis: i32[B, h, w, J].
 
     Attributes:
       encode: (weights, images u8 or f32 in [-1, 1], [B, H, W, 3]) -> indices i32[B, h, w].
@@ -42,12 +46,12 @@ class Coding(NamedTuple):
     encode_within: Callable[[Weights, jax.Array, jax.Array], jax.Array]
 
 
-def make_coding(autoencoder: nn.Module, lookup: Lookup) -> Coding:
+def make_coding(autoencoder: nn.Module, quantizer: Quantizer) -> Coding:
     """The two directions of a tokenizer; pure.
 
     Args:
       autoencoder: module with `encode` and `decode`.
-      lookup: nearest_codeword, or one of its kind.
+      quantizer: what turns encodings into codes; of weights what it folded is read.
 
     Returns:
       A Coding: in evaluation mode, so that decode(encode(x)) is what evaluation reconstructs.
@@ -59,10 +63,10 @@ def make_coding(autoencoder: nn.Module, lookup: Lookup) -> Coding:
 
     def encode(weights, images):
         x = from_uint8(images) if images.dtype == "uint8" else images
-        return lookup(run(weights, "encode", x), weights.codebook)
+        return quantizer.encode(weights.codebook, run(weights, "encode", x))
 
     def pixels(weights, indices):
-        return run(weights, "decode", weights.codebook[indices])
+        return run(weights, "decode", quantizer.decode(weights.codebook, indices))
 
     def decode(weights, indices):
         return to_uint8(pixels(weights, indices))

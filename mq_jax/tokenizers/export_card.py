@@ -8,7 +8,8 @@ from typing import Any
 import jinja2
 from ml_collections import ConfigDict
 
-from mq_jax.tokenizers.export import VERSION, Export, downsampling, named
+from mq_jax.tokenizers.architecture import quantizer_in_words, quantizer_of
+from mq_jax.tokenizers.export import Export, downsampling, named
 
 # Paths of the machine that trained; they tell whose it was.
 _PATHS = ("data.dir", "perceptual.dir")
@@ -50,28 +51,47 @@ def card_of(
     def parameters(prefix):
         return sum(math.prod(a.shape) for name, a in arrays.items() if name.startswith(prefix))
 
-    size, dim = export.weights.codebook.shape
     return {
-        "version": VERSION,
+        "version": export.header["version"],
         "fingerprint": export.fingerprint,
         "tokenizer": {
             "kind": export.architecture["model"]["kind"],
-            "codebook_size": size,
-            "codeword_dim": dim,
-            "bits_per_code": math.log2(size),
+            **_codes(export.architecture, arrays),
             "downsampling": downsampling(export),
             "trained_at": export.architecture["data"]["image_size"],
             "preparation": export.preparation,
             "parameters": {
                 "encoder": parameters("theta/encoder/"),
                 "decoder": parameters("theta/decoder/"),
-                "codebook": size * dim,
+                "codebook": parameters("codebook"),
             },
         },
         "training": facts["training"],
         "evaluation": facts["evaluation"],
         "environment": facts["environment"],
         "files": files,
+    }
+
+
+def _codes(architecture: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of the codes; of plain quantizers what it said before there were others."""
+    quantizer = quantizer_of(architecture)
+    bits = math.log2(quantizer.size)
+    plain = {
+        "codebook_size": quantizer.size,
+        "codeword_dim": quantizer.dim,
+        "bits_per_code": bits,
+    }
+    if "quantizer" not in architecture:
+        return plain
+    count = max(quantizer.depth, 1)
+    return plain | {
+        "quantizer": {"in_words": quantizer_in_words(architecture), **architecture["quantizer"]},
+        "codes_per_position": count,
+        "bits_per_position": count * bits,
+        "codebook_arrays": {
+            name: list(array.shape) for name, array in arrays.items() if name.startswith("codebook")
+        },
     }
 
 

@@ -7,14 +7,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from mq_jax.images.transforms import FILTERS
 from mq_jax.runs.orbax_noise import one_line
 from mq_jax.storage.schema import AMOUNT, ANY, FLAG, SHA256, check, choice, shown, whole
+from mq_jax.tokenizers.architecture import OWN_FIELDS, config_of, folded_shapes, quantizer_of
 from mq_jax.tokenizers.coding import Weights
-from mq_jax.tokenizers.export import VERSION, Export, digest, fingerprint, named
+from mq_jax.tokenizers.export import (
+    QUANTIZER_VERSION,
+    VERSION,
+    Export,
+    digest,
+    fingerprint,
+    folded_by_name,
+    named,
+    version_of,
+)
+from mq_jax.training.agreeing import shape_problems
 from mq_jax.training.build import make_autoencoder
+from mq_jax.training.quantizing import KINDS
 
 REMEDY = "export the model again, or copy the whole file again"
 
@@ -66,6 +77,14 @@ _HEADER = {
     },
 }
 
+_VERSIONS = (VERSION, QUANTIZER_VERSION)
+_QUANTIZER = {
+    "kind": choice(*KINDS),
+    "groups": whole(1, 2**10),
+    "depth": whole(1, 2**10),
+    "shared": FLAG,
+}
+
 
 def require_header(header: Any, origin: Any) -> None:
     """Raises unless a header describes a model and the preparation of its images.
@@ -77,14 +96,15 @@ def require_header(header: Any, origin: Any) -> None:
     Raises:
       ValueError: the version is unknown, or a field is missing or of another kind.
     """
-    if isinstance(header, Mapping) and header.get("version") != VERSION:
+    if isinstance(header, Mapping) and header.get("version") not in _VERSIONS:
         version = shown(header["version"]) if "version" in header else "unknown"
         raise ValueError(
-            f"{origin} is of version {version}; expected {VERSION}. Read it with the mq_jax that "
-            "wrote it, or export it again."
+            f"{origin} is of version {version}; expected {VERSION} or {QUANTIZER_VERSION}. "
+            "Read it with the mq_jax that wrote it, or export it again."
         )
     try:
         check(header, _HEADER, "its header")
+        _check_quantizer(header)
     except ValueError as error:
         raise _damage(origin, str(error)) from error
 
@@ -101,7 +121,7 @@ def require_arrays(header: Mapping[str, Any], declared: Mapping[str, Any], origi
       ValueError: an array is missing, too many, or of another shape or type.
     """
     try:
-        wanted = _arrays_of(ConfigDict(header["architecture"]))
+        wanted = _arrays_of(header["architecture"])
     # Flax raises what it likes for widths that do not divide and levels that do not fit.
     except Exception as error:
         raise _damage(origin, f"its architecture makes no model ({one_line(error)})") from error
@@ -138,18 +158,38 @@ def from_named(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], orig
     if digest(header["preparation"]) != header["preparation_sha256"]:
         raise _damage(origin, "its preparation of images is not the one that was exported")
     nested = traverse_util.unflatten_dict(dict(arrays), sep="/")
-    weights = Weights(nested["theta"], nested.get("batch_stats", {}), nested["codebook"])
+    folded = folded_by_name(arrays, folded_shapes(quantizer_of(header["architecture"])))
+    weights = Weights(nested["theta"], nested.get("batch_stats", {}), folded)
     return Export(header["architecture"], header["preparation"], weights, header["fingerprint"])
 
 
-def _arrays_of(config: ConfigDict) -> dict[str, tuple[list[int], str]]:
+def _check_quantizer(header: Mapping[str, Any]) -> None:
+    """Raises unless the fields of a quantizer are right, and of the version that has them."""
+    architecture = header["architecture"]
+    place = "its header.architecture.quantizer"
+    if "quantizer" in architecture:
+        check(architecture["quantizer"], _QUANTIZER, place)
+        kind = architecture["quantizer"]["kind"]
+        own = {kind: OWN_FIELDS[kind]} if kind in OWN_FIELDS else {}
+        check(architecture["quantizer"], own, place)
+    if header["version"] != version_of(architecture):
+        raise ValueError(
+            f"its header.version is {header['version']}; expected {version_of(architecture)}, as "
+            f"its architecture has {'a' if 'quantizer' in architecture else 'no'} quantizer"
+        )
+
+
+def _arrays_of(architecture: Mapping[str, Any]) -> dict[str, tuple[list[int], str]]:
     """The arrays of an architecture; nothing is computed."""
+    config = config_of(architecture)
+    for problem in shape_problems(config):
+        raise ValueError(problem)
     side, autoencoder = config.data.image_size, make_autoencoder(config)
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     key = jax.random.key(0)
     variables = jax.eval_shape(lambda x: autoencoder.init(key, x, train=False), images)
-    codebook = jax.ShapeDtypeStruct((config.codebook.size, config.codebook.dim), jnp.float32)
-    weights = Weights(variables["params"], variables.get("batch_stats", {}), codebook)
+    folded = folded_shapes(quantizer_of(architecture))
+    weights = Weights(variables["params"], variables.get("batch_stats", {}), folded)
     return {name: (list(leaf.shape), leaf.dtype.name) for name, leaf in named(weights).items()}
 
 

@@ -17,6 +17,7 @@ import safetensors.numpy
 
 from mq_jax.runs import orbax_noise
 from mq_jax.storage.plain_path import plain_path
+from mq_jax.tokenizers.architecture import quantizer_of
 from mq_jax.tokenizers.export import Export, coding_of, downsampling, named
 from mq_jax.tokenizers.export_card import card_of, page_of
 from mq_jax.tokenizers.export_reading import HEADER_KEY, ORBAX, SAFETENSORS, read_export
@@ -80,12 +81,14 @@ def stablehlo(export: Export) -> dict[str, jax.export.Exported]:
 
     Returns:
       {"encode.stablehlo": u8[b, f h, f w, 3] -> i32[b, h, w], "decode.stablehlo":
-      i32[b, h, w] -> u8[b, f h, f w, 3]}, f the downsampling, for PLATFORMS.
+      i32[b, h, w] -> u8[b, f h, f w, 3]}, f the downsampling, for PLATFORMS; i32[b, h, w, J]
+      where a position has J codes.
     """
     coding, factor = coding_of(export), downsampling(export)
     b, h, w = jax.export.symbolic_shape("b, h, w", constraints=["b >= 1", "h >= 1", "w >= 1"])
     images = jax.ShapeDtypeStruct((b, factor * h, factor * w, 3), jnp.uint8)
-    indices = jax.ShapeDtypeStruct((b, h, w), jnp.int32)
+    depth = quantizer_of(export.architecture).depth
+    indices = jax.ShapeDtypeStruct((b, h, w, depth) if depth else (b, h, w), jnp.int32)
     weights = jax.tree.map(jnp.asarray, export.weights)
     with _without_folders():
         return {

@@ -23,7 +23,7 @@ MOST_PIXELS = 2**28
 
 _STORED = {
     "names": Stored("U", 1),
-    "indices": Stored("u", 3),
+    "indices": Stored("u", (3, 4)),
     "sizes": Stored("iu", 2),
     "tokenizer": Stored("U", 0),
     "codebook_size": Stored("iu", 0),
@@ -35,7 +35,8 @@ class Tokens(NamedTuple):
 
     Attributes:
       names: of the images, relative paths with "/".
-      indices: u[n, h, w], of the smallest unsigned type that holds K - 1.
+      indices: u[n, h, w], or u[n, h, w, J] where a position has J codes, of the smallest unsigned
+        type that holds K - 1.
       sizes: i32[n, 2], height and width of the images before padding, pixels.
     """
 
@@ -52,6 +53,7 @@ class Shard(NamedTuple):
     images: int | None = None
     tokenizer: str | None = None
     codebook_size: int | None = None
+    depth: int | None = None
     downsampling: int | None = None
 
 
@@ -104,6 +106,7 @@ def read_shard(shard: Shard, downsampling: int | None = None) -> Content:
             ("images", len(tokens.names), shard.images),
             ("tokenizer", fingerprint, shard.tokenizer),
             ("codebook_size", size, shard.codebook_size),
+            ("depth", sum(tokens.indices.shape[3:]), shard.depth),
         ):
             if said not in (None, own):
                 raise ValueError(f"{what} is {shown(own)}; the manifest says {shown(said)}")
@@ -199,7 +202,7 @@ def _check_sizes(tokens: Tokens, downsampling: int | None) -> None:
     """Raises where codes cannot make the images' sizes, or more than a machine holds."""
     if downsampling is None:
         return
-    made = np.multiply(tokens.indices.shape[1:], downsampling, dtype=np.int64)
+    made = np.multiply(tokens.indices.shape[1:3], downsampling, dtype=np.int64)
     if (tokens.sizes > made).any():
         raise ValueError(
             f"a size is {tokens.sizes.max(0).tolist()}; its codes make {made.tolist()}"

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mq_jax.tokenizers.architecture import quantizer_in_words, quantizer_of
 from mq_jax.tokenizers.arguments import checked_images, checked_indices, checked_size
 from mq_jax.tokenizers.coding import Coding, Weights
 from mq_jax.tokenizers.export import Export, coding_of, downsampling
@@ -44,8 +45,9 @@ class Tokenizer:
       export: as read_export returns it.
 
     Attributes:
-      size: K, codewords.
-      dim: D.
+      size: K, values of a code.
+      depth: J, codes of a position, on a last axis of indices; 0 where they have none, one each.
+      dim: D, channels of what a position's codes decode to.
       downsampling: pixels to a code, along one side.
       image_size: side of the images it was trained on, pixels.
       preparation: how these images were made, as Export.preparation.
@@ -53,7 +55,9 @@ class Tokenizer:
     """
 
     def __init__(self, export: Export):
-        self.size, self.dim = export.weights.codebook.shape
+        self._quantizer = quantizer_of(export.architecture)
+        self.size, self.depth = self._quantizer.size, self._quantizer.depth
+        self.dim = self._quantizer.dim
         self.downsampling = downsampling(export)
         self.image_size = export.architecture["data"]["image_size"]
         self.preparation = dict(export.preparation)
@@ -67,7 +71,9 @@ class Tokenizer:
         trained = jax.tree.leaves((self._weights.theta, self._weights.codebook))
         parameters = sum(leaf.size for leaf in trained)
         return (
-            f"Tokenizer(K={self.size}, D={self.dim}, downsampling={self.downsampling}, "
+            f"Tokenizer({quantizer_in_words(self._architecture)}, K={self.size}, "
+            f"{f'J={self.depth}, ' if self.depth else ''}D={self.dim}, "
+            f"downsampling={self.downsampling}, "
             f"image_size={self.image_size}, parameters={parameters}, "
             f"fingerprint={self.fingerprint[:16]}...)"
         )
@@ -85,8 +91,12 @@ class Tokenizer:
 
     @property
     def codebook(self) -> np.ndarray:
-        """The codewords on the host, a copy of one's own: f32[K, D]."""
-        return np.array(self._weights.codebook)
+        """What each code stands for, on the host, a copy of one's own: f32[codes, d].
+
+        K codewords of D channels; of residual levels those of each, one after the other, and of
+        groups likewise, with the channels of a group. Where codes are arithmetic they are computed.
+        """
+        return np.array(self._quantizer.codewords(self._weights.codebook))
 
     @property
     def coding(self) -> Coding:
@@ -120,13 +130,13 @@ class Tokenizer:
             padded at the right and at the bottom by repeating the edge.
 
         Returns:
-          i32[B, ceil(H / downsampling), ceil(W / downsampling)] in [0, K).
+          i32[B, ceil(H / downsampling), ceil(W / downsampling)] in [0, K); with J, i32[..., J].
 
         Raises:
           ValueError: images of another shape, dtype or range.
         """
         images = checked_images(images)
-        codes = self.grid(*images.shape[1:3])
+        codes = self._codes(images)
         return self._in_batches(self._coding.encode, codes, np.int32, self.padded(images))
 
     def encode_within(self, images: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -138,7 +148,8 @@ class Tokenizer:
           sizes: i[B, 2], height and width of each with those edges.
 
         Returns:
-          i32[B, h, w]; each image has the codes that `encode` gives it, the rest means nothing.
+          i32[B, h, w] or i32[B, h, w, J]; each image has the codes that `encode` gives it, the
+          rest means nothing.
 
         Raises:
           ValueError: as encode.
@@ -149,7 +160,7 @@ class Tokenizer:
                 f"images have sides {images.shape[1:3]}, sizes {sizes.tolist()}; expected "
                 f"multiples of {self.downsampling}."
             )
-        codes = self.grid(*images.shape[1:3])
+        codes = self._codes(images)
         return self._in_batches(self._coding.encode_within, codes, np.int32, images, sizes)
 
     def padded(self, images: np.ndarray) -> np.ndarray:
@@ -170,7 +181,8 @@ class Tokenizer:
         """The images of codes.
 
         Args:
-          indices: i[B, h, w] in [0, K); or [B, N], where N codes make a square.
+          indices: i[B, h, w] in [0, K), with J i[B, h, w, J]; or [B, N] and [B, N, J], where N
+            positions make a square.
           size: (H, W), to crop padding away; None: all that the codes make.
 
         Returns:
@@ -179,13 +191,13 @@ class Tokenizer:
         Raises:
           ValueError: indices of another shape, dtype or range, or a size that they do not make.
         """
-        indices = checked_indices(indices, self.size)
-        made = tuple(side * self.downsampling for side in indices.shape[1:])
+        indices = checked_indices(indices, self.size, self.depth)
+        made = tuple(side * self.downsampling for side in indices.shape[1:3])
         height, width = made if size is None else checked_size(size)
         if not (0 < height <= made[0] and 0 < width <= made[1]):
             raise ValueError(
                 f"size is {(height, width)}; expected at least 1 pixel and at most {made}, which "
-                f"codes of {indices.shape[1:]} make."
+                f"codes of {indices.shape[1:3]} make."
             )
         images = self._in_batches(self._coding.decode, (*made, 3), np.uint8, indices)
         return images[:, :height, :width]
@@ -204,6 +216,11 @@ class Tokenizer:
         """
         images = np.asarray(images)
         return self.decode(self.encode(images), images.shape[1:3])
+
+    def _codes(self, images):
+        """The shape of an image's codes."""
+        grid = self.grid(*images.shape[1:3])
+        return (*grid, self.depth) if self.depth else grid
 
     def _in_batches(self, function, shape, dtype, *arrays):
         """The function of all rows, by batches whose sizes are powers of two; a row has a shape."""

@@ -44,7 +44,7 @@ class ShardWriter:
 
     def __init__(self, folder: pathlib.Path, manifest: dict[str, Any]):
         self._folder, self._manifest = folder, manifest
-        self._waiting: dict[tuple[int, int], list[Tokens]] = {}
+        self._waiting: dict[tuple[int, ...], list[Tokens]] = {}
         self._count, self._bytes, self._flushed = 0, 0, time.monotonic()
 
     def add(self, tokens: Tokens) -> None:
@@ -203,8 +203,9 @@ def _shards(path: str | os.PathLike) -> list[Shard]:
     if path.is_file():
         return [Shard(path)]
     manifest = _token_manifest(path)
-    shared = [manifest[name] for name in ("tokenizer", "codebook_size", "downsampling")]
+    names = "tokenizer", "codebook_size", "depth", "downsampling"
+    shared = {name: manifest[name] for name in names}
     return [
-        Shard(path / shard["file"], shard["sha256"], shard["images"], *shared)
+        Shard(path / shard["file"], shard["sha256"], shard["images"], **shared)
         for shard in manifest["shards"]
     ]

@@ -131,7 +131,7 @@ def decode_tokens(
     """
     for shard in shards:
         rows = [row for row, name in enumerate(shard.names) if name in wanted]
-        pixels = tokenizer.downsampling**2 * int(np.prod(shard.indices.shape[1:]))
+        pixels = tokenizer.downsampling**2 * int(np.prod(shard.indices.shape[1:3]))
         count = min(batch_size, max(BATCH_PIXELS // pixels, 1))
         for start in range(0, len(rows), count):
             some = rows[start : start + count]

@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 from mq_jax.algorithm.state import TrainState
 from mq_jax.data.inputs import evaluation_side
 from mq_jax.devices import sharding
-from mq_jax.evaluation.code_use import usage_in_words
+from mq_jax.evaluation.code_use import codebook_of, codes_in_words, usage_in_words
 from mq_jax.runs.cost import Cost
+from mq_jax.runs.trees import by_path
+from mq_jax.runs.workdir import flat
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import Block
 
@@ -29,8 +31,8 @@ def log_beginning(config: ConfigDict, downsampling: int) -> None:
     told = _codes_in_words(trained, downsampling)
     if evaluated != trained:
         told += f" (evaluation: {_codes_in_words(evaluated, downsampling)})"
-    size = config.codebook.size
-    logging.info("Codes: %s; each is one of %s (%.4g bits)", told, f"{size:,}", math.log2(size))
+    codebook = codebook_of(flat(config.to_dict()))
+    logging.info("Codes: %s; each is one of %s", told, codes_in_words(codebook))
     cache = jax.config.jax_compilation_cache_dir
     logging.info(
         "Compiling the train step (%s) for %d device(s), which takes seconds for small nets and "
@@ -47,7 +49,8 @@ def log_sizes(state: TrainState, mesh: Mesh) -> None:
       state: of the run, on its devices.
       mesh: over which it lies.
     """
-    params = {name: part for name, part in state.params._asdict().items() if part}
+    # By path: of a tuple, as groups and levels have it, the overview would ask the shape.
+    params = by_path(state.params._asdict())
     logging.debug("%s", Block(parameter_overview.get_parameter_overview(params)))
     sizes = _parameters(state)
     logging.info("Parameters: %s", ", ".join(f"{n} {size:,}" for n, size in sizes.items()))
@@ -123,5 +126,5 @@ def _codes_in_words(side, downsampling):
 
 def _parameters(state):
     """Numbers that are trained, by part."""
-    parts = state.params._asdict().items()
-    return {name: int(parameter_overview.count_parameters(part)) for name, part in parts if part}
+    leaves = {name: jax.tree.leaves(part) for name, part in state.params._asdict().items()}
+    return {name: sum(leaf.size for leaf in own) for name, own in leaves.items() if own}

@@ -19,8 +19,9 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.perceptual import perceptual_distance
 from mq_jax.models import vqgan, vqvae
 from mq_jax.models.discriminator import Discriminator
-from mq_jax.quantizers.codebook import Codebook
+from mq_jax.quantizers.bases import is_base
 from mq_jax.quantizers.lookup import make_lookup
+from mq_jax.training.quantizing import gives_log_variances, make_quantizer
 
 
 class Built(NamedTuple):
@@ -90,13 +91,15 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
     rng, theta_key, phi_key, psi_key = jax.random.split(jax.random.key(config.seed), 4)
     images = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
     theta = problem.objective.autoencoder.init(theta_key, images, train=False)
-    params = Parts(theta["params"], problem.objective.codebook.init(phi_key)["params"])
+    phi, quantizer_state = problem.objective.quantizer.init(phi_key)
+    params = Parts(theta["params"], phi)
     if problem.adversary is not None:
         psi = problem.adversary.discriminator.init(psi_key, images)["params"]
         params = params._replace(discriminator=psi)
+    # A quantizer without parameters has an optimizer all the same, of nothing.
+    optimizers = problem.optimizers if problem.adversary is not None else problem.optimizers[:2]
     opt_states = [
-        optimizer.init(part) if part else ()
-        for optimizer, part in zip(problem.optimizers, params, strict=True)
+        o.init(part) for o, part in zip(optimizers, params[: len(optimizers)], strict=True)
     ]
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -106,6 +109,7 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
         rng=rng,
         ema=(),
         anchors=jnp.zeros(2),
+        quantizer=quantizer_state,
     )
     return state.replace(ema=state.raw) if problem.ema_decay else state
 
@@ -159,13 +163,6 @@ def _adversarial_steps(config, steps):
 
 def _make_objective(config: ConfigDict, mesh: Mesh) -> Objective:
     """L with its modules."""
-    codebook = Codebook(
-        kind=config.codebook.kind,
-        size=config.codebook.size,
-        dim=config.codebook.dim,
-        embedding_dim=config.codebook.embedding_dim,
-        hidden=config.codebook.hidden,
-    )
     perceptual = adversarial = None
     if config.perceptual.net != "none":
         distance = perceptual_distance(
@@ -182,10 +179,14 @@ def _make_objective(config: ConfigDict, mesh: Mesh) -> Objective:
         )
     return Objective(
         make_autoencoder(config),
-        codebook,
+        make_quantizer(
+            config,
+            make_lookup(
+                mesh, chunk=config.codebook.lookup_chunk, sharded=config.codebook.shard_lookup
+            ),
+        ),
         RECONSTRUCTION_LOSSES[config.train.reconstruction],
         config.train.quantization_weight,
-        make_lookup(mesh, chunk=config.codebook.lookup_chunk, sharded=config.codebook.shard_lookup),
         perceptual,
         adversarial,
     )
@@ -195,7 +196,7 @@ def make_autoencoder(config: ConfigDict) -> nn.Module:
     """The encoder and the decoder.
 
     Args:
-      config: its sections model and codebook, and data.image_size, are read.
+      config: its sections model, codebook and quantizer, and data.image_size, are read.
 
     Returns:
       A module as objective.Objective describes it.
@@ -206,6 +207,7 @@ def make_autoencoder(config: ConfigDict) -> nn.Module:
         "dim": config.codebook.dim,
         "layer_norm": model.layer_norm,
         "init_std": model.init_std,
+        "log_variances": gives_log_variances(config),
     }
     if model.kind == "vqvae":
         return vqvae.AutoEncoder(channels=tuple(model.channels), **shared)
@@ -275,5 +277,5 @@ def _make_optimizers(
         pullback = optimizer("inner", eps=config.inner.pullback_eps)
     outer = optimizer("outer")
     if not config.codebook.train_embedding:
-        outer = freeze(outer, lambda path: path[0].key == "embedding")
+        outer = freeze(outer, is_base)
     return Parts(optimizer("inner"), outer, optimizer("disc")), pullback

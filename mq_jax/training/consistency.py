@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from mq_jax.metrics.measures import SMALLEST_SIDE
 from mq_jax.models import lpips, vqgan
 from mq_jax.models.discriminator import smallest_side
+from mq_jax.training.agreeing import check_quantizer
 
 
 def validate_together(config: ConfigDict) -> None:
@@ -19,6 +20,7 @@ def validate_together(config: ConfigDict) -> None:
     _check_image_sizes(config)
     _check_model(config)
     _check_codebook(config)
+    check_quantizer(config)
     _check_training(config)
     _check_discriminator(config)
 
@@ -103,6 +105,11 @@ def _check_training(config):
         raise ValueError(
             f"config.train.accumulate is {train.accumulate}; expected a divisor of "
             f"config.train.batch_size, {train.batch_size}."
+        )
+    if train.accumulate > 1 and train.reconstruction == "log-mse":
+        raise ValueError(
+            f"config.train.accumulate is {train.accumulate} with reconstruction 'log-mse', whose "
+            "logarithm is of a whole batch; expected 1."
         )
     if config.eval.monitor not in ("mse", *config.eval.metrics):
         raise ValueError(

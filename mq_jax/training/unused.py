@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from mq_jax.runs.workdir import flat
+from mq_jax.training.quantizing import DRAWN, NEAREST, UNTRAINED
 
 
 class _Rule(NamedTuple):
@@ -17,7 +18,7 @@ class _Rule(NamedTuple):
     remedy: str
 
 
-_RULES = (
+_RULES: tuple[_Rule, ...] = (
     _Rule(("train.epochs",), "train.steps", bool, "0 counts epochs"),
     _Rule(("perceptual.weight",), "perceptual.net", lambda net: net == "none", "vgg has the term"),
     _Rule(
@@ -35,15 +36,63 @@ _RULES = (
     _Rule(
         ("codebook.hidden",),
         "codebook.kind",
-        lambda kind: kind not in ("mlp", "mlp-relu"),
-        "mlp and mlp-relu read it",
+        lambda kind: kind not in ("mlp", "mlp-relu", "transformer"),
+        "mlp, mlp-relu and transformer read it",
     ),
     _Rule(
         ("codebook.embedding_dim",),
         "codebook.kind",
         lambda kind: kind in ("basis", "embedding"),
-        "mlp, mlp-relu and linear read it",
+        "mlp, mlp-relu, linear and transformer read it",
     ),
+    _Rule(
+        ("codebook.size", "codebook.dim"),
+        "quantizer.kind",
+        lambda kind: kind in UNTRAINED[1:],
+        "kinds with a codebook read it",
+    ),
+    _Rule(
+        ("codebook.kind", "codebook.embedding_dim", "codebook.hidden", "codebook.base"),
+        "quantizer.kind",
+        lambda kind: kind in UNTRAINED,
+        "kinds with a codebook that a gradient trains read it",
+    ),
+    _Rule(
+        ("quantizer.commitment", "quantizer.codebook", "quantizer.entropy")
+        + ("quantizer.wasserstein", "quantizer.restart_every"),
+        "quantizer.kind",
+        lambda kind: kind not in NEAREST,
+        "vq, l2 and cvq read it",
+    ),
+    _Rule(
+        ("quantizer.shared", "quantizer.dropout"),
+        "quantizer.depth",
+        lambda depth: depth == 1,
+        "a larger depth reads it",
+    ),
+    _Rule(
+        ("quantizer.noise",),
+        "train.straight_through",
+        lambda kind: kind != "diveq",
+        "diveq reads it",
+    ),
+    _Rule(
+        ("train.straight_through",),
+        "quantizer.kind",
+        lambda kind: kind in DRAWN,
+        "kinds whose codes are not drawn read it",
+    ),
+)
+
+# A kind's own section.
+_RULES += tuple(
+    _Rule(
+        (f"quantizer.{kind}.",),
+        "quantizer.kind",
+        lambda own, kind=kind: own != kind,
+        f"{kind} reads it",
+    )
+    for kind in ("ema", "cvq", "sqvae", "gumbel", "ibq", "fsq", "lfq", "bsq")
 )
 
 

@@ -1,7 +1,7 @@
 """What a configuration may hold: checked before anything is compiled or written."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,9 +14,12 @@ from mq_jax.images.transforms import FILTERS
 from mq_jax.metrics import measures
 from mq_jax.models import discriminator, lpips
 from mq_jax.quantizers import codebook
+from mq_jax.quantizers.bridge import Bridge
+from mq_jax.quantizers.sqvae import VARIANCES
 from mq_jax.runs.workdir import flat
 from mq_jax.storage.schema import Rule, fits
 from mq_jax.terminal.spelling import suggestion
+from mq_jax.training import quantizing
 from mq_jax.training.consistency import validate_together
 
 
@@ -29,20 +32,33 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ValueError: names the field, its value and the possible ones.
     """
+    for problem in field_problems(config):
+        raise ValueError(problem)
+    for section in ("data", "perceptual"):
+        local_path(config[section].dir, f"config.{section}.dir")
+    validate_together(config)
+
+
+def field_problems(config: ConfigDict) -> Iterator[str]:
+    """What is wrong with fields in themselves, whatever the others are.
+
+    Args:
+      config: any.
+
+    Yields:
+      A line for each; of fields that are missing or unknown before any that has a wrong value.
+    """
     values = {name: value for name, value in flat(config.to_dict()).items() if value != {}}
     for name in sorted(set(values) ^ set(RULES)):
         problem, near = ("is missing", values) if name in RULES else ("is unknown", RULES)
-        raise ValueError(
+        yield (
             f"config.{name} {problem}{suggestion(name, near, 'config.')}. "
             "A configuration has exactly the fields of configs/base.py."
         )
     for name, (expected, accepts) in RULES.items():
-        if not fits((expected, accepts), values[name]):
+        if name in values and not fits((expected, accepts), values[name]):
             near = _meant(values[name], accepts)
-            raise ValueError(f"config.{name} is {values[name]!r}; expected {expected}{near}.")
-    for name in ("data.dir", "perceptual.dir"):
-        local_path(values[name], f"config.{name}")
-    validate_together(config)
+            yield f"config.{name} is {values[name]!r}; expected {expected}{near}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +137,17 @@ _OPTIMIZER: dict[str, Rule] = {
     "clip": _NONNEGATIVE,
 }
 
+# As many as a histogram of them can have.
+_MOST_CODES = 2**24
+
+_BINARY: dict[str, Rule] = {
+    "bits": ("a whole number from 1 to 24", lambda bits: type(bits) is int and 1 <= bits <= 24),
+    "commitment": _NONNEGATIVE,
+    "token_entropy": _NONNEGATIVE,
+    "batch_entropy": _NONNEGATIVE,
+    "temperature": _POSITIVE,
+}
+
 RULES: dict[str, Rule] = {
     "seed": ("a whole number in [0, 2^32)", lambda v: type(v) is int and 0 <= v < 2**32),
     "deterministic": _BOOLEAN,
@@ -135,14 +162,53 @@ RULES: dict[str, Rule] = {
     "model.init_std": _NONNEGATIVE,
     "model.dtype": _choice("float32", "bfloat16"),
     "model.remat": _BOOLEAN,
-    "codebook.kind": _choice(*codebook.KINDS),
+    "codebook.kind": _choice(*codebook.KINDS, Bridge.kind),
     "codebook.size": _integer(1),
     "codebook.dim": _integer(1),
     "codebook.embedding_dim": _integer(1),
     "codebook.hidden": _integer(1),
+    "codebook.base": _choice(*quantizing.BASES),
     "codebook.train_embedding": _BOOLEAN,
     "codebook.lookup_chunk": _integer(0),
     "codebook.shard_lookup": _BOOLEAN,
+    "quantizer.kind": _choice(*quantizing.KINDS),
+    "quantizer.groups": _integer(1),
+    "quantizer.depth": _integer(1),
+    "quantizer.shared": _BOOLEAN,
+    "quantizer.dropout": _SHARE,
+    "quantizer.commitment": _NONNEGATIVE,
+    "quantizer.codebook": _NONNEGATIVE,
+    "quantizer.noise": _NONNEGATIVE,
+    "quantizer.entropy": _NONNEGATIVE,
+    "quantizer.wasserstein": _NONNEGATIVE,
+    "quantizer.restart_every": _integer(0),
+    "quantizer.ema.commitment": _NONNEGATIVE,
+    "quantizer.ema.decay": _number(0, 1, open_high=True),
+    "quantizer.ema.restart_below": _SHARE,
+    "quantizer.cvq.by": _choice("closest", "probrandom"),
+    "quantizer.cvq.decay": _number(0, 1, open_high=True),
+    "quantizer.cvq.cosine": _BOOLEAN,
+    "quantizer.sqvae.variance": _choice(*VARIANCES),
+    "quantizer.sqvae.log_variance": _number(-20, 20),
+    "quantizer.sqvae.rate": _NONNEGATIVE,
+    "quantizer.gumbel.kl_weight": _NONNEGATIVE,
+    "quantizer.gumbel.temperature": _POSITIVE,
+    "quantizer.gumbel.last_temperature": _POSITIVE,
+    "quantizer.gumbel.anneal_steps": _integer(1),
+    "quantizer.ibq.double": _NONNEGATIVE,
+    "quantizer.ibq.commitment": _NONNEGATIVE,
+    "quantizer.ibq.codebook_weight": _NONNEGATIVE,
+    "quantizer.ibq.entropy_weight": _NONNEGATIVE,
+    "quantizer.ibq.entropy_temperature": _POSITIVE,
+    "quantizer.ibq.scale": _POSITIVE,
+    "quantizer.fsq.levels": (
+        "a tuple of 1 to 24 whole numbers from 2 to 1000, (8, 5, 5, 5) say",
+        lambda levels: (
+            0 < len(levels) <= 24 and all(type(n) is int and 2 <= n <= 1000 for n in levels)
+        ),
+    ),
+    **{f"quantizer.lfq.{name}": rule for name, rule in _BINARY.items()},
+    **{f"quantizer.bsq.{name}": rule for name, rule in _BINARY.items()},
     "train.steps": _integer(0),
     "train.epochs": _integer(1),
     "train.batch_size": _integer(1),

@@ -1,5 +1,6 @@
 """The paper's step: exact gradients on two levels, and the steps around them."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,6 +14,7 @@ from mq_jax.algorithm import bilevel, mq
 from mq_jax.algorithm.state import Parts
 from mq_jax.quantizers.codebook import KINDS
 from mq_jax.quantizers.nearest import nearest_codeword
+from mq_jax.quantizers.straight_through import apply_straight_through
 
 EXACT = ("unrolled", "unrolled-reverse")
 # The estimator of the inner and of the outer level, by the name of the pair.
@@ -20,6 +22,8 @@ STRAIGHT_THROUGH = {
     "encoder": ("encoder", "encoder"),
     "encoder-and-codewords": ("encoder-and-codewords", "encoder-and-codewords"),
     "encoder-and-codewords-inside": ("encoder-and-codewords", "encoder"),
+    "rotation": ("rotation", "rotation"),
+    "diveq": ("diveq", "diveq"),
 }
 CLOSE = {"rtol": 1e-10, "atol": 1e-13}
 INNER_OPTIMIZERS = {
@@ -58,17 +62,27 @@ def freeze_stopped_values(objective, theta, phi, batch_stats, images, kind):
     """L as a plain function of (theta, phi), with no stopped gradient left to see.
 
     Codes keep their value at the given point, and so does what stands inside the estimator's
-    stop_gradient: the rounding error z_q - z for `encoder`, z for `encoder-and-codewords`.
+    stop_gradient: the rounding error z_q - z for `encoder`, z for `encoder-and-codewords`, the
+    turn and the scale for `rotation`, the direction from z to z_q for `diveq`.
     """
     z = forward(objective, theta, batch_stats, "encode", images)
-    indices = nearest_codeword(z, objective.codewords(phi))
-    offset = objective.codewords(phi)[indices] - z if kind == "encoder" else -z
+    indices = nearest_codeword(z, objective.quantizer.fold(phi, ()))
+    offset = objective.quantizer.fold(phi, ())[indices] - z
+    direction = offset / jnp.linalg.norm(offset, axis=-1, keepdims=True)
+    # Linear in z, so that its slope is the whole of it.
+    here, there = z, z + offset
+    turned, turn = jax.linearize(lambda z: apply_straight_through(z, there, kind="rotation"), here)
+    estimators = {
+        "encoder": lambda z, z_q: z + offset,
+        "encoder-and-codewords": lambda z, z_q: z_q + z - here,
+        "rotation": lambda z, z_q: turned + turn(z - here),
+        "diveq": lambda z, z_q: z + jnp.linalg.norm(z_q - z, axis=-1, keepdims=True) * direction,
+    }
 
     def loss(theta, phi):
         z = forward(objective, theta, batch_stats, "encode", images)
-        z_q = objective.codewords(phi)[indices]
-        z_hat = z + offset if kind == "encoder" else z_q + z + offset
-        x_hat = forward(objective, theta, batch_stats, "decode", z_hat)
+        z_q = objective.quantizer.fold(phi, ())[indices]
+        x_hat = forward(objective, theta, batch_stats, "decode", estimators[kind](z, z_q))
         quantization = jnp.mean((z - z_q) ** 2)
         return jnp.mean((images - x_hat) ** 2) + objective.quantization_weight * quantization
 
@@ -156,6 +170,8 @@ ROWS = [
     ("linear", "encoder-and-codewords", False),
     ("basis", "encoder-and-codewords-inside", False),
     ("embedding", "encoder", False),
+    ("mlp", "rotation", False),
+    ("linear", "diveq", False),
 ]
 CASES = pytest.mark.parametrize(
     "codebook, straight_through, deep, optimizer",
@@ -180,7 +196,9 @@ def slopes_of(codebook, straight_through, deep, optimizer):
 
 
 def test_every_kind_of_codebook_and_pair_of_estimators_is_in_the_tables():
-    assert STRAIGHT_THROUGH == mq.STRAIGHT_THROUGH
+    # The others hold a map or a direction constant; tests/quantizers has their closed forms.
+    others = {kind: (kind, kind) for kind in ("rotation", "diveq")}
+    assert STRAIGHT_THROUGH | others == mq.STRAIGHT_THROUGH
     assert {pair for _, pair, _ in ROWS} == STRAIGHT_THROUGH.keys()
     assert {codebook for codebook, _, _ in ROWS} == set(KINDS)
 
@@ -224,7 +242,7 @@ def test_stop_gradient_between_levels_would_zero_the_indirect_part(stopped):
         loss, outputs = objective(theta, phi, parameters[2], images, straight_through="encoder")
         if stopped:
             z = forward(objective, theta, parameters[2], "encode", images)
-            z_q = objective.codewords(phi)[outputs.indices]
+            z_q = objective.quantizer.fold(phi, ())[outputs.indices]
             terms = jnp.mean((z - stop(z_q)) ** 2) + jnp.mean((stop(z) - z_q) ** 2)
             loss = outputs.terms["reconstruction"] + objective.quantization_weight * terms
         return loss, outputs
@@ -254,7 +272,9 @@ def test_stop_gradient_between_levels_would_zero_the_indirect_part(stopped):
 
 def make_indirect(**changes):
     """A program for the indirect part, exact and by finite difference, with inner SGD."""
-    objective = tiny.make_objective()._replace(**changes)
+    objective = tiny.make_objective()
+    quantizer = dataclasses.replace(objective.quantizer, **changes)
+    objective = objective._replace(quantizer=quantizer)
 
     def indirect(learning_rate, params, *batches):
         optimizers = Parts(optax.sgd(learning_rate), optax.sgd(1.0))
@@ -300,7 +320,7 @@ def test_codes_left_free_flip_between_the_probes_and_turn_the_finite_difference_
     @tiny.jit
     def initialise(key):
         theta = objective.autoencoder.init(key, batches[0], train=True)["params"]
-        params = Parts(theta, objective.codebook.init(key)["params"])
+        params = Parts(theta, objective.quantizer.init(key)[0])
         return jax.tree.map(lambda p: p.astype(jnp.float64), params)
 
     exact, difference, flips = make_indirect()(1e-4, initialise(jax.random.key(1)), *batches)
@@ -412,7 +432,7 @@ def test_each_level_reads_its_own_batch_and_the_outer_one_the_new_theta():
 def test_the_objective_is_reconstruction_plus_weighted_quantization():
     objective, state, (images, _) = tiny.make_objective(), start(), batches_of(0)
     loss, outputs = evaluate(state, images)
-    codewords = objective.codewords(state.params.codebook)
+    codewords = objective.quantizer.fold(state.params.codebook, ())
     z_q = codewords[outputs.indices]
     np.testing.assert_allclose(
         outputs.terms["reconstruction"], np.mean((images - outputs.images) ** 2)
@@ -434,7 +454,7 @@ def test_one_pass_advances_the_running_statistics_of_both_halves():
             variables, argument, train=True, method=method, mutable=["batch_stats"]
         )[1]["batch_stats"]
 
-    z_q = objective.codewords(state.params.codebook)[outputs.indices]
+    z_q = objective.quantizer.fold(state.params.codebook, ())[outputs.indices]
     for half, method, argument in (("encoder", "encode", images), ("decoder", "decode", z_q)):
         alone = advance(method, argument)
         leaves_equal(outputs.batch_stats[half], alone[half], **CLOSE)
@@ -462,7 +482,7 @@ def test_the_code_flip_rate_counts_what_the_new_codebook_reassigns():
     new, metrics = tiny.jit(step)(state, images, images)
     z = evaluate(state, images)[1].z[::8]
     before, after = [
-        nearest_codeword(z, objective.codewords(s.params.codebook)) for s in (state, new)
+        nearest_codeword(z, objective.quantizer.fold(s.params.codebook, ())) for s in (state, new)
     ]
     assert 0 < np.mean(before != after) < 1
     np.testing.assert_allclose(metrics["outer/code_flip_rate"], np.mean(before != after))

@@ -70,13 +70,13 @@ def freeze_constants(problem, state, theta, phi, images, kind):
     """
     objective, opponent = problem.objective, problem.adversary.opponent(state)
     _, outputs = evaluate(problem, state, images, theta=theta, kind=kind)
-    codebook = objective.codewords(phi)
+    codebook = objective.quantizer.fold(phi, ())
     offset = codebook[outputs.indices] - outputs.z if kind == "encoder" else -outputs.z
     a = outputs.terms["adaptive_weight"]
 
     def loss(theta, phi):
         z = apply(objective, theta, state.batch_stats, "encode", images)
-        z_q = objective.codewords(phi)[outputs.indices]
+        z_q = objective.quantizer.fold(phi, ())[outputs.indices]
         z_hat = z + offset if kind == "encoder" else z_q + z + offset
         x_hat = apply(objective, theta, state.batch_stats, "decode", z_hat)
         logits = objective.adversarial.discriminator.apply({"params": opponent.psi}, x_hat)

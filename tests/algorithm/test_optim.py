@@ -1,11 +1,12 @@
 """Schedules and optimizers against their closed forms."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from mq_jax.algorithm.optim import freeze, make_optimizer, make_warmup_cosine
+from mq_jax.algorithm.optim import freeze, make_optimizer, make_warmup_cosine, restarted
 
 RATE = 0.1
 
@@ -123,6 +124,26 @@ def test_frozen_leaves_stay_and_count_in_no_norm():
     np.testing.assert_array_equal(new["embedding"], params["embedding"])
     expected = 1 - RATE * (np.asarray([0.6, 0.8]) + 0.5)
     np.testing.assert_allclose(new["net"]["kernel"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_was_overwritten_has_no_moments_and_all_else_keeps_them(kind, frozen):
+    """Rows of one leaf, beside a leaf that nothing overwrites; steps are counted on."""
+    params = {"embedding": jnp.ones((3, 2)), "scale": jnp.ones(2)}
+    optimizer = make(kind, b1=0.9, weight_decay=0.1, clip=1.0)
+    if frozen:
+        optimizer = freeze(optimizer, lambda path: path[0].key == "scale")
+    first = optimizer.init(params)
+    _, state = optimizer.update(params, first, params)
+    rows = jnp.asarray([[True], [False], [True]]) & jnp.ones(2, bool)
+    replaced = {"embedding": rows, "scale": jnp.zeros(2, bool)}
+    found = restarted(optimizer, state, params, replaced)
+    leaves = [jax.tree.leaves(tree) for tree in (found, state, first)]
+    assert jax.tree.structure(found) == jax.tree.structure(state) and len(leaves[0]) >= 2
+    for now, before, beginning in zip(*leaves, strict=True):
+        expected = jnp.where(rows, beginning, before) if now.shape == (3, 2) else before
+        np.testing.assert_array_equal(now, expected)
 
 
 def test_an_unknown_kind_is_refused():

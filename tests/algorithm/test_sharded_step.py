@@ -1,5 +1,6 @@
 """One device and eight give the same training: nothing in the mathematics counts devices."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,8 +12,12 @@ from mq_jax.algorithm import mq
 from mq_jax.algorithm.state import Parts
 from mq_jax.devices import sharding
 from mq_jax.models.vqvae import AutoEncoder
+from mq_jax.quantizers.anchors import Anchors
 from mq_jax.quantizers.codebook import Codebook
-from mq_jax.quantizers.nearest import BLOCK
+from mq_jax.quantizers.ema import EMA
+from mq_jax.quantizers.gumbel import Gumbel
+from mq_jax.quantizers.nearest import BLOCK, nearest_codeword
+from mq_jax.quantizers.vq import VQ
 
 OPTIMIZERS = Parts(tiny.make_adam(1e-2), tiny.make_sgd(0.1, momentum=0.9))
 SHARD_FROM = 32  # Every kernel of the tiny model but one, and the embedding.
@@ -24,12 +29,16 @@ pytestmark = pytest.mark.usefixtures("float64")
 def make_step(kind):
     """A train step, and the state before it on no particular device."""
     # Eight channels can be split over eight devices, and the codewords come in three chunks.
-    objective = tiny.make_objective(chunk=BLOCK)._replace(
+    objective = tiny.make_objective(chunk=BLOCK)
+    codebook = Codebook("mlp", size=2 * BLOCK + 8, dim=8, embedding_dim=3, hidden=8)
+    objective = objective._replace(
         autoencoder=AutoEncoder((8,), 0, dim=8, layer_norm=True, init_std=0.02),
-        codebook=Codebook("mlp", size=2 * BLOCK + 8, dim=8, embedding_dim=3, hidden=8),
+        quantizer=dataclasses.replace(objective.quantizer, codebook=codebook),
     )
+    if kind in QUANTIZERS:
+        objective = tiny.with_quantizer(objective, QUANTIZERS[kind]())
     problem = mq.Problem(objective, OPTIMIZERS)
-    if kind == "joint":
+    if kind == "joint" or kind in QUANTIZERS:
         step = mq.make_joint_step(problem, straight_through="encoder")
     else:
         step = mq.make_train_step(problem, hypergradient=kind, straight_through="encoder")
@@ -57,6 +66,15 @@ def train(kind, data, fsdp):
 
 CASES = [("joint", 8, 1), ("unrolled", 4, 2), ("unrolled", 1, 8)]
 
+# With a state, with restarts and with draws: counts, anchors and candidates are of all devices.
+QUANTIZERS = {
+    "ema restart": lambda: EMA(24, 8, LOOKUP, restart_below=0.9),
+    "cvq": lambda: VQ(PLAIN, LOOKUP, commitment=0.25, restart=Anchors(chunk=BLOCK)),
+    "gumbel": lambda: Gumbel(PLAIN, channels=8, chunk=BLOCK),
+}
+LOOKUP = functools.partial(nearest_codeword, chunk=BLOCK)
+PLAIN = Codebook("embedding", size=24, dim=8, embedding_dim=3, hidden=8)
+
 
 @pytest.mark.parametrize("kind, data, fsdp", CASES)
 def test_eight_devices_train_as_one_does(kind, data, fsdp):
@@ -72,6 +90,18 @@ def test_eight_devices_train_as_one_does(kind, data, fsdp):
         ):
             assert len(a.sharding.device_set) == 8
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", QUANTIZERS)
+def test_eight_devices_keep_the_state_of_a_quantizer_as_one_does(kind):
+    (one, history), (eight, eight_history) = train(kind, 1, 1), train(kind, 4, 2)
+    for want, got in zip(history, eight_history, strict=True):
+        np.testing.assert_array_equal(got["inner/code_counts"], want["inner/code_counts"])
+    assert jax.tree.leaves(one.quantizer)
+    trees = [(state.quantizer, state.params, state.opt_state) for state in (one, eight)]
+    for a, b in zip(*map(jax.tree.leaves, trees), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-8, atol=1e-11)
 
 
 def bytes_held(tree, device):

@@ -4,9 +4,11 @@ import math
 
 import pytest
 
-from mq_jax.evaluation.code_use import Codebook, few_codes
+from configs import base
+from mq_jax.evaluation.code_use import Codebook, codebook_of, codes_in_words, few_codes
 from mq_jax.modes.table import evaluation_table
 from mq_jax.report.names import number
+from mq_jax.runs.workdir import flat
 from mq_jax.training.account import evaluation_in_words, window_in_words
 
 PLAIN = Codebook(size=1024, kind="mlp", layer_norm=True, learning_rate_ratio=1.0)
@@ -45,12 +47,40 @@ CURES = [
     # A plain codebook gains from a hyper-net first, whatever else it has had.
     ({"kind": "embedding"}, "config.codebook.kind=mlp"),
     ({"kind": "embedding", "learning_rate_ratio": 30.0}, "config.codebook.kind=mlp"),
+    ({"quantizer": "l2", "kind": "embedding"}, "config.codebook.kind=mlp"),
+    # Which a hyper-net and a restart together are not.
+    ({"kind": "embedding", "restart": 100}, "config.model.layer_norm=False"),
+    ({"quantizer": "ema"}, "config.quantizer.ema.restart_below=0.5"),
 ]
 
 
 @pytest.mark.parametrize("changes, cure", CURES)
 def test_the_cure_is_one_that_the_run_has_not_had(changes, cure):
     assert f"with {cure};" in few_codes(PLAIN._replace(**changes), 75 / 1024, 51.3, MANY)
+
+
+@pytest.mark.parametrize("kind", ["cvq", "sqvae", "gumbel", "ibq", "fsq", "lfq", "bsq"])
+def test_of_kinds_without_a_measured_cure_only_the_numbers_are_told(kind):
+    told = few_codes(PLAIN._replace(quantizer=kind), 75 / 1024, 51.3, MANY)
+    assert told == few_codes(PLAIN, 75 / 1024, 51.3, MANY).partition(" A new run")[0]
+    assert told.endswith("(perplexity 51.3).")
+    ema = PLAIN._replace(quantizer="ema", restart=0.5)
+    assert few_codes(ema, 75 / 1024, 51.3, MANY) == told
+
+
+def test_the_codes_of_a_position_are_counted_apart_and_each_has_the_bits_of_k():
+    """Of 4 x 256, 128 in use, 32 of each level and evenly: log2 32 is 5 bits."""
+    levels = PLAIN._replace(size=256, codes=4)
+    told = few_codes(levels, 0.125, 128.0, MANY)
+    assert "128 of 1,024 (12.5%); a code has 8 bits and carries 5.0 (perplexity 128.0)" in told
+    least = levels._replace(layer_norm=False, learning_rate_ratio=10.0)
+    assert "config.codebook.size=32;" in few_codes(least, 0.125, 128.0, MANY)
+
+
+def test_k_that_is_no_power_of_two_has_bits_that_are_no_whole_number():
+    assert codes_in_words(PLAIN._replace(size=1000)) == "1,000 (9.966 bits)"
+    fields = flat(base.get_config().to_dict()) | {"quantizer.groups": 2, "quantizer.depth": 3}
+    assert codes_in_words(codebook_of(fields)) == "1,024 (10 bits), 6 at each position"
 
 
 @pytest.mark.parametrize("used", [1, 2, 3, 64, 65, 511])

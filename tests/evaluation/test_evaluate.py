@@ -1,5 +1,6 @@
 """Evaluation: the numbers against NumPy's, what counts, and the mode of the program."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -61,7 +62,9 @@ def evaluate(config, model, devices=None):
     objective, state = model
     with runs.programs_shared():
         source, mesh = inputs.open_evaluation(config), make_mesh(devices=jax.devices()[:devices])
-        objective = objective._replace(lookup=make_lookup(mesh, chunk=0, sharded=False))
+        lookup = make_lookup(mesh, chunk=0, sharded=False)
+        quantizer = dataclasses.replace(objective.quantizer, lookup=lookup)
+        objective = objective._replace(quantizer=quantizer)
         state = jax.device_put(state, replicated(mesh))
         return Evaluator(config, objective, source, mesh, NOTHING).run(state)
 
@@ -86,7 +89,7 @@ def expected(images, model):
         return np.asarray(f(argument.astype(np.float32)), np.float64)
 
     z = run("encode", x)
-    codewords = np.asarray(objective.codewords(state.params.codebook), np.float64)
+    codewords = np.asarray(objective.codewords(state.raw), np.float64)
     distances = np.square(z[..., None, :] - codewords).sum(-1)
     codes = distances.argmin(-1)
     x_hat = run("decode", codewords[codes])

@@ -178,6 +178,27 @@ def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(tmp_path, whole):
         runs.assert_same_run(folder, whole)
 
 
+# What no gradient moves and what is drawn: counts, sums and restarts; shares and anchors.
+WITH_STATE = {
+    "ema": {"quantizer__ema__restart_below": 0.5},
+    "cvq": {"codebook__kind": "embedding", "quantizer__cvq__by": "probrandom"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", WITH_STATE)
+def test_the_state_of_a_quantizer_goes_on_as_if_nothing_had_been(tmp_path, kind):
+    joint = {"quantizer__kind": kind, "train__hypergradient": "joint"}
+    config = runs.configure(**joint, **WITH_STATE[kind])
+    assert runs.train_here(config, tmp_path / "whole") == "finished"
+    with runs.signalled_after(7):
+        assert runs.train_here(config, tmp_path / "cut") == "SIGTERM"
+    arrays, _ = runs.checkpoint(tmp_path / "cut", 7)
+    assert [name for name in arrays if name.startswith("state/quantizer/")]
+    assert runs.train_here(config, tmp_path / "cut") == "finished"
+    runs.assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
 def test_a_run_interrupted_before_its_first_step_ends_as_one_that_was_not(tmp_path, whole):
     write_scalars = Writers.write_scalars
 

@@ -31,12 +31,13 @@ from mq_jax.tokenizers.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(exports.export("vqvae"))
 OTHER = Tokenizer(exports.export("vqvae with averages"))
+SEVERAL = Tokenizer(exports.export("vq groups of residuals"))
 
 
 @pytest.fixture(autouse=True)
 def loaded(monkeypatch):
     """Tokenizers by name, loaded already."""
-    known = {"mine": TOKENIZER, "other": OTHER}
+    known = {"mine": TOKENIZER, "other": OTHER, "several": SEVERAL}
     monkeypatch.setattr(tokenizing, "load_tokenizer", lambda path: known[str(path)])
     monkeypatch.setattr(tokenizing, "use_compilation_cache", lambda: None)
     # Only a process of its own may be ended.
@@ -114,6 +115,24 @@ def test_decode_writes_reconstructions_under_the_names_of_the_inputs(run, images
         for folder in ("decoded", "direct"):
             difference = pixels(tmp_path / folder / name).astype(int) - expected
             assert np.abs(difference).max() <= 1
+
+
+def test_positions_of_several_codes_go_through_both_commands(run, tmp_path):
+    (tmp_path / "images").mkdir()
+    images = exports.images(2, 13, 30)
+    for name, image in zip("ab", images, strict=True):
+        Image.fromarray(image).save(tmp_path / "images" / f"{name}.png")
+    code, out, _ = run("encode", "images", "tokens", tokenizer="several")
+    assert code == 0 and out.startswith("2 encoded, 7 x 15 x 6 codes each, in ")
+    manifest = claims.read_manifest(tmp_path / "tokens")
+    assert (manifest["codebook_size"], manifest["depth"]) == (SEVERAL.size, 6)
+    found = every_token(tmp_path / "tokens")
+    for name, expected in zip("ab", SEVERAL.encode(images), strict=True):
+        np.testing.assert_array_equal(found[f"{name}.png"][0], expected)
+    code, out, err = run("decode", "tokens", "decoded", tokenizer="several")
+    assert (code, err) == (0, "") and out.startswith("2 written, PNG files, in ")
+    for name, expected in zip("ab", SEVERAL.reconstruct(images), strict=True):
+        np.testing.assert_array_equal(pixels(tmp_path / "decoded" / f"{name}.png"), expected)
 
 
 def test_images_as_they_are_keep_their_sizes(run, tmp_path):

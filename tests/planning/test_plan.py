@@ -249,7 +249,7 @@ def test_the_program_tells_everything_without_a_workdir():
         *("--mode=plan", "--devices=2", "--peak_tflops=100"),
     )
     assert outcome.code == 0, outcome.err
-    assert "16 x 16 pixels to 8 x 8 codes, K = 64, D = 5; float32" in outcome.out
+    assert "16 x 16 pixels to 8 x 8 codes (vq), K = 64, D = 5; float32" in outcome.out
     assert "on 2 device(s): data 2 x fsdp 1" in outcome.out
     rows = [line.split() for line in outcome.out.splitlines()]
     parts = [row for row in rows if len(row) > 2 and row[2].endswith("%")]
@@ -276,3 +276,33 @@ def test_epochs_need_the_data_or_the_number_of_images(tmp_path):
         (line,) = outcome.err.splitlines()
         assert outcome.code == 1 and line.startswith(f"error: {told}")
         assert "Or give --images=N: config.train.epochs is" in line
+
+
+# Kinds whose fields, channels and products differ most from those of vq.
+OTHERS = {
+    "fsq": ((8, 8), {}),
+    "sqvae": (
+        (8, 8),
+        {
+            "quantizer__sqvae__variance": "III",
+            "model__layer_norm": False,
+            "train__reconstruction": "log-mse",
+            "train__quantization_weight": 1.0,
+        },
+    ),
+    "l2": ((8, 8, 3), {"quantizer__depth": 3}),
+    "vq": ((8, 8), {"codebook__kind": "transformer", "codebook__hidden": 8}),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_plan_knows_every_kind_and_how_many_codes_a_position_has(kind):
+    codes, changes = OTHERS[kind]
+    found = made(compiled=False, quantizer__kind=kind, **changes, **JOINT)
+    assert found.codes == codes
+    passes, whole = found.forward, found.parts
+    assert whole["decoder"].matrix > passes["decoder"] > 0
+    # All products of the codes are the quantizer's, none the optimizers'.
+    assert whole["optimizers, the rest"].matrix == 0
+    assert (whole["quantizer"].matrix > 0) == (kind == "sqvae")
+    assert (whole["hyper-net"].matrix > 0) == (kind in ("vq", "l2", "sqvae"))

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from mq_jax.quantizers.codebook import Codebook
 from mq_jax.quantizers.histogram import code_counts
 from mq_jax.quantizers.nearest import BLOCK, nearest_codeword
-from mq_jax.quantizers.vq import quantize
+from mq_jax.quantizers.vq import VQ
 
 N, D, CHUNK = 4096, 32, 256
 SIZES = 4096, 65536
@@ -35,12 +36,10 @@ def assign_and_differentiate(z, codebook):
     """The loss, its gradients and the histogram: everything that a step asks of a quantizer."""
 
     def loss(z, codebook):
-        q = quantize(
-            z,
-            codebook,
-            straight_through="encoder-and-codewords",
-            lookup=functools.partial(nearest_codeword, chunk=CHUNK),
-        )
+        plain = Codebook("embedding", len(codebook), D, embedding_dim=1, hidden=1)
+        quantizer = VQ(plain, functools.partial(nearest_codeword, chunk=CHUNK))
+        params = {"embedding": codebook}
+        q = quantizer(params, (), z, straight_through="encoder-and-codewords", train=True)
         return q.loss + jnp.sum(jnp.square(q.z_hat)), q.indices
 
     (value, indices), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(

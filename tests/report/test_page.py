@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 import pytest
-from pages import page_of
+from pages import figure_named, page_of
 from PIL import Image
 from report_folders import make_evaluation, make_rows, make_run, make_snapshot
 
@@ -27,11 +27,6 @@ def array_of(value):
     if isinstance(value, dict):
         return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
     return np.array(value, np.float64)
-
-
-def figure_named(page, title):
-    (found,) = re.findall(rf'<h4>{title}</h4>\s*<div class="canvas" id="([^"]+)"', page.source)
-    return page.plots[found]
 
 
 def test_the_headline_is_the_evaluation_in_its_file(tmp_path):

@@ -13,25 +13,15 @@ import exports
 import jax
 import numpy as np
 import pytest
-import runs
 import safetensors.numpy
+from exports import FACTS, same
 
 from mq_jax import load_tokenizer
-from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh, shardings
 from mq_jax.tokenizers.export import fingerprint, make_export, named
-from mq_jax.tokenizers.export_card import card_of, page_of, training_facts
+from mq_jax.tokenizers.export_card import card_of, page_of
 from mq_jax.tokenizers.export_reading import read_export
 from mq_jax.tokenizers.export_writing import write_export
-
-FACTS = {
-    "training": training_facts(runs.configure(data__dir="/home/someone/images"), 7),
-    "evaluation": {
-        "protocol": {"data": {"source": "photos", "split": "all", "images": 3, "image_size": 32}},
-        "metrics": {"mse": 0.25, "fid": None},
-    },
-    "environment": environment(),
-}
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +34,6 @@ def written(tmp_path_factory):
     }
 
 
-def same(found, expected):
-    assert found.architecture == expected.architecture
-    assert found.preparation == expected.preparation
-    assert found.fingerprint == expected.fingerprint
-    mine, theirs = named(found.weights), named(expected.weights)
-    assert mine.keys() == theirs.keys()
-    for name, array in theirs.items():
-        assert mine[name].dtype == array.dtype
-        np.testing.assert_array_equal(mine[name], array)
-
-
 @pytest.mark.parametrize("kind", ["vqvae", "vqgan"])
 @pytest.mark.parametrize("part", ["", "..", "tokenizer.safetensors", "orbax"])
 def test_every_format_and_the_folders_give_the_same_model_back(written, kind, part):
@@ -64,7 +43,7 @@ def test_every_format_and_the_folders_give_the_same_model_back(written, kind, pa
 def test_the_codebook_is_folded_and_only_what_codes_is_kept(written):
     config, objective, state = exports.model("vqvae")
     arrays = safetensors.numpy.load_file(written["vqvae"] / "tokenizer.safetensors")
-    expected = jax.jit(objective.codewords)(state.params.codebook)
+    expected = jax.jit(objective.codewords)(state.raw)
     np.testing.assert_array_equal(arrays["codebook"], expected)
     assert {name.split("/")[0] for name in arrays} == {"theta", "batch_stats", "codebook"}
 
@@ -80,7 +59,7 @@ def test_averages_are_exported_where_they_are_kept():
         jax.tree.map(np.testing.assert_array_equal, found, kept)
         differ = jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), found, left))
         assert differ and all(differ)
-    expected = jax.jit(objective.codewords)(averages.codebook)
+    expected = jax.jit(objective.codewords)(averages)
     np.testing.assert_array_equal(weights.codebook, expected)
 
 

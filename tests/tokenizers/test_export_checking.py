@@ -12,9 +12,9 @@ from mq_jax import load_tokenizer
 from mq_jax.tokenizers.export import fingerprint, named
 
 
-def signed_file(path, change_header=None, change_arrays=None):
+def signed_file(path, change_header=None, change_arrays=None, kind="vqvae"):
     """A safetensors file whose hashes are right, whatever it says."""
-    header, arrays = exports.export("vqvae").header, dict(named(exports.export("vqvae").weights))
+    header, arrays = exports.export(kind).header, dict(named(exports.export(kind).weights))
     header = json.loads(json.dumps(header))
     if change_arrays:
         change_arrays(arrays)
@@ -104,3 +104,79 @@ def test_an_architecture_that_makes_no_model_is_named(tmp_path):
     with pytest.raises(ValueError, match="its architecture makes no model .*groups") as error:
         load_tokenizer(path)
     assert "\n" not in str(error.value)
+
+
+QUANTIZER = ("architecture", "quantizer")
+TREE = "vq groups of residuals"
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "value", "message"),
+    [
+        ("l2", QUANTIZER, [], r"quantizer is a list of 0; expected an object"),
+        ("l2", QUANTIZER, None, "its header.version is 2; expected 1, as its .* has no quantizer"),
+        ("l2", ("version",), 1, "its header.version is 1; expected 2, as its .* has a quantizer"),
+        ("l2", (*QUANTIZER, "kind"), "x", "quantizer.kind is 'x'; expected one of vq, l2"),
+        ("l2", (*QUANTIZER, "kind"), ["l2"], "quantizer.kind is a list of 1"),
+        ("l2", (*QUANTIZER, "kind"), "fsq", "quantizer lacks fsq"),
+        ("l2", (*QUANTIZER, "kind"), "gumbel", "'codebook' is .*; its architecture has no array"),
+        ("l2", (*QUANTIZER, "groups"), 3, "quantizer.groups is 3; expected a divisor of"),
+        ("l2", (*QUANTIZER, "groups"), 0, "quantizer.groups is 0; expected a whole number"),
+        ("l2", (*QUANTIZER, "groups"), 2, "'codebook' is .*; its architecture has no array"),
+        ("l2", (*QUANTIZER, "depth"), 10**9, "quantizer.depth is 1000000000; expected"),
+        ("l2", (*QUANTIZER, "depth"), 1000, "depth 1000; expected at most 256 codes"),
+        ("l2", (*QUANTIZER, "depth"), 2, "'codebook' is .*; its architecture has no array"),
+        ("l2", (*QUANTIZER, "shared"), "yes", "quantizer.shared is 'yes'; expected true or false"),
+        ("l2", ("architecture", "codebook", "size"), 2**31, r"has \[2147483648, 4\] float32"),
+        (TREE, (*QUANTIZER, "depth"), 2, "'codebook/0/2' is .*; its architecture has no array"),
+        (TREE, (*QUANTIZER, "shared"), True, "'codebook/0' is missing; its architecture has"),
+        (TREE, (*QUANTIZER, "depth"), 4, "'codebook/0/3' is missing; its architecture has"),
+        ("fsq", (*QUANTIZER, "fsq"), None, "quantizer lacks fsq"),
+        ("fsq", (*QUANTIZER, "fsq", "levels"), [7, 5, 1], "fsq.levels is a list of 3; expected a"),
+        ("fsq", (*QUANTIZER, "fsq", "levels"), "755", "fsq.levels is '755'; expected a list of"),
+        ("fsq", (*QUANTIZER, "fsq", "levels"), [7, 5], r"quantizer.kind 'fsq' makes \(35, 2\)"),
+        ("fsq", (*QUANTIZER, "fsq", "levels"), [5, 5, 7], "fingerprint"),
+        ("fsq", (*QUANTIZER, "fsq", "levels"), [999] * 10**5, "levels is a list of 100000; exp"),
+        ("fsq", (*QUANTIZER, "fsq", "levels"), [999] * 3, "fsq makes more than 16,777,216 codes"),
+        ("fsq", (*QUANTIZER, "depth"), 2, "which has no codewords for what a level leaves"),
+        ("fsq", ("architecture", "codebook", "size"), 176, "makes .175, 3. of its own fields"),
+        ("bsq groups", (*QUANTIZER, "bsq", "bits"), 30, "bsq.bits is 30; expected a whole number"),
+        ("sqvae III", (*QUANTIZER, "sqvae", "variance"), "II", "sqvae.variance is 'II'; expected"),
+        ("sqvae III", (*QUANTIZER, "sqvae", "variance"), "I", "'theta/encoder/.*its architecture"),
+        ("sqvae III", ("architecture", "model", "layer_norm"), True, "layer_norm False"),
+        (
+            "ibq",
+            (*QUANTIZER, "ibq", "scale"),
+            float("nan"),
+            "ibq.scale is nan; expected a finite",
+        ),
+    ],
+)
+def test_a_hostile_quantizer_is_named_by_its_field_in_one_line(
+    tmp_path, kind, place, value, message
+):
+    path = tmp_path / "t.safetensors"
+    if message == "fingerprint":
+        # Another model of the same arrays, whose fingerprint is not made to fit.
+        header = json.loads(json.dumps(exports.export(kind).header))
+        setting(*place, value=value)(header)
+        metadata = {"mq_jax": json.dumps(header)}
+        safetensors.numpy.save_file(named(exports.export(kind).weights), path, metadata=metadata)
+    else:
+        signed_file(path, setting(*place, value=value), kind=kind)
+    with pytest.raises(ValueError, match=f"t.safetensors is .*{message}") as error:
+        load_tokenizer(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_a_plain_model_with_a_section_for_its_quantizer_is_one_of_the_second_version(tmp_path):
+    """As a program that does not leave the section out would write it; nothing is lost."""
+
+    def change(header):
+        plain = {"kind": "vq", "groups": 1, "depth": 1, "shared": False}
+        header["architecture"]["quantizer"] = plain
+        header["version"] = 2
+
+    tokenizer = load_tokenizer(signed_file(tmp_path / "t.safetensors", change))
+    expected = exports.export("vqvae").weights.codebook
+    np.testing.assert_array_equal(tokenizer.codebook, expected)

@@ -40,7 +40,7 @@ def test_pixels_and_codes_are_those_of_the_objective_in_evaluation_bit_for_bit(k
 
     @jax.jit
     def evaluated(state, x):
-        passed = *state.evaluated, from_uint8(x)
+        passed = *state.evaluated[:3], from_uint8(x)
         _, outputs = objective(*passed, straight_through="encoder", train=False)
         return outputs.indices, outputs.images
 
@@ -186,14 +186,15 @@ def test_images_of_any_size_on_one_canvas_have_the_codes_that_each_has_alone(kin
 
 def test_what_it_says_of_itself():
     tok = tokenizer("vqvae in chunks")
-    assert (tok.size, tok.dim, tok.downsampling, tok.image_size) == (80, 4, 4, 32)
+    assert (tok.size, tok.depth, tok.dim) == (80, 0, 4)
+    assert (tok.downsampling, tok.image_size) == (4, 32)
     geometry = {"image_size": 32, "crop": 0, "resize": False, "filter": "area"}
     assert tok.preparation == {**geometry, "icc": True}
     assert len(tok.fingerprint) == 64
     parameters = sum(a.size for a in jax.tree.leaves((tok.weights.theta, tok.weights.codebook)))
     assert repr(tok) == (
-        f"Tokenizer(K=80, D=4, downsampling=4, image_size=32, parameters={parameters}, "
-        f"fingerprint={tok.fingerprint[:16]}...)"
+        f"Tokenizer(vector quantization, K=80, D=4, downsampling=4, image_size=32, "
+        f"parameters={parameters}, fingerprint={tok.fingerprint[:16]}...)"
     )
 
 

@@ -11,21 +11,26 @@ import pytest
 from mq_jax.tokenizers import shards, tokens
 from mq_jax.tokenizers.claims import claimed, make_claim, read_manifest
 
-TOKENIZER = types.SimpleNamespace(fingerprint="ab" * 32, size=16, downsampling=4)
+TOKENIZER = types.SimpleNamespace(fingerprint="ab" * 32, size=16, depth=0, downsampling=4)
 NAMES = ["a/é.png", "b.png"]
 INDICES = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 SIZES = np.int32([[8, 12], [5, 9]])
 
 
+def write_tokens(place, tokenizer=TOKENIZER, indices=INDICES):
+    """A whole folder of two images."""
+    claim = make_claim("encode", place, tokenizer, None)
+    with claimed(place / "tokens", claim, force=False) as manifest:
+        writer = tokens.ShardWriter(place / "tokens", manifest)
+        writer.add(tokens.Tokens(NAMES, indices, SIZES))
+        writer.flush()
+    return place / "tokens"
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A whole folder of two images."""
-    claim = make_claim("encode", tmp_path, TOKENIZER, None)
-    with claimed(tmp_path / "tokens", claim, force=False) as manifest:
-        writer = tokens.ShardWriter(tmp_path / "tokens", manifest)
-        writer.add(tokens.Tokens(NAMES, INDICES, SIZES))
-        writer.flush()
-    return tmp_path / "tokens"
+    return write_tokens(tmp_path)
 
 
 def replace_shard(folder, **arrays):
@@ -156,6 +161,8 @@ DEEP = "[" * 100_000 + "]" * 100_000
         (lambda m: m["shards"][0].update(images=1.5), r"images is 1\.5; expected a whole number"),
         (lambda m: m["shards"][0].update(sha256=""), "sha256 is ''; expected 64 hexadecimal"),
         (lambda m: m.update(codebook_size=0), "codebook_size is 0"),
+        (lambda m: m.update(depth=-1), "depth is -1; expected a whole number"),
+        (lambda m: m.update(depth=None), "depth is None; expected a whole number"),
         (lambda m: m.update(downsampling=2**62), "downsampling is 4611686018427387904"),
         (lambda m: m.update(bad="none"), "bad is 'none'; expected a list"),
         (lambda m: m.update(bad=[{"name": 1}]), r"bad\[0\].name is 1; expected text"),
@@ -179,3 +186,63 @@ def test_a_forced_start_removes_the_shards_of_a_damaged_manifest_too(folder):
     (folder / "tokens-mine.npz").write_bytes(b"mine")
     tokens.remove_shards(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "tokens-mine.npz"]
+
+
+# Positions of three codes each, more than a byte holds.
+SEVERAL = types.SimpleNamespace(fingerprint="ab" * 32, size=300, depth=3, downsampling=4)
+THREES = np.arange(36, dtype=np.int32).reshape(2, 2, 3, 3) * 8
+
+
+@pytest.fixture
+def several(tmp_path):
+    """A whole folder of two images whose positions have several codes."""
+    return write_tokens(tmp_path, SEVERAL, THREES)
+
+
+def test_positions_of_several_codes_are_written_and_read(several):
+    for place in (several, several / "tokens-00000.npz"):
+        names, (part,) = read(place)
+        assert names == NAMES and part.indices.dtype == np.uint16
+        np.testing.assert_array_equal(part.indices, THREES)
+        np.testing.assert_array_equal(part.sizes, SIZES)
+    manifest = read_manifest(several)
+    assert (manifest["codebook_size"], manifest["depth"]) == (300, 3)
+    assert (manifest["shape"], manifest["dtype"]) == ([2, 3, 3], "uint16")
+    # Pixels are of the first two axes alone.
+    with pytest.raises(ValueError, match=r"a size is \[8, 12\]; its codes make \[4, 6\]"):
+        list(tokens.read_tokens(several / "tokens-00000.npz", 2))
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        (THREES[..., :2], "depth is 2; the manifest says 3"),
+        (THREES[..., 0], "depth is 0; the manifest says 3"),
+        (THREES[..., :0], "depth is 0; the manifest says 3"),
+        (THREES[..., None], "expected 3 or 4 axes and a dtype of kind u"),
+        (THREES + 30, "rows of codes below 300"),
+    ],
+)
+def test_positions_of_another_number_of_codes_are_named_in_one_line(several, indices, message):
+    replace_shard(several, indices=indices.astype(np.uint16))
+    with pytest.raises(ValueError, match=f"tokens-00000.npz is damaged .*({message})") as error:
+        read(several)
+    assert "\n" not in str(error.value)
+
+
+def test_a_lone_shard_whose_positions_have_no_code_is_named(several):
+    path = replace_shard(several, indices=THREES[..., :0].astype(np.uint16))
+    with pytest.raises(ValueError, match="indices are uint16"):
+        list(tokens.read_tokens(path))
+
+
+def test_a_manifest_of_before_positions_had_several_codes_is_of_one(folder):
+    change_manifest(folder, lambda m: m.pop("depth") and None)
+    assert read_manifest(folder)["depth"] == 0
+    np.testing.assert_array_equal(read(folder)[1][0].indices, INDICES)
+    # The same command goes on in it, and one of another depth does not.
+    claim = make_claim("encode", folder.parent, TOKENIZER, None)
+    with claimed(folder, claim, force=False) as manifest:
+        assert manifest["images"] == 2
+    with pytest.raises(ValueError, match="depth is 0 there, 3 now"):
+        write_tokens(folder.parent, types.SimpleNamespace(**{**vars(TOKENIZER), "depth": 3}))

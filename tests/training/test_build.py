@@ -6,9 +6,12 @@ import jax
 import numpy as np
 import pytest
 import runs
+from ml_collections import ConfigDict
 
+from mq_jax.quantizers.nearest import nearest_codeword
 from mq_jax.runs import standing
 from mq_jax.training.build import build, init_state, settled_step, total_steps
+from mq_jax.training.quantizing import make_quantizer
 
 
 @pytest.mark.parametrize(
@@ -140,5 +143,26 @@ def test_a_large_experiment_has_a_state_and_codes_of_the_right_shapes(name):
     encode = functools.partial(built.objective.autoencoder.apply, train=True, method="encode")
     z = jax.eval_shape(lambda theta, x: encode({"params": theta}, x), theta, images)
     assert z.shape == (1, *codes, config.codebook.dim) and z.dtype == np.float32
-    codewords = jax.eval_shape(built.objective.codewords, state.params.codebook)
+    codewords = jax.eval_shape(built.objective.codewords, state.evaluated)
     assert codewords.shape == (config.codebook.size, config.codebook.dim)
+
+
+@pytest.mark.parametrize("kind", ["ema", "fsq", "lfq", "bsq"])
+def test_a_quantizer_without_parameters_has_an_optimizer_of_nothing(kind):
+    config = runs.configure(quantizer__kind=kind, train__hypergradient="joint")
+    built = build(config, 100)
+    state = jax.eval_shape(lambda: init_state(built, config))
+    assert state.params.codebook == ()
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)
+    after, _ = jax.eval_shape(built.train_step, state, images, images)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+def test_levels_of_a_stored_configuration_make_the_same_quantizer():
+    """A list, as JSON has it, which could not be hashed."""
+    made = []
+    for levels in ((8, 5, 5), [8, 5, 5]):
+        config = runs.configure(quantizer__kind="fsq")
+        config.quantizer.fsq = ConfigDict({"levels": levels})
+        made.append(make_quantizer(config, nearest_codeword))
+    assert hash(made[0]) == hash(made[1])

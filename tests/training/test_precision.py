@@ -138,7 +138,7 @@ def test_of_an_mqvae_only_the_layers_between_the_first_and_the_last_are_inexact(
 @pytest.mark.parametrize("kind", ["mlp-relu", "linear", "basis"])
 def test_every_hyper_net_is_exact(kind):
     _, built, state = described("photos_mqvae", codebook__kind=kind)
-    found = lower(built.objective.codewords, state.params.codebook)
+    found = lower(built.objective.codewords, state.raw)
     assert found and inexact(found) == set()
 
 
@@ -185,7 +185,7 @@ def test_an_evaluation_of_bfloat16_measures_in_float32():
 def test_a_tokenizer_has_the_precision_of_evaluation():
     config, built, state = described("photos_mqgan", **MQGAN)
     objective, codes = built.objective, jax.ShapeDtypeStruct((2, 16, 16), jnp.int32)
-    coding = make_coding(objective.autoencoder, objective.lookup)
+    coding = make_coding(objective.autoencoder, objective.quantizer)
     shape = config.codebook.size, config.codebook.dim
     codebook = jax.ShapeDtypeStruct(shape, jnp.float32)
     weights = Weights(state.params.autoencoder, state.batch_stats, codebook)

@@ -35,8 +35,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 COMBINATIONS = [
     ("unrolled", "encoder", "mlp"),
     ("unrolled-reverse", "encoder-and-codewords-inside", "basis"),
-    ("finite-difference", "encoder-and-codewords", "mlp-relu"),
-    ("none", "encoder", "linear"),
+    ("finite-difference", "diveq", "mlp-relu"),
+    ("none", "rotation", "linear"),
     ("joint", "encoder-and-codewords", "embedding"),
 ]
 EVERY_COMBINATION = [

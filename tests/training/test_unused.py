@@ -22,6 +22,25 @@ CASES = {
     "a layer that is not there": ({"codebook__kind": "linear"}, "codebook.hidden", "'linear'"),
     "an embedding of its own width": ({"codebook__kind": "basis"}, "codebook.embedding_dim", "'b"),
     "a layer that is there": ({}, "codebook.hidden", None),
+    "K of a kind that makes it": ({"quantizer__kind": "fsq"}, "codebook.size", "kind is 'fsq'"),
+    "D of one": ({"quantizer__kind": "bsq"}, "codebook.dim", "kinds with a codebook read it"),
+    "K of running means": ({"quantizer__kind": "ema"}, "codebook.size", None),
+    "a hyper-net of none": ({"quantizer__kind": "ema"}, "codebook.kind", "kind is 'ema' and wins"),
+    "one of a kind with it": ({"quantizer__kind": "ibq"}, "codebook.kind", None),
+    "a pull of a mixture": ({"quantizer__kind": "gumbel"}, "quantizer.commitment", "vq, l2 and c"),
+    "a pull of the nearest": ({"quantizer__kind": "l2"}, "quantizer.commitment", None),
+    "a level's share": ({}, "quantizer.dropout", "config.quantizer.depth is 1"),
+    "one of levels": ({"quantizer__depth": 2}, "quantizer.shared", None),
+    "noise of no estimator": ({}, "quantizer.noise", "config.train.straight_through is 'encoder'"),
+    "its own noise": ({"train__straight_through": "diveq"}, "quantizer.noise", None),
+    "an estimator of what is drawn": (
+        {"quantizer__kind": "ibq"},
+        "train.straight_through",
+        "config.quantizer.kind is 'ibq'",
+    ),
+    "a section of another kind": ({}, "quantizer.fsq.levels", "kind is 'vq' and wins; fsq reads"),
+    "one's own": ({"quantizer__kind": "fsq"}, "quantizer.fsq.levels", None),
+    "the kind itself": ({"quantizer__kind": "fsq"}, "quantizer.kind", None),
 }
 
 

@@ -21,8 +21,7 @@ from mq_jax.algorithm.adversary import Adversary
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.optim import restarted
 from mq_jax.algorithm.state import Parts, TrainState
-from mq_jax.quantizers.histogram import code_counts
-from mq_jax.quantizers.quantizer import codes, distinct
+from mq_jax.algorithm.step_metrics import inner_metrics, two_level_metrics
 
 HYPERGRADIENTS = (*bilevel.KINDS, "joint")
 
@@ -103,7 +102,7 @@ def make_train_step(
         )
         params = state.params._replace(autoencoder=result.theta, codebook=phi)
         opt_state = state.opt_state._replace(autoencoder=result.opt_state, codebook=phi_state)
-        metrics = _two_level_metrics(problem.objective, result, phi, state.quantizer)
+        metrics = two_level_metrics(problem.objective, result, phi, state.quantizer)
         state, disc_metrics = _advance(
             problem, state, params, opt_state, batches[0].images, result.inner[1]
         )
@@ -138,7 +137,7 @@ def make_inner_step(problem: Problem) -> TrainStep:
         params = state.params._replace(autoencoder=theta)
         opt_state = state.opt_state._replace(autoencoder=theta_state)
         state, disc_metrics = _advance(problem, state, params, opt_state, batch.images, outputs)
-        return state, _inner_metrics(problem.objective, value, outputs, gradient) | disc_metrics
+        return state, inner_metrics(problem.objective, value, outputs, gradient) | disc_metrics
 
     return inner_step
 
@@ -168,7 +167,7 @@ def make_joint_step(problem: Problem, *, straight_through: str) -> TrainStep:
         opt_state = state.opt_state._replace(autoencoder=theta_state, codebook=phi_state)
         state, disc_metrics = _advance(problem, state, params, opt_state, batch.images, outputs)
         return state, {
-            **_inner_metrics(problem.objective, value, outputs, gradients[0]),
+            **inner_metrics(problem.objective, value, outputs, gradients[0]),
             "inner/codebook_gradient_norm": optax.tree.norm(gradients[1]),
             **disc_metrics,
         }
@@ -249,9 +248,8 @@ def _advance(problem, state, params, opt_state, images, outputs):
 
         def average(old, new):
             # A count of steps has no average.
-            return (
-                decay * old + (1 - decay) * new if jnp.issubdtype(new.dtype, jnp.floating) else new
-            )
+            moves = jnp.issubdtype(new.dtype, jnp.floating)
+            return decay * old + (1 - decay) * new if moves else new
 
         advanced = advanced.replace(ema=jax.tree.map(average, state.ema, advanced.raw))
     return advanced, metrics
@@ -274,49 +272,3 @@ def _advance_quantizer(problem, state, params, opt_state, statistics):
         opt_state._replace(codebook=moments),
         quantizer_state,
     )
-
-
-def _two_level_metrics(objective, result, phi, quantizer_state):
-    """What a step of both levels reports; phi is the codebook after the outer update."""
-    direct, indirect = optax.tree.norm(result.direct), optax.tree.norm(result.indirect)
-    product = optax.tree.vdot(result.direct, result.indirect)
-    metrics = {
-        **_inner_metrics(objective, *result.inner, result.inner_gradient),
-        **_loss_metrics("outer", *result.outer),
-        "outer/direct_norm": direct,
-        "outer/indirect_norm": indirect,
-        # 0, not 0/0, where there is no indirect part.
-        "outer/direct_indirect_cosine": product / jnp.maximum(direct * indirect, 1e-30),
-        "outer/code_flip_rate": _flip_rate(objective, result.outer[1], phi, quantizer_state),
-        "outer/updates": jnp.ones(()),
-    }
-    if result.probes is not None:
-        plus, minus = result.probes
-        metrics["outer/probe_flip_rate"] = jnp.mean(plus.indices != minus.indices)
-    return metrics
-
-
-def _inner_metrics(objective, loss, outputs, gradient):
-    """What the inner level, or the joint step, reports."""
-    return {
-        **_loss_metrics("inner", loss, outputs),
-        "inner/code_counts": code_counts(
-            distinct(outputs.indices, objective.quantizer), codes(objective.quantizer)
-        ),
-        "inner/gradient_norm": optax.tree.norm(gradient),
-    }
-
-
-def _loss_metrics(level, loss, outputs):
-    """L and its terms, means over the parts of the batch."""
-    terms = {f"{level}/{name}": jnp.mean(term) for name, term in outputs.terms.items()}
-    return {f"{level}/loss": loss, **terms}
-
-
-def _flip_rate(objective, outputs, phi, quantizer_state):
-    """The share of the outer batch's codes that the new codebook reassigns, z being fixed."""
-    # One image in eight is sample enough, and the third lookup of a step costs next to nothing.
-    z, indices = outputs.z[:, ::8], outputs.indices[:, ::8]
-    quantizer = objective.quantizer
-    moved = quantizer.encode(quantizer.fold(phi, quantizer_state), z)
-    return jnp.mean(moved != indices)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mq_jax.quantizers.attraction import attraction
+from mq_jax.quantizers.families import Tabled
 from mq_jax.quantizers.histogram import code_counts
 from mq_jax.quantizers.nearest import Lookup, nearest_codeword
 from mq_jax.quantizers.quantizer import Advanced, Quantized
@@ -14,7 +15,7 @@ from mq_jax.quantizers.straight_through import apply_straight_through
 
 
 @dataclasses.dataclass(frozen=True)
-class EMA:
+class EMA(Tabled):
     """Codewords as running means (van den Oord et al., 2017, appendix A.1).
 
         N_k <- d N_k + (1 - d) n_k,    m_k <- d m_k + (1 - d) sum of the z that chose k
@@ -47,19 +48,12 @@ class EMA:
     restart_below: float = 0.0
     restart_count: float = 1.0
 
-    depth = 0
-
     def __post_init__(self):
         if not 0 <= self.restart_below <= self.restart_count:
             raise ValueError(
                 f"restart_below is {self.restart_below} and restart_count {self.restart_count}; "
                 "expected 0 <= restart_below <= restart_count, else a code restarts every step."
             )
-
-    @property
-    def channels(self) -> int:
-        """D."""
-        return self.dim
 
     def init(self, rng: jax.Array) -> tuple[Any, Any]:
         """No parameters; counts of 1, and sums from N(0, 1)."""
@@ -115,14 +109,6 @@ class EMA:
     def encode(self, folded: jax.Array, z: jax.Array) -> jax.Array:
         """As Quantizer's."""
         return self.lookup(z, folded)
-
-    def decode(self, folded: jax.Array, indices: jax.Array) -> jax.Array:
-        """As Quantizer's."""
-        return folded[indices]
-
-    def codewords(self, folded: jax.Array) -> jax.Array:
-        """As Quantizer's."""
-        return folded
 
     def _observe(self, z, indices, rng):
         """How often each code was chosen, the sum of what chose it, and a token for each code."""

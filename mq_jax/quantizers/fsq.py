@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
+from mq_jax.quantizers.families import Arithmetic
+from mq_jax.quantizers.quantizer import Quantized, check_channels
 from mq_jax.quantizers.straight_through import apply_straight_through
 
 
 @dataclasses.dataclass(frozen=True)
-class FSQ:
+class FSQ(Arithmetic):
     """Channels bounded by a tanh and rounded (Mentzer et al., 2024); K is the product of levels.
 
     b(z) = h tanh(z + s) - o, with h = (L - 1)(1 - margin) / 2, o = 1/2 for an even L, else 0, and
@@ -31,8 +32,6 @@ class FSQ:
     levels: tuple[int, ...]
     margin: float = 1e-3
     noise: float = 0.0
-
-    depth = 0
 
     def __post_init__(self):
         # Past a thousand levels the margin would keep the outermost from being rounded to.
@@ -56,10 +55,6 @@ class FSQ:
 
     channels = dim
 
-    def init(self, rng: jax.Array) -> tuple[Any, Any]:
-        """Nothing to learn, nothing to count."""
-        return (), ()
-
     def __call__(
         self,
         params: Any,
@@ -80,14 +75,6 @@ class FSQ:
             )
         return Quantized(indices, z_q, z_hat, jnp.zeros((), z_q.dtype), {})
 
-    def advance(self, params: Any, state: Any, statistics: Any, rng: jax.Array) -> Advanced:
-        """Nothing moves it."""
-        return Advanced(params, state)
-
-    def fold(self, params: Any, state: Any) -> tuple:
-        """Nothing: codes are arithmetic."""
-        return ()
-
     def encode(self, folded: tuple, z: jax.Array) -> jax.Array:
         """As Quantizer's."""
         return self._indices(self._bounded(z))
@@ -97,10 +84,6 @@ class FSQ:
         digits = indices[..., None] // self._places % np.array(self.levels, np.int32)
         # By the reciprocal: a product rounds once, alike in every program.
         return (digits - self._halves) * jnp.asarray(1 / self._halves)
-
-    def codewords(self, folded: tuple) -> jax.Array:
-        """As Quantizer's."""
-        return self.decode(folded, jnp.arange(self.size, dtype=jnp.int32))
 
     @property
     def _halves(self):

@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from mq_jax.quantizers.codebook import Codebook
+from mq_jax.quantizers.families import OfCodebook
 from mq_jax.quantizers.initialiser import uniform_fan_in
-from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
-from mq_jax.quantizers.soft_assignment import assign_softly
+from mq_jax.quantizers.quantizer import Advanced, Quantized
+from mq_jax.quantizers.soft_assignment import assign_softly, rows
+from mq_jax.quantizers.straight_through import apply_straight_through
 
 
 @dataclasses.dataclass(frozen=True)
-class Gumbel:
+class Gumbel(OfCodebook):
     """Straight-through Gumbel-softmax (Jang et al., 2017), hard forward and soft backward.
 
         l     = z W + b,    k = argmax(l + G),    y = softmax((l + G) / tau)
@@ -51,16 +53,6 @@ class Gumbel:
                 f"{self.last_temperature}; expected more than 0."
             )
 
-    @property
-    def size(self) -> int:
-        """K."""
-        return self.codebook.size
-
-    @property
-    def dim(self) -> int:
-        """D."""
-        return self.codebook.dim
-
     def init(self, rng: jax.Array) -> tuple[Any, Any]:
         """The codebook's parameters, the head W and b; the number of steps."""
         codebook_key, kernel_key, bias_key = jax.random.split(rng, 3)
@@ -85,8 +77,8 @@ class Gumbel:
         """As Quantizer's; rng is of the codes drawn."""
         folded = self.fold(params, state)
         head, codewords = folded["head"], folded["codewords"]
-        rows = self._rows(z, codewords)
-        certain = assign_softly(_logits, rows, head, chunk=self.chunk)
+        flat = rows(z, codewords, self.channels)
+        certain = assign_softly(_logits, flat, head, chunk=self.chunk)
         kl = jnp.mean(math.log(self.size) - certain.entropy)
         loss = self.kl_weight * kl
         if not train:
@@ -95,7 +87,7 @@ class Gumbel:
             return Quantized(indices, z_q, z_q, loss, {"kl": kl})
         drawn = assign_softly(
             _logits,
-            rows,
+            flat,
             head,
             # The codewords' gradient is that of the hard choice.
             jax.lax.stop_gradient(codewords),
@@ -107,7 +99,7 @@ class Gumbel:
         z_q = codewords[indices]
         soft = drawn.mean.reshape(z_q.shape)
         # The soft value enters with its gradient alone.
-        z_hat = z_q + (soft - jax.lax.stop_gradient(soft))
+        z_hat = apply_straight_through(soft, z_q, kind="encoder-and-codewords")
         return Quantized(indices, z_q, z_hat, loss, {"kl": kl})
 
     def tau(self, state: jax.Array) -> jax.Array:
@@ -128,9 +120,8 @@ class Gumbel:
 
     def encode(self, folded: Any, z: jax.Array) -> jax.Array:
         """As Quantizer's."""
-        check_channels(z, self.channels)
-        rows = self._rows(z, folded["codewords"])
-        found = assign_softly(_logits, rows, folded["head"], chunk=self.chunk)
+        flat = rows(z, folded["codewords"], self.channels)
+        found = assign_softly(_logits, flat, folded["head"], chunk=self.chunk)
         return found.indices.reshape(z.shape[:-1])
 
     def decode(self, folded: Any, indices: jax.Array) -> jax.Array:
@@ -140,11 +131,6 @@ class Gumbel:
     def codewords(self, folded: Any) -> jax.Array:
         """As Quantizer's."""
         return folded["codewords"]
-
-    def _rows(self, z, codewords):
-        """z f32[N, channels]."""
-        check_channels(z, self.channels)
-        return z.reshape(-1, self.channels).astype(jnp.result_type(z, codewords))
 
 
 def _logits(z, head):

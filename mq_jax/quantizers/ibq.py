@@ -8,12 +8,14 @@ import jax.numpy as jnp
 
 from mq_jax.quantizers.attraction import attraction
 from mq_jax.quantizers.codebook import Codebook
-from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
-from mq_jax.quantizers.soft_assignment import assign_softly, entropies
+from mq_jax.quantizers.families import OfCodebook, Stateless, Tabled
+from mq_jax.quantizers.quantizer import Quantized
+from mq_jax.quantizers.soft_assignment import assign_softly, entropies, rows
+from mq_jax.quantizers.straight_through import apply_straight_through
 
 
 @dataclasses.dataclass(frozen=True)
-class IBQ:
+class IBQ(OfCodebook, Stateless, Tabled):
     """Index backpropagation quantization (Shi et al., 2025).
 
         l = scale * z C^T,    S = softmax(l),    H = one-hot of argmax l,    A = H - sg(S) + S
@@ -49,23 +51,6 @@ class IBQ:
     scale: float = 1.0
     chunk: int = 0
 
-    depth = 0
-
-    @property
-    def size(self) -> int:
-        """K."""
-        return self.codebook.size
-
-    @property
-    def dim(self) -> int:
-        """D."""
-        return self.codebook.dim
-
-    @property
-    def channels(self) -> int:
-        """D."""
-        return self.dim
-
     def init(self, rng: jax.Array) -> tuple[Any, Any]:
         """The codebook's parameters, and no state."""
         return self.codebook.init(rng)["params"], ()
@@ -82,27 +67,23 @@ class IBQ:
     ) -> Quantized:
         """As Quantizer's; nothing is drawn."""
         codewords = self.fold(params, state)
-        rows = self._rows(z, codewords)
+        flat = rows(z, codewords, self.channels)
         # The codewords' gradient as values is that of the hard choice; as logits they keep theirs.
         values = jax.lax.stop_gradient(codewords)
-        chosen = assign_softly(self._logits, rows, codewords, values, chunk=self.chunk)
+        chosen = assign_softly(self._logits, flat, codewords, values, chunk=self.chunk)
         indices = chosen.indices.reshape(z.shape[:-1])
         z_q = codewords[indices]
         soft = chosen.mean.reshape(z_q.shape)
         # The soft value enters with its gradient alone.
-        z_hat = z_q + (soft - jax.lax.stop_gradient(soft))
+        z_hat = apply_straight_through(soft, z_q, kind="encoder-and-codewords")
         weights = {"commitment": self.commitment, "codebook": self.codebook_weight}
         terms = {"soft": jnp.mean(jnp.square(z_hat - z)), "hard": jnp.mean(jnp.square(z_q - z))}
         loss = self.double * terms["soft"] + attraction(z, z_q, **weights)
         if self.entropy_weight:
-            alone, together = entropies(self._sharp_logits, rows, codewords, chunk=self.chunk)
+            alone, together = entropies(self._sharp_logits, flat, codewords, chunk=self.chunk)
             terms["entropy"] = alone - together
             loss += self.entropy_weight * terms["entropy"]
         return Quantized(indices, z_q, z_hat if train else z_q, loss, terms)
-
-    def advance(self, params: Any, state: Any, statistics: Any, rng: jax.Array) -> Advanced:
-        """Nothing but gradients moves it."""
-        return Advanced(params, state)
 
     def fold(self, params: Any, state: Any) -> jax.Array:
         """The codewords, f32[K, D]."""
@@ -110,23 +91,9 @@ class IBQ:
 
     def encode(self, folded: jax.Array, z: jax.Array) -> jax.Array:
         """As Quantizer's."""
-        check_channels(z, self.channels)
-        rows = self._rows(z, folded)
-        found = assign_softly(self._logits, rows, folded, chunk=self.chunk)
+        flat = rows(z, folded, self.channels)
+        found = assign_softly(self._logits, flat, folded, chunk=self.chunk)
         return found.indices.reshape(z.shape[:-1])
-
-    def decode(self, folded: jax.Array, indices: jax.Array) -> jax.Array:
-        """As Quantizer's."""
-        return folded[indices]
-
-    def codewords(self, folded: jax.Array) -> jax.Array:
-        """As Quantizer's."""
-        return folded
-
-    def _rows(self, z, codewords):
-        """z f32[N, D]."""
-        check_channels(z, self.channels)
-        return z.reshape(-1, self.dim).astype(jnp.result_type(z, codewords))
 
     def _logits(self, z, codewords):
         return self.scale * jnp.matmul(z, codewords.T, precision=jax.lax.Precision.HIGHEST)

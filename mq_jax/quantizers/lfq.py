@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from mq_jax.quantizers.bits import batch_entropy, pack_bits, token_entropy, unpack_bits
-from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
+from mq_jax.quantizers.families import Arithmetic
+from mq_jax.quantizers.quantizer import Quantized, check_channels
 from mq_jax.quantizers.straight_through import apply_straight_through
 
 
 @dataclasses.dataclass(frozen=True)
-class LFQ:
+class LFQ(Arithmetic):
     """z_q = sign(z), K = 2^L (Yu et al., 2024, MAGVIT-v2); zero counts as negative.
 
     Loss: commitment mean((z - z_q)^2) + token_entropy H_t - batch_entropy H_b, with H_t the mean
@@ -35,8 +36,6 @@ class LFQ:
     temperature: float = 0.01
     group: int = 18
     noise: float = 0.0
-
-    depth = 0
 
     def __post_init__(self):
         kind = type(self).__name__
@@ -62,10 +61,6 @@ class LFQ:
         return self.bits
 
     channels = dim
-
-    def init(self, rng: jax.Array) -> tuple[Any, Any]:
-        """Nothing to learn, nothing to count."""
-        return (), ()
 
     def __call__(
         self,
@@ -99,14 +94,6 @@ class LFQ:
             )
         return Quantized(indices, z_q, z_hat, loss, terms)
 
-    def advance(self, params: Any, state: Any, statistics: Any, rng: jax.Array) -> Advanced:
-        """Nothing moves it."""
-        return Advanced(params, state)
-
-    def fold(self, params: Any, state: Any) -> tuple:
-        """Nothing: codes are signs."""
-        return ()
-
     def encode(self, folded: tuple, z: jax.Array) -> jax.Array:
         """As Quantizer's."""
         check_channels(z, self.channels)
@@ -115,10 +102,6 @@ class LFQ:
     def decode(self, folded: tuple, indices: jax.Array) -> jax.Array:
         """As Quantizer's."""
         return jnp.where(unpack_bits(indices, self.bits), self._scale, -self._scale)
-
-    def codewords(self, folded: tuple) -> jax.Array:
-        """As Quantizer's."""
-        return self.decode(folded, jnp.arange(self.size, dtype=jnp.int32))
 
     @property
     def _scale(self):

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mq_jax.quantizers.quantizer import check_channels
+
 # (z, leaves [N, ...]; codewords, leaves [k, ...]) -> logits f32[N, k].
 Score = Callable[[Any, Any], jax.Array]
 
@@ -27,6 +29,24 @@ class SoftAssignment(NamedTuple):
     entropy: jax.Array
     mean: jax.Array | None
     indices: jax.Array
+
+
+def rows(z: jax.Array, codewords: jax.Array, channels: int) -> jax.Array:
+    """Encodings as assign_softly takes them.
+
+    Args:
+      z: f[..., channels].
+      codewords: whose dtype they take where it is wider.
+      channels: of z.
+
+    Returns:
+      f[N, channels].
+
+    Raises:
+      ValueError: z has other channels.
+    """
+    check_channels(z, channels)
+    return z.reshape(-1, channels).astype(jnp.result_type(z, codewords))
 
 
 def assign_softly(

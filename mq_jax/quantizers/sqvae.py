@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mq_jax.quantizers.codebook import Codebook
+from mq_jax.quantizers.families import OfCodebook, Tabled
 from mq_jax.quantizers.nearest import Lookup, nearest_codeword
 from mq_jax.quantizers.quantizer import Advanced, Quantized, check_channels
 from mq_jax.quantizers.soft_assignment import assign_softly
@@ -16,7 +17,7 @@ VARIANCES = ("I", "III")
 
 
 @dataclasses.dataclass(frozen=True)
-class SQVAE:
+class SQVAE(OfCodebook, Tabled):
     """Gaussian SQ-VAE (Takida et al., 2022), whose variance anneals itself.
 
         w   = 1 / (2 v),    v = 1 + e^s (I), or e^(mean of the log-variances) + e^s (III)
@@ -51,21 +52,9 @@ class SQVAE:
     lowest_temperature: float = 1e-2
     chunk: int = 0
 
-    depth = 0
-
     def __post_init__(self):
         if self.variance not in VARIANCES:
             raise ValueError(f"variance is {self.variance!r}; expected one of {VARIANCES}.")
-
-    @property
-    def size(self) -> int:
-        """K."""
-        return self.codebook.size
-
-    @property
-    def dim(self) -> int:
-        """D."""
-        return self.codebook.dim
 
     @property
     def channels(self) -> int:
@@ -129,14 +118,6 @@ class SQVAE:
         """As Quantizer's; log-variances are not read."""
         check_channels(z, self.channels)
         return self.lookup(z[..., : self.dim], folded)
-
-    def decode(self, folded: jax.Array, indices: jax.Array) -> jax.Array:
-        """As Quantizer's."""
-        return folded[indices]
-
-    def codewords(self, folded: jax.Array) -> jax.Array:
-        """As Quantizer's."""
-        return folded
 
     def _split(self, params, z):
         """The D channels that are quantized, and w f32[..., 1]."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from mq_jax.quantizers.additions import Restart, Term
 from mq_jax.quantizers.attraction import attraction
 from mq_jax.quantizers.codebook import Codebook
+from mq_jax.quantizers.families import OfCodebook, Tabled
 from mq_jax.quantizers.nearest import Lookup, nearest_codeword
 from mq_jax.quantizers.quantizer import Advanced, Quantized
 from mq_jax.quantizers.sphere import unit_vectors
@@ -16,7 +17,7 @@ from mq_jax.quantizers.straight_through import apply_straight_through
 
 
 @dataclasses.dataclass(frozen=True)
-class VQ:
+class VQ(OfCodebook, Tabled):
     """The nearest codeword of a codebook that a gradient moves (van den Oord et al., 2017).
 
     With `unit` both are compared, and decoded, on the unit sphere (Yu et al., 2022, ViT-VQGAN).
@@ -43,26 +44,12 @@ class VQ:
     terms: tuple[Term, ...] = ()
     restart: Restart | None = None
 
-    depth = 0
-
     def __post_init__(self):
         if self.restart is not None and self.codebook.kind != "embedding":
             raise ValueError(
                 f"a restart overwrites codewords, which a codebook of kind "
                 f"{self.codebook.kind!r} computes; expected kind 'embedding', or no restart."
             )
-
-    @property
-    def size(self) -> int:
-        """K."""
-        return self.codebook.size
-
-    @property
-    def dim(self) -> int:
-        """D."""
-        return self.codebook.dim
-
-    channels = dim
 
     def init(self, rng: jax.Array) -> tuple[Any, Any]:
         """The codebook's parameters, and the state of what is added."""
@@ -114,14 +101,6 @@ class VQ:
     def encode(self, folded: jax.Array, z: jax.Array) -> jax.Array:
         """As Quantizer's."""
         return self.lookup(self._comparable(z), folded)
-
-    def decode(self, folded: jax.Array, indices: jax.Array) -> jax.Array:
-        """As Quantizer's."""
-        return folded[indices]
-
-    def codewords(self, folded: jax.Array) -> jax.Array:
-        """As Quantizer's."""
-        return folded
 
     @property
     def _additions(self):

@@ -1,6 +1,7 @@
 """How far the codewords' distribution is from that of the encodings, both taken for Gaussian."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -117,8 +118,9 @@ def gaussian_distance(
     """
     # Eigenvectors have no derivative where eigenvalues coincide, and none is needed here.
     values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(fixed))
-    root = (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
-    between = jnp.linalg.eigvalsh(root @ covariance @ root)
+    highest = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    root = highest(vectors * jnp.sqrt(jnp.maximum(values, 0.0)), vectors.T)
+    between = jnp.linalg.eigvalsh(highest(highest(root, covariance), root))
     # Rounding leaves eigenvalues that should be 0 on either side of it.
     floor = jnp.finfo(between.dtype).eps * len(between) * jnp.max(jnp.abs(between))
     real = between > jnp.maximum(floor, 1e-30)

@@ -1,7 +1,7 @@
 """In which fields the configurations of runs differ."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Where a machine keeps what is read: no part of an experiment.
@@ -19,11 +19,22 @@ def differing_fields(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, list
       By dotted name the value of each run, in their order; ABSENT where it has none. The folders
       of data and weights are left out.
     """
-    names = dict.fromkeys(name for config in configs.values() for name in sorted(config))
+    found = unequal_fields(list(configs.values()))
+    return {name: values for name, values in found.items() if name not in _PLACES}
+
+
+def unequal_fields(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """As differing_fields, of all fields.
+
+    Args:
+      configs: flat.
+
+    Returns:
+      By dotted name the value of each; ABSENT where it has none.
+    """
+    names = dict.fromkeys(name for config in configs for name in sorted(config))
     values = {
-        name: [config.get(name, ABSENT) for config in configs.values()]
-        for name in names
-        if name not in _PLACES
+        name: [config[name] if name in config else ABSENT for config in configs] for name in names
     }
     return {
         name: found for name, found in values.items() if any(value != found[0] for value in found)

@@ -6,14 +6,15 @@ import json
 import pathlib
 import shlex
 import tempfile
+from collections.abc import Collection
 from typing import Any
 
 from mq_jax.devices.places import local_path
 from mq_jax.runs import earlier
+from mq_jax.runs.differing import ABSENT, unequal_fields
 from mq_jax.storage.files import write_atomically
 from mq_jax.storage.schema import ANY, Each, read_json
 
-_ABSENT = object()
 # The fields that make a run longer or shorter.
 _LENGTHS = ("train.steps", "train.epochs")
 
@@ -40,15 +41,15 @@ def claim(workdir, config_dict: dict[str, Any], free_fields: tuple[str, ...] = (
         write_atomically(workdir / "config.json", text)
         return
     stored, given = flat(read_config(workdir)), flat(json.loads(text))
-    differing = [
-        name
-        for name in sorted({*stored, *given})
-        if not _is_free(name, free_fields) and stored.get(name, _ABSENT) != given.get(name, _ABSENT)
-    ]
+    differing = {
+        name: values
+        for name, values in sorted(unequal_fields([stored, given]).items())
+        if not _is_free(name, free_fields)
+    }
     if differing:
         told = "; ".join(
-            f"{name}: {_shown(stored, name)} in the workdir, {_shown(given, name)} now"
-            for name in differing
+            f"{name}: {_shown(there)} in the workdir, {_shown(now)} now"
+            for name, (there, now) in differing.items()
         )
         raise ValueError(
             f"{workdir} belongs to a run with another configuration ({told}). "
@@ -143,7 +144,7 @@ def _read(workdir) -> dict[str, Any]:
         ) from error
 
 
-def _remedy(workdir: pathlib.Path, differing: list[str]) -> str:
+def _remedy(workdir: pathlib.Path, differing: Collection[str]) -> str:
     """What to do about fields that are not those of a run."""
     if not set(_LENGTHS) & set(differing):
         return "Give another --workdir, or the same configuration to continue that run."
@@ -159,5 +160,5 @@ def _is_free(name: str, free_fields: tuple[str, ...]) -> bool:
     return any(name == free or name.startswith(f"{free}.") for free in free_fields)
 
 
-def _shown(config: dict[str, Any], name: str) -> str:
-    return repr(config[name]) if name in config else "absent"
+def _shown(value: Any) -> str:
+    return "absent" if value is ABSENT else repr(value)

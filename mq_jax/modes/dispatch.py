@@ -176,8 +176,7 @@ def _require_taken(folders: Sequence[str]) -> None:
         flag = FLAGS[name]
         refused = mode not in modes or (comparing and name not in ("compare", "unlike"))
         if refused and flag.present and flag.value is not False:
-            takers = " and ".join(f"--mode={taker}" for taker in modes)
-            taker = "--compare" if comparing else mode
+            takers = " and ".join(f"--mode={each}" for each in modes)
             raise commandline.UsageError(
                 f"--{name}={flag.value} is of {takers}; {taker} takes none."
             )

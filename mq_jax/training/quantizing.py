@@ -149,16 +149,13 @@ def _ibq(config, lookup):
 
 
 def _fsq(config, lookup):
-    # From a file they come as a list.
+    # config.json has a list for a tuple, and what is jitted is hashed.
     return FSQ(tuple(config.quantizer.fsq.levels), noise=config.quantizer.noise)
 
 
 def _signs(kind: type, name: str) -> Callable:
     def make(config, lookup):
-        own = config.quantizer[name].to_dict()
-        # config.json has lists for tuples, and what is jitted is hashed.
-        own = {field: tuple(v) if isinstance(v, list) else v for field, v in own.items()}
-        return kind(**own, noise=config.quantizer.noise)
+        return kind(**config.quantizer[name].to_dict(), noise=config.quantizer.noise)
 
     return make
 

@@ -83,7 +83,7 @@ def train(
     folder = workdir / "checkpoints"
     checkpoints = Checkpoints(folder, monitor=monitored(config), settled=settled)
     with Interrupt() as interrupt, checkpoints as saved:
-        run = _Run(config, steps, sources, eval_source, frozen, measures, saved, workdir)
+        run = _Run(config, steps, settled, sources, eval_source, frozen, measures, saved, workdir)
         resumed = run.restore()
         writers = Writers(workdir, resumed) if jax.process_index() == 0 else NullWriters()
         try:
@@ -99,6 +99,7 @@ class _Run:
         self,
         config: ConfigDict,
         steps: int,
+        settled: int,
         sources: Parts,
         eval_source: Source,
         frozen: Any,
@@ -107,8 +108,7 @@ class _Run:
         workdir: pathlib.Path,
     ):
         self._config, self._saved, self._workdir = config, saved, workdir
-        self._total = steps
-        self._settled = settled_step(config, steps)
+        self._total, self._settled = steps, settled
         self._standing = Standing()
         warm = round(config.train.warmup * self._total)
         codebook = codebook_of(flat(config.to_dict()))
@@ -242,7 +242,8 @@ class _Run:
         row = scalars(self._window)
         row[_SPEED] = self._images_per_second()
         drawn = int(np.asarray(self._window.inner__usage.counts).sum(dtype=np.int64))
-        self._window = self._new_window()
+        # Made anew: the step donates it.
+        self._window = self._empty_like(self._window)
         return row, drawn
 
     def _images_per_second(self):
@@ -292,10 +293,6 @@ class _Run:
             "config.train.learning_rate, or with config.inner.clip, config.outer.clip and "
             "config.disc.clip."
         )
-
-    def _new_window(self):
-        """The window of no step, made anew: the step donates it."""
-        return self._empty_like(self._window)
 
     def _start_clock(self):
         """Starts to time the training steps; evaluations and saves are left out."""

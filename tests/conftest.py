@@ -1,4 +1,4 @@
-"""Eight virtual CPU devices for the whole suite, set before JAX starts its backend; signals."""
+"""Eight virtual CPU devices, set before JAX starts its backend; quick compilation; signals."""
 
 import os
 import signal
@@ -13,6 +13,24 @@ for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
     if signal.getsignal(number) == signal.SIG_IGN:
         handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, handler)
+
+# Programs of the default suite run a few times only: compiled so, they take a fifth of the time.
+_QUICK = (
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+
+
+def pytest_configure(config):
+    """Slow tests, and all of them where XLA_FLAGS names a level, compile as a user's programs do.
+
+    Before any test is collected, hence before JAX is imported; processes of tests inherit it.
+    """
+    given = os.environ.get("XLA_FLAGS", "")
+    if config.option.markexpr == "not slow" and "xla_backend_optimization_level" not in given:
+        os.environ["XLA_FLAGS"] = " ".join([given, *_QUICK]).strip()
 
 
 @pytest.fixture(scope="module")

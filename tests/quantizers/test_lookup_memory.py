@@ -7,6 +7,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+import tiny
 
 from mq_jax.quantizers.codebook import Codebook
 from mq_jax.quantizers.histogram import code_counts
@@ -20,7 +21,7 @@ SIZES = 4096, 65536
 def compiled(function, size):
     """Compiled for so many codewords; runs nothing."""
     z, codebook = [jax.ShapeDtypeStruct((rows, D), jnp.float32) for rows in (N, size)]
-    return jax.jit(function).lower(z, codebook).compile()
+    return jax.jit(function).lower(z, codebook).compile(compiler_options=tiny.OPTIMIZED)
 
 
 def temporary(function):

@@ -70,7 +70,9 @@ def indirect_part(
     moments = jax.tree.map(jnp.zeros_like, _numbers(last.opt_state))
     carry, _ = visit(((v, moments), jax.tree.map(jnp.zeros_like, phi)), last)
     first, middle = (jax.tree.map(lambda leaf, i=i: leaf[i], earlier) for i in (0, slice(1, None)))
-    (adjoint, total), _ = each(visit, carry, middle, reverse=True)
+    if jax.tree.leaves(middle)[0].shape[0]:
+        carry, _ = each(visit, carry, middle, reverse=True)
+    adjoint, total = carry
     # Of the first update the theta before is given: its gradient over theta is not asked for.
     u, _ = _pull_back(optimizer, first, adjoint)
     loss, batch = loss_of(first.context)

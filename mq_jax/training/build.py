@@ -22,6 +22,7 @@ from mq_jax.models.discriminator import Discriminator
 from mq_jax.quantizers.bases import is_base
 from mq_jax.quantizers.lookup import make_lookup
 from mq_jax.training.quantizing import gives_log_variances, make_quantizer
+from mq_jax.training.steps import make_steps
 
 
 class Built(NamedTuple):
@@ -29,7 +30,8 @@ class Built(NamedTuple):
 
     Attributes:
       problem: L, its optimizers and the discriminator's training.
-      train_step: (state, inner_batch, outer_batch, frozen) -> (state, metrics).
+      train_step: (state, inner_batch, outer_batch, frozen) -> (state, metrics); with
+        train.unroll above 1, inner_batch is a tuple of so many.
       inner_step: the same without the outer level, between outer updates; None where every
         step has one.
     """
@@ -64,17 +66,7 @@ def build(config: ConfigDict, steps: int, mesh: Mesh | None = None) -> Built:
         ema_decay=config.train.ema_decay,
         parts=config.train.accumulate,
     )
-    kind = config.train.straight_through
-    if config.train.hypergradient == "joint":
-        return Built(problem, mq.make_joint_step(problem, straight_through=kind), None)
-    train_step = mq.make_train_step(
-        problem,
-        hypergradient=config.train.hypergradient,
-        straight_through=kind,
-        pullback_optimizer=pullback,
-    )
-    inner_step = mq.make_inner_step(problem) if config.train.inner_updates > 1 else None
-    return Built(problem, train_step, inner_step)
+    return Built(problem, *make_steps(problem, config, pullback))
 
 
 def init_state(built: Built, config: ConfigDict) -> TrainState:
@@ -118,7 +110,8 @@ def total_steps(config: ConfigDict, images: int) -> int:
     """Inner updates of the whole run.
 
     Args:
-      config: train.steps, or where it is 0 train.epochs, is read.
+      config: train.steps, or where it is 0 train.epochs, is read; these are rounded down where
+        a step takes several inner updates as one.
       images: images that the inner level draws from.
 
     Returns:
@@ -135,6 +128,9 @@ def total_steps(config: ConfigDict, images: int) -> int:
             f"config.train.epochs is {config.train.epochs} over {images} images, less than one "
             f"batch of {config.train.batch_size}; expected config.train.steps or more epochs."
         )
+    if config.train.unroll > 1:
+        # At least one: two levels train nothing without an outer update.
+        return max(steps // config.train.inner_updates, 1) * config.train.inner_updates
     return steps
 
 

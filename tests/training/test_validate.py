@@ -277,6 +277,34 @@ CONTRADICTIONS = [
         "train.hypergradient is 'joint'",
     ),
     (
+        {"train.hypergradient": "joint", "train.roll_back": True},
+        "train.roll_back is True",
+        "train.hypergradient is 'joint'",
+    ),
+    ({"train.unroll": 2}, "train.unroll is 2 and inner_updates 1", "expected at most as many"),
+    (
+        {"train.unroll": 2, "train.inner_updates": 2, "train.hypergradient": "cg"},
+        "train.unroll is 2 with hypergradient 'cg'",
+        "expected 1, or 'unrolled'",
+    ),
+    (
+        {"train.unroll": 2, "train.inner_updates": 5},
+        "train.steps is 12",
+        "expected a multiple of inner_updates, 5",
+    ),
+    (
+        {"train.unroll": 2, "train.inner_updates": 2, "quantizer.restart_every": 5}
+        | {"codebook.kind": "embedding"},
+        "train.unroll is 2",
+        "the codebook must stand still",
+    ),
+    (
+        {"train.roll_back": True, "quantizer.kind": "cvq", "codebook.kind": "embedding"},
+        "train.roll_back is True",
+        "the codebook must stand still",
+    ),
+    ({"inner.eps_root": 0.0, "train.hypergradient": "sama"}, "inner.eps_root is 0.0", "positive"),
+    (
         {"train.hypergradient": "joint", "data.disjoint": True},
         "data.disjoint is True",
         "train.hypergradient is 'joint'",
@@ -295,6 +323,9 @@ ALLOWED = [
     {"inner.eps_root": 0.0, "train.hypergradient": "none"},
     {"inner.eps_root": 0.0, "inner.kind": "sgd"},
     {"outer.eps_root": 0.0},
+    *[{"inner.eps_root": 0.0, "train.hypergradient": k} for k in ("identity", "neumann", "cg")],
+    {"train.unroll": 3, "train.inner_updates": 4},
+    {"train.roll_back": True, "train.hypergradient": "cg", "train.inner_updates": 2},
     {"data.eval_image_size": 0},
     {"train.learning_rate": 1},
     *[{"train.hypergradient": kind} for kind in mq.HYPERGRADIENTS],

@@ -17,8 +17,8 @@ RNG = np.random.default_rng(0)
 W = RNG.normal(size=(3, 4))
 THETA, PHI = {"t": RNG.normal(size=3), "s": RNG.normal(size=4)}, (RNG.normal(size=4),)
 OPTIMIZERS = {
-    "sgd": tiny.make_sgd(0.3),
-    "momentum": tiny.make_sgd(0.3, momentum=0.9),
+    "sgd": tiny.make_sgd(0.02),
+    "momentum": tiny.make_sgd(0.02, momentum=0.5),
     "adam": tiny.make_adam(0.1, eps=1e-3),
     # Of its result the beginning, too, asks for more than the identity.
     "adam, decayed and clipped": tiny.make_adam(0.1, eps=1e-3, weight_decay=0.2, clip=0.5),

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+import tiny_gan
 
 from mq_jax.algorithm import mq, unrolling
 from mq_jax.algorithm.bilevel import take_step, value_and_gradient
@@ -107,6 +108,38 @@ def test_the_codebook_moves_by_the_derivative_through_all_updates(parts):
     close(got, want, rtol=1e-8, atol=1e-11)
     # It would not be without the earlier updates.
     assert metrics["outer/indirect_norm"] > 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("straight_through", ["encoder", "encoder-and-codewords-inside"])
+def test_it_is_exact_with_a_discriminator_that_learns_on_the_way(straight_through):
+    """What the discriminator becomes is an array to the derivative, as the losses meet it."""
+    optimizers = OPTIMIZERS._replace(discriminator=tiny.make_adam(1e-2))
+    problem = tiny_gan.make_problem(optimizers, loss="non-saturating")
+    state, (inner, outer) = tiny_gan.make_state(problem), batches_of(2)
+    theta, phi, _ = state.params
+    kinds = mq.STRAIGHT_THROUGH[straight_through]
+    alone = tiny.jit(mq.make_inner_step(problem, straight_through=straight_through))
+    states = [state, alone(state, inner[0], None, tiny_gan.FROZEN)[0]]
+
+    def outer_value(phi):
+        at, opt_state = theta, state.opt_state.autoencoder
+        for then, images in zip(states, inner, strict=True):
+            loss = make_loss(problem, then, tiny_gan.FROZEN, kinds[0])
+            batch = cut(images, level_keys(then)[0], 1)
+            _, gradient = value_and_gradient(loss, at, phi, batch)
+            at, opt_state = take_step(optimizers.autoencoder, gradient, opt_state, at)
+        loss = make_loss(problem, then, tiny_gan.FROZEN, kinds[1])
+        return value_and_gradient(loss, at, phi, cut(outer, level_keys(then)[1], 1))[0][0]
+
+    want = tiny.jit(jax.grad(outer_value))(phi)
+    step = unrolling.make_unrolled_step(problem, straight_through=straight_through)
+    after, metrics = tiny.jit(step)(state, inner, outer, tiny_gan.FROZEN)
+    close(jax.tree.map(jnp.subtract, phi, after.params.codebook), want, rtol=1e-7, atol=1e-10)
+    assert metrics["outer/indirect_norm"] > 1e-6
+    # Two steps of its own.
+    whole = alone(states[1], inner[1], None, tiny_gan.FROZEN)[0]
+    close(after.params.discriminator, whole.params.discriminator)
 
 
 def test_a_step_that_is_rolled_back_takes_its_inner_update_with_the_new_codebook():

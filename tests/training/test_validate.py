@@ -138,7 +138,7 @@ BAD_VALUES = [
     ("codebook.size", 0, "a whole number of at least 1"),
     ("train.steps", -5, "a whole number of at least 0"),
     ("train.batch_size", 0, "a whole number of at least 1"),
-    ("train.hypergradient", "exact", "one of unrolled, unrolled-reverse, finite-difference, none"),
+    ("train.hypergradient", "exact", "one of unrolled, unrolled-reverse, sama, identity"),
     ("train.straight_through", "decoder", "one of encoder, encoder-and-codewords"),
     ("train.learning_rate", 0.0, "a number in (0, inf)"),
     ("train.learning_rate", float("nan"), "a number in (0, inf)"),

@@ -105,7 +105,7 @@ class Feed:
                 count = self.updates(step)
                 inner = [take(0) for _ in range(count)]
                 # Where the step reads no outer batch, any array of its shape will do.
-                outer = take(1) if levels == 2 and self.outer_due(step) else inner[0]
+                outer = take(1) if levels == 2 and self.outer_due(step) else inner[-1]
                 yield tuple(inner) if count > 1 else inner[0], outer
                 step += count
         finally:

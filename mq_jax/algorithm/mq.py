@@ -28,7 +28,7 @@ from mq_jax.algorithm.problem import (
 from mq_jax.algorithm.state import TrainState
 from mq_jax.algorithm.step_metrics import inner_metrics
 
-HYPERGRADIENTS = (*bilevel.KINDS, "joint")
+HYPERGRADIENTS = (*bilevel.KINDS, "pipelined", "joint")
 
 # The estimator of each level: (inner, outer).
 STRAIGHT_THROUGH = {

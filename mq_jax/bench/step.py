@@ -17,6 +17,7 @@ _KINDS = (
     ("joint", "encoder"),
     ("joint", "encoder-and-codewords"),
     ("none", "encoder"),
+    ("pipelined", "encoder"),
     ("unrolled", "encoder"),
     ("unrolled-reverse", "encoder"),
     ("finite-difference", "encoder"),
@@ -26,6 +27,7 @@ _KINDS = (
     ("cg", "encoder"),
     ("unrolled", "encoder-and-codewords"),
     ("unrolled-reverse", "encoder-and-codewords"),
+    ("pipelined", "encoder-and-codewords"),
     ("unrolled", "encoder-and-codewords-inside"),
 )
 

@@ -14,6 +14,7 @@ from mq_jax.algorithm.adversary import Adversary, make_adversarial_weight
 from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
 from mq_jax.algorithm.objective import Adversarial, Objective, Perceptual
 from mq_jax.algorithm.optim import freeze, make_optimizer, make_warmup_cosine
+from mq_jax.algorithm.pipelined import with_past
 from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.perceptual import perceptual_distance
@@ -74,7 +75,7 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
 
     Args:
       built: of the same configuration.
-      config: its seed and image size are read.
+      config: its seed, image size, kind of hyper-gradient and batch size are read.
 
     Returns:
       A TrainState at step 0.
@@ -103,6 +104,9 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
         anchors=jnp.zeros(2),
         quantizer=quantizer_state,
     )
+    if config.train.hypergradient == "pipelined":
+        shape = (config.train.batch_size, *images.shape[1:])
+        state = with_past(state, jax.ShapeDtypeStruct(shape, images.dtype))
     return state.replace(ema=state.raw) if problem.ema_decay else state
 
 

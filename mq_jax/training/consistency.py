@@ -30,11 +30,6 @@ def _check_model(config):
     """The fields of the auto-encoder that is asked for."""
     model = config.model
     if model.kind == "vqvae":
-        if not model.init_std:
-            raise ValueError(
-                "config.model.init_std is 0, which only model.kind 'vqgan' knows; expected a "
-                "positive number, 0.02 say."
-            )
         return
     sides = [config.data.image_size >> level for level in range(len(model.multipliers))]
     if set(model.attention) - set(sides):
@@ -96,7 +91,7 @@ def _check_codebook(config):
 def _check_training(config):
     """The levels, their optimizers and their batches."""
     train = config.train
-    through = train.hypergradient in THROUGH_OPTIMIZER
+    through = train.hypergradient in (*THROUGH_OPTIMIZER, "pipelined")
     if through and config.inner.kind == "adam" and not config.inner.eps_root > 0:
         raise ValueError(
             f"config.inner.eps_root is {config.inner.eps_root}; expected a positive number, "
@@ -118,20 +113,22 @@ def _check_training(config):
             f"training; expected it in config.eval.metrics, {tuple(config.eval.metrics)}."
         )
     _check_unrolling(config)
-    if train.hypergradient != "joint":
+    if train.hypergradient not in ("joint", "pipelined"):
         return
+    # One batch a step: of joint for one level, of pipelined for both.
+    joint = train.hypergradient == "joint"
     alone = {
-        "train.straight_through": train.straight_through == "encoder-and-codewords-inside",
-        "train.inner_updates": train.inner_updates != 1,
-        "train.roll_back": train.roll_back,
-        "data.disjoint": config.data.disjoint,
+        "straight_through": joint and train.straight_through == "encoder-and-codewords-inside",
+        "inner_updates": train.inner_updates != 1,
+        "roll_back": train.roll_back,
+        "outer_data": train.outer_data != "other",
     }
+    needs = "two levels" if joint else "an outer batch of its own"
     for name, given in alone.items():
         if given:
-            section, field = name.split(".")
             raise ValueError(
-                f"config.{name} is {config[section][field]!r}, which needs two levels, while "
-                "config.train.hypergradient is 'joint'; change one of them."
+                f"config.train.{name} is {train[name]!r}, which needs {needs}, while "
+                f"config.train.hypergradient is {train.hypergradient!r}; change one of them."
             )
 
 

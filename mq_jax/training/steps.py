@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 from mq_jax.algorithm import mq
 from mq_jax.algorithm.implicit import Implicit
+from mq_jax.algorithm.pipelined import make_pipelined_step
 from mq_jax.algorithm.problem import Problem
 from mq_jax.algorithm.unrolling import make_rolled_back_step, make_unrolled_step
 
@@ -26,6 +27,8 @@ def make_steps(
     estimator = {"straight_through": train.straight_through}
     if train.hypergradient == "joint":
         return mq.make_joint_step(problem, **estimator), None
+    if train.hypergradient == "pipelined":
+        return make_pipelined_step(problem, **estimator, pullback_optimizer=pullback), None
     if train.unroll > 1:
         step = make_unrolled_step(problem, **estimator, pullback_optimizer=pullback)
     else:

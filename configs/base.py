@@ -79,7 +79,9 @@ def get_config() -> ConfigDict:
     #                                 batches, with the new codebook
     config.train.implicit_terms = 5  # of the Neumann series; iterations of cg (neumann, cg)
     config.train.implicit_damping = 0.01  # added to the Hessian's eigenvalues (neumann, cg)
-    config.train.neumann_rate = 0.1  # alpha; below 2 over the Hessian's largest eigenvalue
+    config.train.neumann_rate = 0.1  # alpha, below 2 over the largest eigenvalue of the Hessian and
+    #                                  damping: outer/solve_residual tells (neumann); these three
+    #                                  are not tuned
     config.train.log_every = 50  # steps between two lines of metrics
     config.train.eval_every = 1000  # steps between two evaluations, each with a checkpoint
     config.train.checkpoint_every = 1000  # steps between two further checkpoints

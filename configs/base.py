@@ -42,7 +42,13 @@ def get_config() -> ConfigDict:
     config.codebook.embedding_dim = 32  # D_e, columns of the embedding under mlp and linear
     config.codebook.hidden = 256  # width of the hyper-net's hidden layer (mlp, transformer)
     config.codebook.base = "normal"  # what the embedding starts from: normal, N(0, 1) | scaled,
-    #                                  N(0, 1 / D_e)
+    #                                  N(0, 1 / D_e) | kmeans, centres of features | file
+    config.codebook.features = "encoder"  # of kmeans: encoder, the untrained z, D wide | vgg,
+    #                                       VGG16's relu4_3, 512 wide, a feature for 8 x 8 pixels;
+    #                                       each of norm 1, the centres less their mean and scaled
+    config.codebook.base_images = 2048  # first images of the training that kmeans looks at
+    config.codebook.base_file = ""  # .npy, or .npz with the array `base`: f32[K, D_e]; read once,
+    #                                 at the start of a run; free to move
     config.codebook.train_embedding = True  # False with kind linear and base scaled: SimVQ
     config.codebook.lookup_chunk = 256  # codewords compared at a time; 0: all, N x K floats
     config.codebook.shard_lookup = False  # whether the devices of `fsdp` share the codewords out

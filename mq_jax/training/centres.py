@@ -1,12 +1,15 @@
 """Centres of features, from which the bases of a quantizer start."""
 
+import warnings
+
 import numpy as np
 from ml_collections import ConfigDict
+from scipy.cluster.vq import kmeans2
 
 from mq_jax.training.quantizing import are_codewords
 
-# Of the features that a step of k-means sees, over K.
-_BATCH_PER_CENTRE = 4
+# Passes over the features; later ones hardly move a centre.
+_PASSES = 20
 
 
 def tables_of(config: ConfigDict, features: np.ndarray) -> np.ndarray:
@@ -39,7 +42,7 @@ def tables_of(config: ConfigDict, features: np.ndarray) -> np.ndarray:
 
 
 def centres(points: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """K-means, by mini-batches (Sculley, 2010), from k-means++.
+    """K-means by Lloyd's passes, from points that are drawn; the same for the same points.
 
     Args:
       points: f32[N, d].
@@ -52,19 +55,21 @@ def centres(points: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.nd
     Raises:
       ValueError: there are fewer distinct points than centres.
     """
-    # Slow to import, and needed once in a run.
-    from sklearn.cluster import MiniBatchKMeans
-
-    distinct = len(np.unique(points, axis=0))
-    if distinct < size:
+    distinct = np.unique(points, axis=0)
+    if len(distinct) < size:
         raise ValueError(
             f"config.codebook.base is 'kmeans' with {len(points):,} features, of which "
-            f"{distinct:,} are distinct; expected at least config.codebook.size, {size:,}: take a "
-            "larger config.codebook.base_images, or more data."
+            f"{len(distinct):,} are distinct; expected at least config.codebook.size, {size:,}: "
+            "take a larger config.codebook.base_images, or more data."
         )
-    batch = min(_BATCH_PER_CENTRE * size, len(points))
-    means = MiniBatchKMeans(size, batch_size=batch, n_init=1, random_state=seed).fit(points)
-    return means.cluster_centers_.astype(np.float32), means.labels_
+    # Of equal points all but one would be the centre of nothing.
+    first = np.random.default_rng(seed).choice(distinct, size, replace=False)
+    # Its sums are of one thread: in scikit-learn their order, and so the last bits, varies.
+    with warnings.catch_warnings():
+        # A centre that no point is nearest to any more stays where it was.
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        means, nearest = kmeans2(points, first, iter=_PASSES, minit="matrix")
+    return means.astype(np.float32), nearest
 
 
 def _levels(config, points, levels):

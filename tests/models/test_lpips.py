@@ -71,6 +71,11 @@ def test_distances_of_photographs_are_those_of_the_package(net):
     assert max(expected) > 0.1
 
 
+def test_a_stage_that_a_net_has_not_is_refused():
+    with pytest.raises(ValueError, match="The stage is 'relu6'; expected one of relu1, relu2, "):
+        feature_map(None, BATCH[0], net="alex", stage="relu6")
+
+
 @pytest.mark.parametrize("net", NETS)
 def test_it_is_a_distance_that_grows_with_the_distortion(net):
     d = distances(net)

@@ -16,7 +16,14 @@ from skimage import data, filters
 
 from mq_jax.models import lpips as lpips_module
 from mq_jax.models import lpips_weights
-from mq_jax.models.lpips import NETS, _stage_distance, architecture, lpips, weight_shapes
+from mq_jax.models.lpips import (
+    NETS,
+    _stage_distance,
+    architecture,
+    feature_map,
+    lpips,
+    weight_shapes,
+)
 from mq_jax.models.lpips_weights import FILES, load_weights
 
 PEERS = {"vgg": "vgg16", "alex": "alexnet"}

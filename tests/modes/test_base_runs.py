@@ -19,9 +19,12 @@ FIELDS = {"train__hypergradient": "joint", "codebook__kind": "embedding", "train
 KMEANS = {**FIELDS, "codebook__base": "kmeans", "codebook__base_images": 64}
 
 
-@pytest.mark.parametrize("kind", ["vq", "ema"])
-def test_the_base_is_the_same_on_any_devices(tmp_path, kind):
-    command = runs.arguments(**KMEANS, quantizer__kind=kind)
+VGG = {"codebook__kind": "linear", "codebook__features": "vgg", "codebook__embedding_dim": 512}
+
+
+@pytest.mark.parametrize("changes", [{}, {"quantizer__kind": "ema"}, VGG], ids=["vq", "ema", "vgg"])
+def test_the_base_is_the_same_on_any_devices(tmp_path, changes):
+    command = runs.arguments(**{**KMEANS, **changes})
     several = runs.cli(*command, f"--workdir={tmp_path / 'eight'}")
     alone = runs.program(*command, f"--workdir={tmp_path / 'one'}")
     assert (several.code, alone.code) == (0, 0), several.err + alone.err
@@ -47,8 +50,8 @@ def test_a_file_is_read_once_and_nothing_later_asks_for_it(tmp_path):
         last = runs.cli(*given, folder)
     assert last.code == 0 and "Going on from the checkpoint of step 3" in last.err
     runs.assert_same_run(tmp_path / "run", tmp_path / "whole")
-    for mode in ("evaluate", "export"):
-        done = runs.cli(f"--mode={mode}", folder)
+    for mode in (["--mode=evaluate", "--metrics="], ["--mode=export"]):
+        done = runs.cli(*mode, folder)
         assert done.code == 0, done.err
     assert runs.cli(*given, "--mode=plan", "--compile=False").code == 0
     np.save(place, table + 1)

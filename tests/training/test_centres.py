@@ -42,7 +42,7 @@ def test_as_many_distinct_points_as_centres_are_the_centres_however_often_each_i
 
 def test_fewer_distinct_features_than_codewords_are_refused_with_the_numbers():
     points = np.float32([[0, 1], [2, 3], [0, 1], [4, 5]])
-    with pytest.raises(ValueError, match="4 features, of which 3 are distinct; .* size, 4: take"):
+    with pytest.raises(ValueError, match="4 features, of which 3 are distinct; .*size, 4: take"):
         centres(points, 4, seed=0)
 
 

@@ -72,10 +72,12 @@ def simvq(config: ConfigDict) -> None:
 
 
 def vqgan_lc(config: ConfigDict) -> None:
-    """VQGAN-LC (Zhu et al., 2024): 768 frozen columns to D = 8; ours: drawn, no features."""
+    """VQGAN-LC (Zhu et al., 2024): frozen centres of features to D = 8; ours: VGG's, not CLIP's."""
     _plain(config)
     config.codebook.kind = "linear"
-    config.codebook.embedding_dim = 768
+    config.codebook.base = "kmeans"
+    config.codebook.features = "vgg"
+    config.codebook.embedding_dim = 512
     config.codebook.dim = 8
     config.codebook.train_embedding = False
     config.quantizer.commitment, config.quantizer.codebook = 1.0, 0.33

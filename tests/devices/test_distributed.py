@@ -14,6 +14,7 @@ import pytest
 import runs
 
 from mq_jax.devices.distributed import Cluster, find_cluster, initialize
+from mq_jax.runs.base import read_base
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -229,6 +230,19 @@ def test_what_one_process_finds_wrong_ends_both_and_is_said_by_that_one(tmp_path
     assert line.startswith("process 1: error: ") and str(missing) in line
     assert first.err.splitlines()[1:] == [line.replace("process 1: error:", "error: process 1:")]
     assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_two_processes_start_from_the_base_of_one(images, tmp_path):
+    fields = {"codebook__base": "kmeans", "codebook__kind": "embedding", "train__steps": 3}
+    command = runs.arguments("folder_mqvae", **{**images, **fields, "codebook__base_images": 40})
+    first, second = two_programs(*command, f"--workdir={tmp_path / 'two'}")
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    alone = runs.outcome(runs.launch(*command, f"--workdir={tmp_path / 'one'}", **quick))
+    assert alone.code == 0, alone.err
+    assert read_base(tmp_path / "two") == read_base(tmp_path / "one") is not None
+    assert_close(runs.metrics(tmp_path / "two"), runs.metrics(tmp_path / "one"))
 
 
 @pytest.mark.slow

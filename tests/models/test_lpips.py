@@ -16,7 +16,14 @@ from skimage import data, filters
 
 from mq_jax.models import lpips as lpips_module
 from mq_jax.models import lpips_weights
-from mq_jax.models.lpips import NETS, _stage_distance, architecture, lpips, weight_shapes
+from mq_jax.models.lpips import (
+    NETS,
+    _stage_distance,
+    architecture,
+    feature_map,
+    lpips,
+    weight_shapes,
+)
 from mq_jax.models.lpips_weights import FILES, load_weights
 
 PEERS = {"vgg": "vgg16", "alex": "alexnet"}
@@ -69,6 +76,11 @@ def test_distances_of_photographs_are_those_of_the_package(net):
     expected = tiny.jit(peer.lpips.apply)(peer.params, *BATCH).reshape(-1)
     np.testing.assert_allclose(list(distances(net).values()), expected, rtol=0, atol=1e-5)
     assert max(expected) > 0.1
+
+
+def test_a_stage_that_a_net_has_not_is_refused():
+    with pytest.raises(ValueError, match="The stage is 'relu6'; expected one of relu1, relu2, "):
+        feature_map(None, BATCH[0], net="alex", stage="relu6")
 
 
 @pytest.mark.parametrize("net", NETS)

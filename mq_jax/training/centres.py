@@ -64,7 +64,7 @@ def centres(points: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.nd
         )
     # Of equal points all but one would be the centre of nothing.
     first = np.random.default_rng(seed).choice(distinct, size, replace=False)
-    # Its sums are of one thread: in scikit-learn their order, and so the last bits, varies.
+    # SciPy's sums are of one thread, so that their last bits are the same on every machine's cores.
     with warnings.catch_warnings():
         # A centre that no point is nearest to any more stays where it was.
         warnings.filterwarnings("ignore", "One of the clusters is empty")

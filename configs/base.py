@@ -176,7 +176,8 @@ def _quantizer() -> ConfigDict:
 
     config.sqvae = ConfigDict()
     config.sqvae.variance = "I"  # I: one number | III: one of each position, from the encoder
-    config.sqvae.log_variance = 3.0  # of it, before the first step
+    config.sqvae.log_variance = 3.0  # of it, before the first step; to about 0 in as many steps as
+    #                                  learning rates of the codebook make 3
     config.sqvae.rate = 1e-5  # of the temperature's decay, a step
 
     config.gumbel = ConfigDict()

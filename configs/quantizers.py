@@ -2,8 +2,8 @@
 
 A preset changes the quantizer, its loss and its weight, and trains on one level; data, nets,
 batches, rates and schedule stay the experiment's, and so do K and D where a preset does not say
-otherwise. That alone differs from what was published, beside what each line calls ours. LayerNorm
-over z is of MQ's code: no preset keeps it.
+otherwise (`sqvae` has its own rate of the codebook). That alone differs from what was published,
+beside what each line calls ours. LayerNorm over z is of MQ's code: no preset keeps it.
 """
 
 import math
@@ -45,10 +45,13 @@ def cvq(config: ConfigDict) -> None:
 
 
 def sqvae(config: ConfigDict) -> None:
-    """SQ-VAE, Gaussian I (Takida et al., 2022), codewords N(0, 1); ours: images in [-1, 1]."""
+    """SQ-VAE, Gaussian I (Takida et al., 2022); ours: its rate, 1e-3 where we have 1e-4, of phi."""
     _alone(config, "sqvae")
     config.codebook.kind = "embedding"
     config.train.reconstruction = "log-mse"
+    # Adam moves the logarithm of the variance by a rate a step, from 3 to about 0: at 1e-4 a whole
+    # run, in which codes are mixtures and evaluation decodes what the decoder has not seen.
+    config.outer.learning_rate_ratio = 10.0
 
 
 def gumbel(config: ConfigDict) -> None:
@@ -72,10 +75,12 @@ def simvq(config: ConfigDict) -> None:
 
 
 def vqgan_lc(config: ConfigDict) -> None:
-    """VQGAN-LC (Zhu et al., 2024): 768 frozen columns to D = 8; ours: drawn, no features."""
+    """VQGAN-LC (Zhu et al., 2024): frozen centres of features to D = 8; ours: VGG's, not CLIP's."""
     _plain(config)
     config.codebook.kind = "linear"
-    config.codebook.embedding_dim = 768
+    config.codebook.base = "kmeans"
+    config.codebook.features = "vgg"
+    config.codebook.embedding_dim = 512
     config.codebook.dim = 8
     config.codebook.train_embedding = False
     config.quantizer.commitment, config.quantizer.codebook = 1.0, 0.33

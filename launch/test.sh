@@ -8,4 +8,5 @@ bash launch/setup.sh
 if ! .venv/bin/python -c 'import importlib.util as i, sys; sys.exit(not i.find_spec("fidax"))'; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps fidax==0.3.1
 fi
-exec .venv/bin/python -m pytest -n auto --maxprocesses=8 "$@"
+# Neighbours stay in one process as long as there is work: they share what they have compiled.
+exec .venv/bin/python -m pytest -n auto --maxprocesses=8 --dist=worksteal "$@"

@@ -139,20 +139,45 @@ def stream(config: ConfigDict, source: Source, *, level: int, start: int) -> Ite
     Returns:
       As data.pipeline.train_stream's.
     """
-    transform = make_train_transform(
-        image_size=config.data.image_size, flip=config.data.flip, **_geometry(config)
-    )
     return train_stream(
         source,
-        transform,
+        _train_transform(config),
         batch_size=config.train.batch_size,
-        seed=int(np.random.SeedSequence((config.seed, level)).generate_state(1)[0]),
+        seed=_seed(config, level),
         start=start,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         threads=config.data.threads,
         workers=config.data.workers,
     )
+
+
+def first_images(
+    config: ConfigDict, source: Source, *, count: int, batch_size: int
+) -> Iterator[np.ndarray]:
+    """The images that the inner level sees first, all of them in this process.
+
+    Args:
+      config: validated.
+      source: the inner level's.
+      count: of images, rounded up to whole batches.
+      batch_size: whatever that of the training is, the images are the same.
+
+    Yields:
+      u8[batch_size, S, S, 3]; what cannot be read is replaced, as in training.
+    """
+    batches = train_stream(
+        source,
+        _train_transform(config),
+        batch_size=batch_size,
+        seed=_seed(config, 0),
+        threads=config.data.threads,
+    )
+    try:
+        for _ in range(-(-count // batch_size)):
+            yield next(batches)["image"]
+    finally:
+        batches.close()
 
 
 def evaluation_side(config: ConfigDict) -> int:
@@ -195,6 +220,17 @@ def _open(config, split):
     reading = Reading(data.icc, data.max_pixels, data.max_bytes)
     return open_source(
         data.source, directory=data.dir, split=split, holdout=data.holdout, reading=reading
+    )
+
+
+def _seed(config, level):
+    """Of the order and the augmentation of one level."""
+    return int(np.random.SeedSequence((config.seed, level)).generate_state(1)[0])
+
+
+def _train_transform(config):
+    return make_train_transform(
+        image_size=config.data.image_size, flip=config.data.flip, **_geometry(config)
     )
 
 

@@ -177,13 +177,35 @@ def features(weights: dict, images: jax.Array, *, net: str) -> jax.Array:
     Raises:
       ValueError: on an unknown net, or on images smaller than the net can take.
     """
+    last = architecture(net).stages[-1].name
+    return jnp.mean(feature_map(weights, images, net=net, stage=last), axis=(1, 2))
+
+
+def feature_map(weights: dict, images: jax.Array, *, net: str, stage: str) -> jax.Array:
+    """The feature map of one stage, with products of full float32 on any device.
+
+    Args:
+      weights: as load_weights(net) returns them.
+      images: f32[B, H, W, 3] in [-1, 1].
+      net: one of NETS.
+      stage: its name, "relu4_3" say.
+
+    Returns:
+      f32[B, h, w, C], at least 0.
+
+    Raises:
+      ValueError: on an unknown net or stage, or on images smaller than the net can take.
+    """
     stages, minimum = architecture(net)
+    names = [each.name for each in stages]
+    if stage not in names:
+        raise ValueError(f"The stage is {stage!r}; expected one of {', '.join(names)}.")
     _check_shapes(images, images, net, minimum)
     x = (images - SHIFT) / SCALE
-    for stage in stages:
-        layers = {layer.name: weights[stage.name][layer.name] for layer in stage.convolutions}
-        x = _stage_features(stage, layers, x, jax.lax.Precision.HIGHEST)
-    return jnp.mean(x, axis=(1, 2))
+    for each in stages[: names.index(stage) + 1]:
+        layers = {layer.name: weights[each.name][layer.name] for layer in each.convolutions}
+        x = _stage_features(each, layers, x, jax.lax.Precision.HIGHEST)
+    return x
 
 
 def _stage_features(stage, layers, x, precision):

@@ -17,7 +17,7 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.measures import load_measures
 from mq_jax.modes.older import take_over
 from mq_jax.modes.table import evaluation_table
-from mq_jax.modes.unchanged import keep_to_data, require_alike, tell_data
+from mq_jax.modes.unchanged import keep_to_data, require_alike, tell_data, trained_steps
 from mq_jax.report import write_report
 from mq_jax.report.codes import too_few
 from mq_jax.report.runs import read_runs
@@ -31,13 +31,14 @@ from mq_jax.terminal.escaping import shell_word
 from mq_jax.terminal.streams import tell
 from mq_jax.training.build import total_steps
 from mq_jax.training.frozen import load_frozen
+from mq_jax.training.starting import require_base
 from mq_jax.training.train import monitored, train
 from mq_jax.training.validate import validate
 
 # These change where a run reads, where it computes, how fast, and the order in which it adds;
 # never what it computes.
 FREE_FIELDS = (
-    *("data.dir", "data.threads", "data.workers", "perceptual.dir"),
+    *("data.dir", "data.threads", "data.workers", "perceptual.dir", "codebook.base_file"),
     *("mesh", "codebook.shard_lookup", "deterministic"),
 )
 
@@ -77,6 +78,7 @@ def run_training(
         split, eval_source = inputs.open_split(config), inputs.open_evaluation(config)
         sources = inputs.levels(config, split)
         steps = total_steps(config, len(sources.autoencoder))
+        require_base(config, folder, started=bool(trained_steps(folder)))
         frozen = load_frozen(config)
         measures = load_measures(
             config.eval.metrics, lpips_dir=config.perceptual.dir, weights_dir=weights_dir

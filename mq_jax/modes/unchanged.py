@@ -48,7 +48,7 @@ def keep_to_data(folder: pathlib.Path, contents: Mapping[str, Contents], *, acce
       ValueError: the data has changed since, in one line how; or the record is damaged.
       OSError: the record cannot be written.
     """
-    steps = _trained_steps(folder)
+    steps = trained_steps(folder)
     # Before its first checkpoint nothing of a run depends on its data.
     recorded = read_recorded(folder) if steps else None
     found = _facts(contents)
@@ -118,6 +118,13 @@ def _facts(contents):
     )
 
 
-def _trained_steps(folder: pathlib.Path) -> list[int]:
-    """The steps that have a checkpoint, damaged or not."""
+def trained_steps(folder: pathlib.Path) -> list[int]:
+    """The steps of a run that have a checkpoint, damaged or not.
+
+    Args:
+      folder: of the run, or of none yet.
+
+    Returns:
+      Their numbers, in no order.
+    """
     return [int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal()]

@@ -7,7 +7,7 @@ from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
     from mq_jax.quantizers.anchors import Anchors
-    from mq_jax.quantizers.bases import given, is_base, scaled_normal
+    from mq_jax.quantizers.bases import given, is_base, scaled_normal, started_from
     from mq_jax.quantizers.bridge import Bridge
     from mq_jax.quantizers.bsq import BSQ
     from mq_jax.quantizers.codebook import Codebook

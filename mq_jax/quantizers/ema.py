@@ -1,10 +1,12 @@
 """Vector quantization whose codewords are running means of the encodings they stand for."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from mq_jax.quantizers.attraction import attraction
 from mq_jax.quantizers.families import Tabled
@@ -37,6 +39,7 @@ class EMA(Tabled):
       epsilon: eps. A code idle for so long that N_k falls to it drifts to zero.
       restart_below: codes whose N_k falls below it, in tokens a batch, restart; 0 for none.
       restart_count: N_k of a code that restarts.
+      base: what the codewords start from: N(0, 1), or one of bases.py.
     """
 
     size: int
@@ -47,6 +50,7 @@ class EMA(Tabled):
     epsilon: float = 1e-5
     restart_below: float = 0.0
     restart_count: float = 1.0
+    base: Callable = nn.initializers.normal(1.0)
 
     def __post_init__(self):
         if not 0 <= self.restart_below <= self.restart_count:
@@ -56,8 +60,8 @@ class EMA(Tabled):
             )
 
     def init(self, rng: jax.Array) -> tuple[Any, Any]:
-        """No parameters; counts of 1, and sums from N(0, 1)."""
-        sums = jax.random.normal(rng, (self.size, self.dim))
+        """No parameters; counts of 1, and sums that are the base."""
+        sums = self.base(rng, (self.size, self.dim))
         return (), {"counts": jnp.ones(self.size, sums.dtype), "sums": sums}
 
     def __call__(

@@ -38,7 +38,9 @@ class SQVAE(OfCodebook, Tabled):
       codebook: module whose call returns f32[K, D].
       variance: one of VARIANCES.
       lookup: nearest_codeword, or one of its kind.
-      log_variance: s before the first step.
+      log_variance: s before the first step. Adam moves it by about a learning rate a step, whatever
+        the loss; until it is near 0, codes are mixtures, and evaluation, which decodes codewords,
+        is of a decoder that has hardly seen them.
       rate: of tau's decay, per step.
       lowest_temperature: of tau, which else would fall to 0.
       chunk: codewords at a time in a softmax; 0 for all.

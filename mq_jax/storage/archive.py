@@ -65,15 +65,45 @@ def read_arrays(
             total = sum(member.file_size for member in members.values())
             if total > most:
                 raise ValueError(f"its arrays have {total:,} bytes; expected at most {most:,}")
-            return {name: _array(archive, members[name], expected[name]) for name in expected}
+            return {name: _stored(archive, members[name], expected[name]) for name in expected}
     except FileNotFoundError:
         raise
     except zipfile.BadZipFile as error:
         raise ValueError(f"it is no whole .npz file: {error}") from error
     # Archive, compression and header each raise their own, from KeyError to zlib.error.
     except Exception as error:
-        text = str(error) if isinstance(error, ValueError | OSError) else repr(error)
-        raise ValueError(" ".join(text.split())) from error
+        raise ValueError(_in_one_line(error)) from error
+
+
+def read_array(
+    source: str | os.PathLike, expected: Stored, *, most: int = MOST_BYTES
+) -> np.ndarray:
+    """Reads the array of an .npy file; nothing is unpickled.
+
+    Args:
+      source: the path of the file.
+      expected: what it must be.
+      most: bytes that it may have.
+
+    Returns:
+      The array, writable.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: as read_arrays.
+    """
+    try:
+        with _opened(source, most) as file:
+            return _array(file, os.fstat(file.fileno()).st_size, "it", expected)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(_in_one_line(error)) from error
+
+
+def _in_one_line(error: Exception) -> str:
+    text = str(error) if isinstance(error, ValueError | OSError) else repr(error)
+    return " ".join(text.split())
 
 
 @contextlib.contextmanager
@@ -93,23 +123,28 @@ def _member(archive, name) -> zipfile.ZipInfo:
         raise ValueError(f"it has no array {name!r}") from None
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: Stored) -> np.ndarray:
+def _stored(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: Stored) -> np.ndarray:
     """One array; the archive's checksum is looked at where its end is read."""
-    name = member.filename.removesuffix(".npy")
     with archive.open(member) as file:
-        shape, fortran, dtype = _header(file)
-        axes = expected.ndim if isinstance(expected.ndim, tuple) else (expected.ndim,)
-        if dtype.kind not in expected.kinds or len(shape) not in axes:
-            raise ValueError(
-                f"{name} is {dtype}{list(shape)}; expected {' or '.join(map(str, axes))} axes and "
-                f"a dtype of kind {' or '.join(expected.kinds)}"
-            )
-        size = math.prod(shape) * dtype.itemsize
-        left = member.file_size - file.tell()
-        if min(shape, default=1) < 0 or not dtype.itemsize or size != left:
-            raise ValueError(f"{name} is {dtype}{list(shape)}, and has {left:,} bytes")
-        data = bytearray(size)
-        _fill(file, memoryview(data), name)
+        name = member.filename.removesuffix(".npy")
+        return _array(file, member.file_size, name, expected)
+
+
+def _array(file: BinaryIO, file_size: int, name: str, expected: Stored) -> np.ndarray:
+    """The array of an open file of so many bytes."""
+    shape, fortran, dtype = _header(file)
+    axes = expected.ndim if isinstance(expected.ndim, tuple) else (expected.ndim,)
+    if dtype.kind not in expected.kinds or len(shape) not in axes:
+        raise ValueError(
+            f"{name} is {dtype}{list(shape)}; expected {' or '.join(map(str, axes))} axes and "
+            f"a dtype of kind {' or '.join(expected.kinds)}"
+        )
+    size = math.prod(shape) * dtype.itemsize
+    left = file_size - file.tell()
+    if min(shape, default=1) < 0 or not dtype.itemsize or size != left:
+        raise ValueError(f"{name} is {dtype}{list(shape)}, and has {left:,} bytes")
+    data = bytearray(size)
+    _fill(file, memoryview(data), name)
     array = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
     if dtype.kind == "U" and data and array.view(f"{dtype.byteorder}u4").max() > sys.maxunicode:
         raise ValueError(f"{name} is no text")

@@ -4,8 +4,19 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
+from mq_jax.models import lpips
 from mq_jax.quantizers.bridge import Bridge
-from mq_jax.training.quantizing import DRAWN, NEAREST, UNTRAINED, gives_log_variances, sizes
+from mq_jax.training.quantizing import (
+    DRAWN,
+    NEAREST,
+    UNTRAINED,
+    are_codewords,
+    base_width,
+    feature_width,
+    gives_log_variances,
+    sizes,
+    starts_from_tables,
+)
 
 # Of a position: each is a part of the program, and far more were never trained.
 MOST_CODES = 256
@@ -25,7 +36,7 @@ def check_quantizer(config: ConfigDict) -> None:
     """
     for problem in shape_problems(config):
         raise ValueError(problem)
-    for problems in (_of_levels, _of_codebook, _of_estimator, _of_loss):
+    for problems in (_of_levels, _of_codebook, _of_base, _of_estimator, _of_loss):
         for problem in problems(config, config.quantizer.kind):
             raise ValueError(problem)
 
@@ -117,6 +128,34 @@ def _of_codebook(config: ConfigDict, kind: str) -> Iterator[str]:
         yield (
             f"config.codebook.shard_lookup is True, and quantizer.kind {kind!r} weighs all "
             "codewords for each z, for which they are not split; expected False."
+        )
+
+
+def _of_base(config: ConfigDict, kind: str) -> Iterator[str]:
+    """A base that is made of data."""
+    codebook = config.codebook
+    if not starts_from_tables(config):
+        return
+    if codebook.kind == "basis" and kind != "ema":
+        yield (
+            f"config.codebook.base is {codebook.base!r} with kind 'basis', whose embedding has no "
+            "row for each codeword; expected another kind, or base 'normal' or 'scaled'."
+        )
+    if codebook.base == "file":
+        if not codebook.base_file:
+            yield "config.codebook.base is 'file', and base_file is ''; expected the path of one."
+        return
+    wide, width = base_width(config), feature_width(config)
+    if wide != width:
+        field = "dim over quantizer.groups" if are_codewords(config) else "embedding_dim"
+        yield (
+            f"config.codebook.{field} is {wide}, while features {codebook.features!r} have "
+            f"{width} channels; expected these, or other features."
+        )
+    if codebook.features == "vgg" and config.data.image_size < lpips.architecture("vgg").minimum:
+        yield (
+            f"config.data.image_size is {config.data.image_size}; expected at least "
+            f"{lpips.architecture('vgg').minimum} for codebook.features 'vgg'."
         )
 
 

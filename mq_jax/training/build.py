@@ -1,5 +1,6 @@
 """From a configuration to modules, optimizers and steps: the only reader of both."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.perceptual import perceptual_distance
 from mq_jax.models import vqgan, vqvae
 from mq_jax.models.discriminator import Discriminator
-from mq_jax.quantizers.bases import is_base
+from mq_jax.quantizers.bases import is_base, started_from
 from mq_jax.quantizers.lookup import make_lookup
 from mq_jax.training.quantizing import gives_log_variances, make_quantizer
 from mq_jax.training.steps import make_steps
@@ -70,12 +71,13 @@ def build(config: ConfigDict, steps: int, mesh: Mesh | None = None) -> Built:
     return Built(problem, *make_steps(problem, config, pullback))
 
 
-def init_state(built: Built, config: ConfigDict) -> TrainState:
+def init_state(built: Built, config: ConfigDict, tables: Sequence[jax.Array] = ()) -> TrainState:
     """The state before the first step; traceable.
 
     Args:
       built: of the same configuration.
       config: its seed, image size, kind of hyper-gradient and batch size are read.
+      tables: from starting.starting_tables, in the place of bases that are drawn; () for these.
 
     Returns:
       A TrainState at step 0.
@@ -84,7 +86,8 @@ def init_state(built: Built, config: ConfigDict) -> TrainState:
     rng, theta_key, phi_key, psi_key = jax.random.split(jax.random.key(config.seed), 4)
     images = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
     theta = problem.objective.autoencoder.init(theta_key, images, train=False)
-    phi, quantizer_state = problem.objective.quantizer.init(phi_key)
+    started = problem.objective.quantizer.init(phi_key)
+    phi, quantizer_state = started_from(started, tables) if len(tables) else started
     params = Parts(theta["params"], phi)
     if problem.adversary is not None:
         psi = problem.adversary.discriminator.init(psi_key, images)["params"]

@@ -1,10 +1,11 @@
 """The compiled train step of a run, and the arrays that it starts from or is restored to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -123,13 +124,16 @@ def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str,
     return sharding.placed(shapes, mesh, config.mesh.shard_from)
 
 
-def start(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
+def start(
+    config: ConfigDict, built: Built, mesh: Mesh, tables: Sequence[np.ndarray] = ()
+) -> dict[str, Any]:
     """The arrays before the first step.
 
     Args:
       config: validated.
       built: of the same configuration.
       mesh: from sharding.make_mesh.
+      tables: as init_state's, the same in all processes.
 
     Returns:
       {"state": TrainState at step 0, "window": metrics of no step}, as checkpoint_target's.
@@ -140,14 +144,16 @@ def start(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
         "state": jax.tree.map(lambda leaf: leaf.sharding, state),
         "window": sharding.replicated(mesh),
     }
-    jitted = jax.jit(lambda: _start(config, built), out_shardings=places)
+    jitted = jax.jit(lambda tables: _start(config, built, tables), out_shardings=places)
+    tables = jax.device_put(tuple(tables), sharding.replicated(mesh))
     # Random numbers compile slowly on a CPU and run once: a third of the time at level 1.
-    return jitted.lower().compile(compiler_options={"xla_backend_optimization_level": 1})()
+    options = {"xla_backend_optimization_level": 1}
+    return jitted.lower(tables).compile(compiler_options=options)(tables)
 
 
-def _start(config, built):
+def _start(config, built, tables=()):
     """The arrays of `start`; traceable."""
-    state = init_state(built, config)
+    state = init_state(built, config, tables)
     return {"state": state, "window": empty_window(_step_metrics(config, built, state))}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from mq_jax.models import lpips
 from mq_jax.quantizers.anchors import Anchors
 from mq_jax.quantizers.bases import scaled_normal
 from mq_jax.quantizers.bridge import Bridge
@@ -27,7 +28,19 @@ from mq_jax.quantizers.usage_restart import UsageRestart
 from mq_jax.quantizers.vq import VQ
 from mq_jax.quantizers.wasserstein import Wasserstein
 
-BASES = {"normal": nn.initializers.normal(1.0), "scaled": scaled_normal}
+# Bases that are made of data: until `starting.py` has put them in their place, one is drawn.
+TABLES = ("kmeans", "file")
+BASES = {
+    "normal": nn.initializers.normal(1.0),
+    "scaled": scaled_normal,
+    **dict.fromkeys(TABLES, scaled_normal),
+}
+
+# Of what the centres are, of base kmeans.
+FEATURES = ("encoder", "vgg")
+
+# Of VGG16: a feature for each 8 x 8 pixels, about as fine as the codes of most tokenizers.
+VGG_STAGE, VGG_PIXELS = "relu4_3", 8
 
 # Those whose codes are arithmetic: K and D follow from their own fields.
 _ARITHMETIC = {
@@ -60,6 +73,37 @@ def sizes(config: ConfigDict) -> tuple[int, int]:
         return config.codebook.size, config.codebook.dim
     size, dim = _ARITHMETIC[quantizer.kind](quantizer[quantizer.kind])
     return size, dim * quantizer.groups
+
+
+def starts_from_tables(config: ConfigDict) -> bool:
+    """Whether the quantizer has bases, and these are made of data."""
+    return config.codebook.base in TABLES and config.quantizer.kind not in _ARITHMETIC
+
+
+def are_codewords(config: ConfigDict) -> bool:
+    """Whether the rows of a base are themselves codewords, as wide as a group's z."""
+    return config.codebook.kind == "embedding" or config.quantizer.kind == "ema"
+
+
+def base_width(config: ConfigDict) -> int:
+    """Columns of a base; of kind `basis`, whose E has no row for each codeword, those too."""
+    if are_codewords(config) or config.codebook.kind == "basis":
+        return config.codebook.dim // config.quantizer.groups
+    return config.codebook.embedding_dim
+
+
+def feature_width(config: ConfigDict) -> int:
+    """Channels of a feature.
+
+    Args:
+      config: its sections codebook and quantizer are read.
+
+    Returns:
+      Those of z that a group has, or of VGG's feature map.
+    """
+    if config.codebook.features == "encoder":
+        return config.codebook.dim // config.quantizer.groups
+    return lpips.weight_shapes("vgg")[VGG_STAGE]["linear"].shape[0]
 
 
 def gives_log_variances(config: ConfigDict) -> bool:
@@ -130,7 +174,8 @@ def _cvq(config, lookup):
 
 def _ema(config, lookup):
     dim = config.codebook.dim // config.quantizer.groups
-    return EMA(config.codebook.size, dim, lookup, **config.quantizer.ema.to_dict())
+    base = BASES[config.codebook.base]
+    return EMA(config.codebook.size, dim, lookup, base=base, **config.quantizer.ema.to_dict())
 
 
 def _sqvae(config, lookup):

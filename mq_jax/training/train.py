@@ -39,6 +39,7 @@ from mq_jax.training.account import (
 from mq_jax.training.build import build, settled_step
 from mq_jax.training.health import Watch
 from mq_jax.training.program import compile_program, start
+from mq_jax.training.starting import starting_tables
 
 _SPEED = "train/images_per_second"
 
@@ -107,8 +108,8 @@ class _Run:
         saved: Checkpoints,
         workdir: pathlib.Path,
     ):
-        self._config, self._saved, self._workdir = config, saved, workdir
-        self._total, self._settled = steps, settled
+        self._config, self._source, self._saved = config, sources.autoencoder, saved
+        self._workdir, self._total, self._settled = workdir, steps, settled
         self._standing = Standing()
         warm = round(config.train.warmup * self._total)
         codebook = codebook_of(flat(config.to_dict()))
@@ -139,7 +140,8 @@ class _Run:
         """
         restored = self._saved.restore(self._program.target)
         if restored is None:
-            arrays = start(self._config, self._built, self._mesh)
+            tables = starting_tables(self._config, self._built, self._source, self._workdir)
+            arrays = start(self._config, self._built, self._mesh, tables)
             self._state, self._window, self._step = arrays["state"], arrays["window"], 0
             self._tell()
             return None
@@ -262,8 +264,7 @@ class _Run:
         if self._standing.add(self._step, value, **limits) and jax.process_index() == 0:
             with for_people("snapshot.npz"):
                 write_snapshot(self._workdir, evaluation.snapshot(self._step))
-        told = evaluation_in_words(evaluation.scalars)
-        logging.info("step %d  eval: %s", self._step, told)
+        logging.info("step %d  eval: %s", self._step, evaluation_in_words(evaluation.scalars))
         return evaluation.scalars
 
     def _save(self, writers, evaluation):

@@ -19,6 +19,8 @@ class _Rule(NamedTuple):
     remedy: str
 
 
+_OF_BASES = ("codebook.features", "codebook.base_images", "codebook.base_file")
+
 _RULES: tuple[_Rule, ...] = (
     _Rule(("train.epochs",), "train.steps", bool, "0 counts epochs"),
     _Rule(("perceptual.weight",), "perceptual.net", lambda net: net == "none", "vgg has the term"),
@@ -53,11 +55,24 @@ _RULES: tuple[_Rule, ...] = (
         "kinds with a codebook read it",
     ),
     _Rule(
-        ("codebook.kind", "codebook.embedding_dim", "codebook.hidden", "codebook.base"),
+        ("codebook.kind", "codebook.embedding_dim", "codebook.hidden"),
         "quantizer.kind",
         lambda kind: kind in UNTRAINED,
         "kinds with a codebook that a gradient trains read it",
     ),
+    _Rule(
+        ("codebook.base", *_OF_BASES),
+        "quantizer.kind",
+        lambda kind: kind in UNTRAINED[1:],
+        "kinds with a codebook read it",
+    ),
+    _Rule(
+        ("codebook.features", "codebook.base_images"),
+        "codebook.base",
+        lambda base: base != "kmeans",
+        "kmeans reads it",
+    ),
+    _Rule(("codebook.base_file",), "codebook.base", lambda base: base != "file", "file reads it"),
     _Rule(
         ("quantizer.commitment", "quantizer.codebook", "quantizer.entropy")
         + ("quantizer.wasserstein", "quantizer.restart_every"),

@@ -34,8 +34,8 @@ def validate(config: ConfigDict) -> None:
     """
     for problem in field_problems(config):
         raise ValueError(problem)
-    for section in ("data", "perceptual"):
-        local_path(config[section].dir, f"config.{section}.dir")
+    for section, field in (("data", "dir"), ("perceptual", "dir"), ("codebook", "base_file")):
+        local_path(config[section][field], f"config.{section}.{field}")
     validate_together(config)
 
 
@@ -168,6 +168,9 @@ RULES: dict[str, Rule] = {
     "codebook.embedding_dim": _integer(1),
     "codebook.hidden": _integer(1),
     "codebook.base": _choice(*quantizing.BASES),
+    "codebook.features": _choice(*quantizing.FEATURES),
+    "codebook.base_images": _integer(1),
+    "codebook.base_file": _TEXT,
     "codebook.train_embedding": _BOOLEAN,
     "codebook.lookup_chunk": _integer(0),
     "codebook.shard_lookup": _BOOLEAN,

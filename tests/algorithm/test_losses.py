@@ -1,11 +1,13 @@
 """Losses and errors of images, against NumPy and scikit-image."""
 
+import jax
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
 from mq_jax.algorithm.losses import (
     RECONSTRUCTION_LOSSES,
+    log_mean_squared_error,
     mean_absolute_error,
     mean_squared_error,
     psnr_per_image,
@@ -29,6 +31,22 @@ def test_reconstruction_losses_are_means_over_all_pixels(name, function, expecte
     x, y = images(0), images(1, limit=1.5)
     assert RECONSTRUCTION_LOSSES[name] is function
     np.testing.assert_allclose(function(x, y), expected(x, y), rtol=1e-6)
+
+
+def test_the_logarithm_is_of_the_whole_batch_and_no_range_of_the_images_moves_its_slope():
+    x, y = images(0), images(1, limit=1.5)
+    assert RECONSTRUCTION_LOSSES["log-mse"] is log_mean_squared_error
+    numbers = 6 * 5 * 3
+    # As published: (n / 2) ln of the mean over images of a sum over pixels; a constant apart.
+    published = numbers / 2 * np.log(np.mean(np.sum((x - y) ** 2, axis=(1, 2, 3))))
+    constant = numbers / 2 * np.log(numbers)
+    np.testing.assert_allclose(log_mean_squared_error(x, y), published - constant, rtol=1e-5)
+    slope = jax.grad(log_mean_squared_error, argnums=1)(x, y)
+    expected = numbers * (y - x) / np.sum((x - y) ** 2)
+    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-6)
+    # On [0, 1], as published, an image's slope is twice as long, and so is the way to go.
+    halved = jax.grad(log_mean_squared_error, argnums=1)((x + 1) / 2, (y + 1) / 2)
+    np.testing.assert_allclose(halved, 2 * slope, rtol=1e-3, atol=1e-6)
 
 
 def test_squared_errors_are_one_for_each_image_on_the_scale_from_minus_one_to_one():

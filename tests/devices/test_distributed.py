@@ -1,19 +1,16 @@
 """Several processes: found by the environment, and as one in what they compute and leave."""
 
-import contextlib
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
 import pytest
 import runs
+from processes import environments, free_port, two_scripts
 
 from mq_jax.devices.distributed import Cluster, find_cluster, initialize
+from mq_jax.runs.base import read_base
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -123,24 +120,6 @@ def test_a_coordinator_that_cannot_be_reached_is_named():
 # Two processes with two devices each.
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def environments():
-    """Of two processes, as torchrun would set them."""
-    shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": "2",
-        "JAX_NUM_CPU_DEVICES": "2",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    return [shared | {"RANK": str(rank)} for rank in range(2)]
-
-
 def two_programs(*given, first=(), second=(), at=None, number=signal.SIGTERM):
     """The outcomes of two processes; the second one signals itself, and no other."""
     launched = [
@@ -229,6 +208,19 @@ def test_what_one_process_finds_wrong_ends_both_and_is_said_by_that_one(tmp_path
     assert line.startswith("process 1: error: ") and str(missing) in line
     assert first.err.splitlines()[1:] == [line.replace("process 1: error:", "error: process 1:")]
     assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_two_processes_start_from_the_base_of_one(images, tmp_path):
+    fields = {"codebook__base": "kmeans", "codebook__kind": "embedding", "train__steps": 3}
+    command = runs.arguments("folder_mqvae", **{**images, **fields, "codebook__base_images": 40})
+    first, second = two_programs(*command, f"--workdir={tmp_path / 'two'}")
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    alone = runs.outcome(runs.launch(*command, f"--workdir={tmp_path / 'one'}", **quick))
+    assert alone.code == 0, alone.err
+    assert read_base(tmp_path / "two") == read_base(tmp_path / "one") is not None
+    assert_close(runs.metrics(tmp_path / "two"), runs.metrics(tmp_path / "one"))
 
 
 @pytest.mark.slow
@@ -325,14 +317,5 @@ _TALK = """
 
 
 def test_processes_hear_of_one_another():
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-c", textwrap.dedent(_TALK)]
-    with contextlib.ExitStack() as stack:
-        launched = [
-            stack.enter_context(
-                subprocess.Popen(command, cwd=runs.ROOT, env=os.environ | one, **pipes)
-            )
-            for one in environments()
-        ]
-        outcomes = [runs.outcome(process) for process in launched]
+    outcomes = two_scripts(textwrap.dedent(_TALK))
     assert [done.code for done in outcomes] == [0, 0], outcomes[0].err + outcomes[1].err

@@ -16,7 +16,14 @@ from skimage import data, filters
 
 from mq_jax.models import lpips as lpips_module
 from mq_jax.models import lpips_weights
-from mq_jax.models.lpips import NETS, _stage_distance, architecture, lpips, weight_shapes
+from mq_jax.models.lpips import (
+    NETS,
+    _stage_distance,
+    architecture,
+    feature_map,
+    lpips,
+    weight_shapes,
+)
 from mq_jax.models.lpips_weights import FILES, load_weights
 
 PEERS = {"vgg": "vgg16", "alex": "alexnet"}
@@ -69,6 +76,11 @@ def test_distances_of_photographs_are_those_of_the_package(net):
     expected = tiny.jit(peer.lpips.apply)(peer.params, *BATCH).reshape(-1)
     np.testing.assert_allclose(list(distances(net).values()), expected, rtol=0, atol=1e-5)
     assert max(expected) > 0.1
+
+
+def test_a_stage_that_a_net_has_not_is_refused():
+    with pytest.raises(ValueError, match="The stage is 'relu6'; expected one of relu1, relu2, "):
+        feature_map(None, BATCH[0], net="alex", stage="relu6")
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -286,10 +298,9 @@ def test_a_pickle_that_names_a_function_is_refused_unrun(function, protocol, tmp
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("side", [64, 40, 32, 16])
-def test_features_are_the_mean_of_the_last_feature_map_of_vgg(side):
-    """VGG16 from its definition: 3x3 convolutions, a pool before each stage but the first."""
-    weights, images = weights_of("vgg"), BATCH[1][:3, :side, :side]
+@tiny.jit
+def vgg_by_definition(weights, images):
+    """VGG16's last feature map, averaged: 3x3 convolutions, a pool before each stage but one."""
     x = (images - lpips_module.SHIFT) / lpips_module.SCALE
     for number, stage in enumerate(weights.values()):
         x = linen.max_pool(x, (2, 2), (2, 2)) if number else x
@@ -299,7 +310,13 @@ def test_features_are_the_mean_of_the_last_feature_map_of_vgg(side):
                 x, layer["kernel"], (1, 1), "SAME", dimension_numbers=dimensions
             )
             x = jnp.maximum(y + layer["bias"], 0)
-    expected = x.mean((1, 2))
+    return x.mean((1, 2))
+
+
+@pytest.mark.parametrize("side", [64, 40, 32, 16])
+def test_features_are_the_mean_of_the_last_feature_map_of_vgg(side):
+    weights, images = weights_of("vgg"), BATCH[1][:3, :side, :side]
+    expected = vgg_by_definition(weights, images)
     found = tiny.jit(functools.partial(lpips_module.features, net="vgg"))(weights, images)
     assert found.shape == (3, 512)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())

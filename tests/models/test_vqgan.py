@@ -248,7 +248,7 @@ def gradients():
     Compiled with the barriers of rematerialisation kept, as a GPU's backend keeps them: the CPU's
     drops them before it schedules, recomputes all the same, but early, and saves no memory.
     """
-    images = make_images(64, 8, 8, dtype=np.float64)
+    images = make_images(16, 8, 8, dtype=np.float64)
     options = {
         "xla_disable_hlo_passes": "cse_barrier_expander",
         "xla_backend_optimization_level": 0,

@@ -9,7 +9,8 @@ from arrays import normal
 from kinds import bridge, table
 
 from mq_jax.algorithm.optim import freeze
-from mq_jax.quantizers.bases import given, is_base, scaled_normal
+from mq_jax.quantizers.bases import given, is_base, scaled_normal, started_from
+from mq_jax.quantizers.ema import EMA
 from mq_jax.quantizers.groups import Groups
 from mq_jax.quantizers.residual import Residual
 from mq_jax.quantizers.vq import VQ
@@ -59,3 +60,33 @@ def test_an_optimizer_leaves_every_base_and_moves_the_rest(kind):
     assert not any(np.any(leaf) for leaf in bases)
     moved = [leaf for path, leaf in leaves if not is_base(path)]
     assert len(moved) == len(leaves) - len(bases) and all(np.all(leaf == -1) for leaf in moved)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_every_base_starts_from_its_table_in_the_order_of_groups_and_levels(name):
+    params, state = jax.eval_shape(QUANTIZERS[name].init, jax.random.key(0))
+    started = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), (params, state))
+    count = {"residual": 2, "groups of residuals": 4}.get(name, 1)
+    tables = [normal(seed, 16, 3) for seed in range(count)]
+    leaves = jax.tree_util.tree_leaves_with_path(started_from(started, tables))
+    bases = [leaf for path, leaf in leaves if is_base(path)]
+    for base, table_of_it in zip(bases, tables, strict=True):
+        np.testing.assert_array_equal(base, table_of_it)
+    assert not any(np.any(leaf) for path, leaf in leaves if not is_base(path))
+    with pytest.raises(ValueError, match=f"has {count} bases; got {count + 1} tables"):
+        started_from(started, [*tables, tables[0]])
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_running_means_start_from_tables_as_their_codewords(levels):
+    quantizer = Residual(EMA(16, 4), levels)
+    tables = [normal(seed, 16, 4) for seed in range(levels)]
+    params, state = started_from(quantizer.init(jax.random.key(0)), tables)
+    for found, expected in zip(quantizer.fold(params, state), tables, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_table_of_another_width_is_refused():
+    started = jax.eval_shape(VQ(table("linear")).init, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"has shape \(16, 5\); expected \(16, 3\)"):
+        started_from(started, [normal(0, 16, 5)])

@@ -86,6 +86,33 @@ REFUSED = [
         "train.straight_through is 'rotation'",
         "one channel",
     ),
+    (
+        of("vq", codebook__base="kmeans", codebook__kind="basis"),
+        "codebook.base is 'kmeans' with kind 'basis'",
+        "expected another kind",
+    ),
+    (
+        of("vq", codebook__base="kmeans", codebook__kind="linear"),
+        "codebook.embedding_dim is 3, while features 'encoder' have 4 channels",
+        "expected these, or other features",
+    ),
+    *(
+        (
+            of(kind, codebook__base="kmeans", codebook__features="vgg", **{"codebook__kind": own}),
+            "codebook.dim over quantizer.groups is 4, while features 'vgg' have 512 channels",
+            "expected these, or other features",
+        )
+        for kind, own in (("vq", "embedding"), ("ema", "mlp"))
+    ),
+    (
+        {
+            **of("vq", codebook__base="kmeans", codebook__features="vgg", data__image_size=8),
+            "codebook.embedding_dim": 512,
+        },
+        "data.image_size is 8",
+        "at least 16 for codebook.features 'vgg'",
+    ),
+    (of("vq", codebook__base="file"), "codebook.base is 'file', and base_file is ''", "the path"),
     ({**SQVAE, "train.reconstruction": "mse"}, "train.reconstruction is 'mse'", "'log-mse' and 1"),
     (
         {**SQVAE, "train.quantization_weight": 0.1},
@@ -126,6 +153,18 @@ ALLOWED = [
     of("vq", codebook__kind="transformer"),
     of("vq", codebook__kind="linear", codebook__base="scaled", codebook__train_embedding=False),
     III,
+    *(
+        of(kind, codebook__base="kmeans", codebook__kind="embedding", quantizer__groups=groups)
+        for kind in (*NEAREST, *DRAWN, "ema")
+        for groups in (1, 2)
+    ),
+    *(
+        of("vq", codebook__base="kmeans", codebook__kind=kind, codebook__embedding_dim=4)
+        for kind in ("linear", "mlp", "mlp-relu", "transformer")
+    ),
+    of("vq", codebook__base="kmeans", codebook__features="vgg", codebook__embedding_dim=512),
+    # Without bases there is nothing that one could be of.
+    of("fsq", codebook__base="file"),
 ]
 
 

@@ -192,8 +192,7 @@ class _Run:
                 carried = self._state, self._window
                 self._state, self._window, loss = step(*carried, self._frozen, *next(batches))
                 taken = self._feed.updates(self._step)
-                self._step += taken
-                self._clocked_steps += taken
+                self._step, self._clocked_steps = self._step + taken, self._clocked_steps + taken
                 progress.advance(taken)
                 self._report(writers, progress, loss, taken)
         finally:

@@ -60,7 +60,9 @@ def get_config() -> ConfigDict:
     config.train.epochs = 90  # passes of the inner level over the data, where steps is 0
     config.train.batch_size = 64  # images of one level's batch, over all devices, which divide it
     config.train.hypergradient = "unrolled"  # unrolled | unrolled-reverse | finite-difference
-    #                                          | none (alternating) | joint (single-level)
+    #                                          | pipelined (exact; a batch judges the step before
+    #                                          and then takes one) | none (alternating)
+    #                                          | joint (single-level)
     config.train.straight_through = "encoder"  # encoder | encoder-and-codewords
     #                                            | encoder-and-codewords-inside | rotation | diveq
     config.train.learning_rate = 1e-4  # peak, of both levels

@@ -80,7 +80,7 @@ class Feed:
           ValueError: too many images are unreadable.
         """
         starts = (step, step // self._config.train.inner_updates)
-        levels = 1 if self._config.train.hypergradient == "joint" else 2
+        levels = 2 if inputs.reads_outer(self._config) else 1
         streams = [
             inputs.stream(self._config, self._sources[level], level=level, start=starts[level])
             for level in range(levels)

@@ -75,6 +75,15 @@ def levels(config: ConfigDict, source: Source) -> Parts:
     return Parts(*halves(source)) if config.data.disjoint else Parts(source, source)
 
 
+def reads_outer(config: ConfigDict) -> bool:
+    """Whether the outer level reads batches of its own, beside those of the inner.
+
+    Args:
+      config: validated.
+    """
+    return config.train.hypergradient not in ("joint", "pipelined")
+
+
 def open_evaluation(config: ConfigDict) -> Source:
     """Opens the source of the evaluation.
 

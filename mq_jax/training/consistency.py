@@ -95,7 +95,7 @@ def _check_codebook(config):
 def _check_training(config):
     """The levels, their optimizers and their batches."""
     train = config.train
-    exact = train.hypergradient in ("unrolled", "unrolled-reverse")
+    exact = train.hypergradient in ("unrolled", "unrolled-reverse", "pipelined")
     if exact and config.inner.kind == "adam" and not config.inner.eps_root > 0:
         raise ValueError(
             f"config.inner.eps_root is {config.inner.eps_root}; expected a positive number, "

@@ -96,7 +96,7 @@ class Feed:
         try:
             while True:
                 inner = take(0)
-                # Where the step reads no outer batch, any array of its shape will do.
+                # The same for both where they share it, and where the step reads no outer one.
                 yield inner, take(1) if levels == 2 and self.outer_due(step) else inner
                 step += 1
         finally:

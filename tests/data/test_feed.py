@@ -42,4 +42,4 @@ def test_few_images_are_told_of_once_for_both_levels(tmp_path, caplog):
 def test_halves_of_a_listing_have_one_of_their_own(tmp_path):
     images = runs.write_images(tmp_path / "images", 12)
     assert feed(images).listing == feed(images).listing
-    assert feed(images).listing != feed(images, data__disjoint=True).listing
+    assert feed(images).listing != feed(images, train__outer_data="held-out").listing

@@ -63,12 +63,11 @@ def get_config() -> ConfigDict:
     #                                          | pipelined (exact; a batch judges the step before
     #                                          and then takes one) | none (alternating)
     #                                          | joint (single-level)
-    config.train.outer_data = (
-        "other"  # what the outer level sees: other, the same images in another
-    )
-    #                                    order | same, the inner batch | held-out, one half of the
-    #                                    images, the inner level the other, without a pixel in
-    #                                    common (a link is the file it leads to, a copy is another)
+    config.train.outer_data = "other"  # what the outer level sees: other, the same images in an
+    #                                    order of its own | same, the inner batch | held-out, one
+    #                                    half of the images and the inner level the other half,
+    #                                    which have no pixel in common (a link is the file it leads
+    #                                    to, a copy is another)
     config.train.straight_through = "encoder"  # encoder | encoder-and-codewords
     #                                            | encoder-and-codewords-inside | rotation | diveq
     config.train.learning_rate = 1e-4  # peak, of both levels

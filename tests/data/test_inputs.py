@@ -122,27 +122,6 @@ def test_disjoint_levels_stay_so_in_training(monkeypatch, tmp_path, images):
     assert len(inner) == len(outer) == COUNT // 2 and not inner & outer
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"train__outer_data": "same"},
-        {"train__hypergradient": "joint"},
-        {"train__hypergradient": "pipelined"},
-    ],
-)
-def test_levels_that_share_a_batch_read_it_once(monkeypatch, tmp_path, images, changes):
-    opened, stream = [], inputs.stream
-    monkeypatch.setattr(
-        inputs,
-        "stream",
-        lambda *a, level, **k: opened.append(level) or stream(*a, level=level, **k),
-    )
-    seen, (inner, _) = trained_on(monkeypatch, tmp_path, images, **changes)
-    assert seen == [("step", inner[k], inner[k]) for k in range(12)]
-    # The last two by this test itself.
-    assert opened == [0, 0, 1]
-
-
 def test_the_outer_batches_wait_for_their_updates(monkeypatch, tmp_path, images):
     seen, (inner, outer) = trained_on(monkeypatch, tmp_path, images, train__inner_updates=2)
     assert [step[1] for step in seen] == inner

@@ -27,8 +27,8 @@ def get_config() -> ConfigDict:
     config.model.z_channels = 256  # encoder's output before the 1 x 1 convolution to D (vqgan)
     config.model.groups = 32  # of GroupNorm (vqgan)
     config.model.layer_norm = True  # LayerNorm over the channels of z (code)
-    config.model.init_std = 0.02  # kernels are drawn from N(0, init_std^2) (code); 0: PyTorch's
-    #                               default, uniform in +-1/sqrt(fan_in)
+    config.model.init_std = 0.02  # kernels are drawn from N(0, init_std^2), biases are zero (code);
+    #                               0: PyTorch's default, both uniform in +-1/sqrt(fan_in)
     config.model.dtype = "float32"  # of the convolutions of vqgan, discriminator and LPIPS:
     #                                 float32 | bfloat16; all else is float32. Factors of float32
     #                                 are rounded as JAX does by default (TF32 on GPUs), but never
@@ -60,7 +60,14 @@ def get_config() -> ConfigDict:
     config.train.epochs = 90  # passes of the inner level over the data, where steps is 0
     config.train.batch_size = 64  # images of one level's batch, over all devices, which divide it
     config.train.hypergradient = "unrolled"  # unrolled | unrolled-reverse | finite-difference
-    #                                          | none (alternating) | joint (single-level)
+    #                                          | pipelined (exact; a batch judges the step before
+    #                                          and then takes one) | none (alternating)
+    #                                          | joint (single-level)
+    config.train.outer_data = "other"  # what the outer level sees: other, the same images in an
+    #                                    order of its own | same, the inner batch | held-out, one
+    #                                    half of the images and the inner level the other half,
+    #                                    which have no pixel in common (a link is the file it leads
+    #                                    to, a copy is another)
     config.train.straight_through = "encoder"  # encoder | encoder-and-codewords
     #                                            | encoder-and-codewords-inside | rotation | diveq
     config.train.learning_rate = 1e-4  # peak, of both levels
@@ -125,8 +132,6 @@ def get_config() -> ConfigDict:
     config.data.resize = True  # whether to scale the smaller side to the image size
     config.data.filter = "area"  # of resizing: area (antialiased) | bilinear (aliases; code)
     config.data.flip = 0.0  # probability of a horizontal flip
-    config.data.disjoint = False  # whether the two levels see halves of the data without a pixel in
-    #                               common (a link is the file it leads to, a copy is another)
     config.data.max_bad_share = 0.01  # share of unreadable images that ends the run when exceeded;
     #                                   training takes the next one in its place
     config.data.icc = True  # whether an embedded colour profile is followed, to sRGB

@@ -26,7 +26,7 @@ GRAPH = {
     "evaluation": "metrics data images algorithm quantizers runs storage devices",
     "training": "evaluation metrics models data images algorithm quantizers runs storage devices "
     "terminal",
-    "planning": "training devices terminal",
+    "planning": "training data devices terminal",
     "tokenizers": "training models data images algorithm quantizers runs storage devices",
     "report": "evaluation images runs storage terminal",
     "commandline": "terminal",

@@ -100,7 +100,7 @@ def hypergradient(
     probes = None
     if kind == "unrolled":
         (u,) = pullback(v)
-        indirect = _reverse_over_forward(inner_loss, theta, phi, inner_batch, u)
+        indirect = mixed_derivative(inner_loss, theta, phi, inner_batch, u)
     elif kind == "finite-difference":
         indirect, probes = _finite_difference(inner_loss, new_theta, phi, inner_batch, v)
     else:
@@ -179,6 +179,32 @@ def take_step(
     return optax.apply_updates(params, updates), opt_state
 
 
+def mixed_derivative(
+    inner_loss: Loss, theta: PyTree, phi: PyTree, batch: PyTree, u: PyTree
+) -> PyTree:
+    """grad_phi of the derivative of L_in(., phi) at theta along u, reverse over forward.
+
+    With u = U'(g)^T v it equals v^T U'(g) d/dphi grad_theta L_in, the indirect part: the mixed
+    second derivative is symmetric, so the one reverse pass runs over phi and never over theta.
+
+    Args:
+      inner_loss: (theta, phi, part) -> (scalar, aux).
+      theta: inner parameters.
+      phi: outer parameters.
+      batch: leaves [parts, ...].
+      u: like theta.
+
+    Returns:
+      A tree like phi.
+    """
+
+    def directional(phi, part):
+        loss = lambda theta: inner_loss(theta, phi, part)[0]  # noqa: E731
+        return jax.jvp(loss, (theta,), (u,))[1]
+
+    return mean_over_parts(lambda part: (jax.grad(directional)(phi, part), ()), batch)[0]
+
+
 def _make_update(optimizer, pullback_optimizer, theta, opt_state):
     """Returns gradient -> (theta', new optimizer state), differentiable in the gradient."""
 
@@ -199,20 +225,6 @@ def _make_update(optimizer, pullback_optimizer, theta, opt_state):
     surrogate = jax.custom_vjp(update)
     surrogate.defvjp(forward, backward)
     return surrogate
-
-
-def _reverse_over_forward(inner_loss, theta, phi, batch, u):
-    """grad_phi of the derivative of L_in(., phi) at theta along u: the indirect part.
-
-    With u = U'(g)^T v it equals v^T U'(g) d/dphi grad_theta L_in: the mixed second derivative
-    is symmetric, so the one reverse pass runs over phi alone and never over theta.
-    """
-
-    def directional(phi, part):
-        loss = lambda theta: inner_loss(theta, phi, part)[0]  # noqa: E731
-        return jax.jvp(loss, (theta,), (u,))[1]
-
-    return mean_over_parts(lambda part: (jax.grad(directional)(phi, part), ()), batch)[0]
 
 
 def _reverse_over_reverse(inner_loss, outer_loss, update, theta, phi, batches):

@@ -37,6 +37,24 @@ class Model(NamedTuple):
     quantizer: Any = ()
 
 
+class Past(NamedTuple):
+    """The step before, as far as a pipelined hyper-gradient goes through it.
+
+    Attributes:
+      params: Parts, from which it set out.
+      opt_state: of the auto-encoder, likewise.
+      quantizer: what no gradient moves of the quantizer, likewise.
+      gradient: of theta, that it followed.
+      images: f32[B, H, W, 3] in [-1, 1], its batch.
+    """
+
+    params: Parts
+    opt_state: Any
+    quantizer: Any
+    gradient: Any
+    images: jax.Array
+
+
 @flax.struct.dataclass
 class TrainState:
     """A plain pytree of arrays, so that saving, donating and sharding it is nothing special.
@@ -51,6 +69,7 @@ class TrainState:
       anchors: f32[2], moving averages of the discriminator's output on real and on
         reconstructed images, for LeCAM.
       quantizer: what no gradient moves of the quantizer, counts and averages say; () for most.
+      past: Past of a pipelined run; () for all others.
     """
 
     step: jax.Array
@@ -61,6 +80,7 @@ class TrainState:
     ema: Any
     anchors: jax.Array
     quantizer: Any = ()
+    past: Any = ()
 
     @property
     def raw(self) -> Model:

@@ -17,11 +17,13 @@ _KINDS = (
     ("joint", "encoder"),
     ("joint", "encoder-and-codewords"),
     ("none", "encoder"),
+    ("pipelined", "encoder"),
     ("unrolled", "encoder"),
     ("unrolled-reverse", "encoder"),
     ("finite-difference", "encoder"),
     ("unrolled", "encoder-and-codewords"),
     ("unrolled-reverse", "encoder-and-codewords"),
+    ("pipelined", "encoder-and-codewords"),
     ("unrolled", "encoder-and-codewords-inside"),
 )
 

@@ -80,7 +80,7 @@ class Feed:
           ValueError: too many images are unreadable.
         """
         starts = (step, step // self._config.train.inner_updates)
-        levels = 1 if self._config.train.hypergradient == "joint" else 2
+        levels = 2 if inputs.reads_outer(self._config) else 1
         streams = [
             inputs.stream(self._config, self._sources[level], level=level, start=starts[level])
             for level in range(levels)
@@ -96,7 +96,7 @@ class Feed:
         try:
             while True:
                 inner = take(0)
-                # Where the step reads no outer batch, any array of its shape will do.
+                # The same for both where they share it, and where the step reads no outer one.
                 yield inner, take(1) if levels == 2 and self.outer_due(step) else inner
                 step += 1
         finally:

@@ -72,7 +72,22 @@ def levels(config: ConfigDict, source: Source) -> Parts:
     Raises:
       ValueError: there is too little for two levels.
     """
-    return Parts(*halves(source)) if config.data.disjoint else Parts(source, source)
+    return (
+        Parts(*halves(source)) if config.train.outer_data == "held-out" else Parts(source, source)
+    )
+
+
+def reads_outer(config: ConfigDict) -> bool:
+    """Whether the outer level reads batches of its own, beside those of the inner.
+
+    Args:
+      config: validated.
+
+    Returns:
+      False where there is no such level, and where it sees the inner batches.
+    """
+    alone = config.train.hypergradient in ("joint", "pipelined")
+    return not alone and config.train.outer_data != "same"
 
 
 def open_evaluation(config: ConfigDict) -> Source:

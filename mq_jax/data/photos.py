@@ -8,7 +8,7 @@ scikit-learn to danielbuechele, at https://www.flickr.com/photos/vultilion/60566
 
 Each photograph holds out one rectangle for validation; training sees only the up to four
 rectangles around it, so no training pixel is a validation pixel. Training records of a rectangle
-share its pixels: `data.disjoint` shares out the rectangles, not the records.
+share its pixels: `train.outer_data` shares out the rectangles, not the records.
 """
 
 import functools

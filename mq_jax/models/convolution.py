@@ -10,6 +10,9 @@ Nearest-neighbour upsampling before a 3x3 convolution is such a transposed convo
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.initializers import Initializer
+
+from mq_jax.quantizers.initialiser import uniform_fan_in
 
 
 def transposed_convolution(
@@ -66,6 +69,22 @@ def nearest_kernel(kernel: jax.Array) -> jax.Array:
     return rows[:, :-1] + rows[:, 1:]
 
 
+def initialisers(init_std: float, fan_in: int) -> tuple[Initializer, Initializer]:
+    """The initialisers of a kernel and of its bias.
+
+    Args:
+      init_std: N(0, init_std^2) for the kernel, and zeros; 0: PyTorch's default, both uniform in
+        +-1/sqrt(fan_in).
+      fan_in: as PyTorch counts it.
+
+    Returns:
+      (of the kernel, of the bias).
+    """
+    if init_std > 0:
+        return nn.initializers.normal(init_std), nn.initializers.zeros_init()
+    return uniform_fan_in(fan_in), uniform_fan_in(fan_in)
+
+
 class Upsample(nn.Module):
     """A transposed 4x4 convolution with stride 2: doubles the height and the width.
 
@@ -74,12 +93,14 @@ class Upsample(nn.Module):
       kernel_init: initialiser of the kernel.
       use_bias: whether to add a bias.
       precision: of the products; None: JAX's default.
+      bias_init: initialiser of the bias.
     """
 
     features: int
-    kernel_init: nn.initializers.Initializer
+    kernel_init: Initializer
     use_bias: bool
     precision: jax.lax.Precision | None = None
+    bias_init: Initializer = nn.initializers.zeros_init()
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -88,5 +109,5 @@ class Upsample(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         out = transposed_convolution(images, kernel, precision=self.precision)
         if self.use_bias:
-            out += self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            out += self.param("bias", self.bias_init, (self.features,))
         return out

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mq_jax.models.convolution import nearest_kernel, transposed_convolution
-from mq_jax.quantizers.initialiser import uniform_fan_in
+from mq_jax.models.convolution import initialisers, nearest_kernel, transposed_convolution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Layers:
 
     def convolution(self, features: int, size: int, inputs: int, **settings) -> nn.Conv:
         """A convolution over `inputs` channels."""
-        kernel_init, bias_init = self.initialisers(size * size * inputs)
+        kernel_init, bias_init = initialisers(self.init_std, size * size * inputs)
         settings = {"dtype": self.dtype, **settings}
         return nn.Conv(
             features, (size, size), kernel_init=kernel_init, bias_init=bias_init, **settings
@@ -44,12 +43,6 @@ class Layers:
     def norm(self) -> nn.GroupNorm:
         """GroupNorm, its statistics in float32."""
         return nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype)
-
-    def initialisers(self, fan_in: int) -> tuple:
-        """Of a kernel and of its bias."""
-        if self.init_std > 0:
-            return nn.initializers.normal(self.init_std), nn.initializers.zeros_init()
-        return uniform_fan_in(fan_in), uniform_fan_in(fan_in)
 
 
 class ResidualBlock(nn.Module):
@@ -128,7 +121,7 @@ class NearestUpsample(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """f[B, h, w, C] -> f[B, 2h, 2w, C]."""
         width = x.shape[-1]
-        kernel_init, bias_init = self.layers.initialisers(9 * width)
+        kernel_init, bias_init = initialisers(self.layers.init_std, 9 * width)
         kernel = self.param("kernel", kernel_init, (3, 3, width, width))
         bias = self.param("bias", bias_init, (width,))
         dtype = self.layers.dtype

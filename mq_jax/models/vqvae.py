@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
-from mq_jax.models.convolution import Upsample
+from mq_jax.models.convolution import Upsample, initialisers
 
 # PyTorch's defaults: its momentum of 0.1 weighs the new batch, Flax's 0.9 the old average.
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
@@ -18,14 +18,14 @@ BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
 class ResidualBlock(nn.Module):
     """x + BN(1x1(ReLU(BN(3x3(ReLU(x))))))."""
 
-    kernel_init: nn.initializers.Initializer
+    init_std: float
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """f32[B, h, w, C] -> f32[B, h, w, C]."""
         y = x
         for size in (3, 1):
-            y = _convolution(x.shape[-1], size, self.kernel_init, use_bias=False)(nn.relu(y))
+            y = _convolution(x.shape[-1], size, y, self.init_std, use_bias=False)(nn.relu(y))
             y = nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(y)
         return x + y
 
@@ -38,14 +38,14 @@ class Encoder(nn.Module):
       blocks: residual blocks.
       dim: D.
       layer_norm: whether z is normalised over its channels.
-      kernel_init: initialiser of all kernels.
+      init_std: as the auto-encoder's.
     """
 
     channels: Sequence[int]
     blocks: int
     dim: int
     layer_norm: bool
-    kernel_init: nn.initializers.Initializer
+    init_std: float
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -53,20 +53,14 @@ class Encoder(nn.Module):
         x = images
         for features in self.channels:
             # Padded by one on each side: windows centred as in PyTorch, not shifted as by "SAME".
-            downsample = nn.Conv(
-                features,
-                (4, 4),
-                strides=2,
-                padding=1,
-                use_bias=False,
-                kernel_init=self.kernel_init,
-            )
-            x = downsample(x)
+            settings = {"strides": 2, "padding": 1, "use_bias": False}
+            x = _convolution(features, 4, x, self.init_std, **settings)(x)
             x = nn.relu(nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(x))
-        x = _convolution(self.channels[-1], 3, self.kernel_init)(x)
+        x = _convolution(self.channels[-1], 3, x, self.init_std)(x)
         for _ in range(self.blocks):
-            x = ResidualBlock(self.kernel_init)(x, train=train)
-        project = _convolution(self.dim, 1, self.kernel_init, precision=jax.lax.Precision.HIGHEST)
+            x = ResidualBlock(self.init_std)(x, train=train)
+        highest = jax.lax.Precision.HIGHEST
+        project = _convolution(self.dim, 1, x, self.init_std, precision=highest)
         z = project(nn.relu(x))
         return nn.LayerNorm(epsilon=1e-5)(z) if self.layer_norm else z
 
@@ -77,27 +71,27 @@ class Decoder(nn.Module):
     Attributes:
       channels: as the encoder's, in the encoder's order.
       blocks: residual blocks.
-      kernel_init: initialiser of all kernels.
+      init_std: as the auto-encoder's.
     """
 
     channels: Sequence[int]
     blocks: int
-    kernel_init: nn.initializers.Initializer
+    init_std: float
 
     def setup(self):
         highest = jax.lax.Precision.HIGHEST
-        self.head = Upsample(3, self.kernel_init, use_bias=True, precision=highest)
+        self.head = _upsample(3, self.init_std, use_bias=True, precision=highest)
 
     @nn.compact
     def features(self, z: jax.Array, *, train: bool) -> jax.Array:
         """f32[B, h, w, D] -> f32[B, H/2, W/2, C], the input of the last layer."""
-        x = _convolution(self.channels[-1], 1, self.kernel_init)(z)
+        x = _convolution(self.channels[-1], 1, z, self.init_std)(z)
         for _ in range(self.blocks):
-            x = ResidualBlock(self.kernel_init)(x, train=train)
-        x = _convolution(self.channels[-1], 3, self.kernel_init, use_bias=False)(nn.relu(x))
+            x = ResidualBlock(self.init_std)(x, train=train)
+        x = _convolution(self.channels[-1], 3, x, self.init_std, use_bias=False)(nn.relu(x))
         for features in reversed(self.channels[:-1]):
             x = nn.relu(nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(x))
-            x = Upsample(features, self.kernel_init, use_bias=False)(x)
+            x = _upsample(features, self.init_std, use_bias=False)(x)
         return nn.relu(nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(x))
 
     def pixels(self, features: jax.Array) -> jax.Array:
@@ -113,7 +107,8 @@ class AutoEncoder(nn.Module):
       blocks: residual blocks on either side.
       dim: D.
       layer_norm: whether z is normalised over its channels.
-      init_std: standard deviation of the kernels at initialisation.
+      init_std: standard deviation of the kernels at initialisation, with biases at zero; 0:
+        PyTorch's default, kernels and biases uniform in +-1/sqrt(fan_in).
       log_variances: whether the encoder gives D further channels, behind those of z.
     """
 
@@ -125,10 +120,9 @@ class AutoEncoder(nn.Module):
     log_variances: bool = False
 
     def setup(self):
-        init = nn.initializers.normal(self.init_std)
         width = self.dim * (2 if self.log_variances else 1)
-        self.encoder = Encoder(self.channels, self.blocks, width, self.layer_norm, init)
-        self.decoder = Decoder(self.channels, self.blocks, init)
+        self.encoder = Encoder(self.channels, self.blocks, width, self.layer_norm, self.init_std)
+        self.decoder = Decoder(self.channels, self.blocks, self.init_std)
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Both halves without a quantizer between them; initialisation runs it."""
@@ -156,5 +150,13 @@ class AutoEncoder(nn.Module):
         return 2 ** len(self.channels)
 
 
-def _convolution(features, size, kernel_init, **settings):
-    return nn.Conv(features, (size, size), kernel_init=kernel_init, **settings)
+def _convolution(features, size, x, init_std, **settings):
+    """A convolution for x."""
+    kernel_init, bias_init = initialisers(init_std, size * size * x.shape[-1])
+    return nn.Conv(features, (size, size), kernel_init=kernel_init, bias_init=bias_init, **settings)
+
+
+def _upsample(features, init_std, **settings):
+    """A transposed convolution; of its 4 x 4 taps PyTorch's fan-in counts the outputs."""
+    kernel_init, bias_init = initialisers(init_std, 16 * features)
+    return Upsample(features, kernel_init, bias_init=bias_init, **settings)

@@ -1,5 +1,6 @@
 """A plan as tables for a person."""
 
+from mq_jax.data.inputs import reads_outer
 from mq_jax.devices import sharding
 from mq_jax.planning import fit, flops
 from mq_jax.planning.plan import Plan
@@ -36,7 +37,7 @@ def _print_model(plan):
     config, mesh = plan.config, plan.mesh
     side, train = config.data.image_size, config.train
     codes = " x ".join(map(str, plan.codes))
-    level = "" if train.hypergradient == "joint" else " for each level"
+    level = " for each level" if reads_outer(config) else ""
     tell_block(
         f"{side} x {side} pixels to {codes} codes ({config.quantizer.kind}), "
         f"K = {config.codebook.size:,}, D = {config.codebook.dim}; {config.model.dtype}"
@@ -164,7 +165,7 @@ def _print_traffic(plan):
 def _print_hours(plan, steps, peak):
     kind = plan.config.model.dtype
     peaks = PEAKS[kind] | ({"--peak_tflops": peak} if peak else {})
-    levels = 1 if plan.config.train.hypergradient == "joint" else 2
+    levels = 2 if reads_outer(plan.config) else 1
     each = plan.matrix_flops / plan.mesh.size
     rows = []
     for name, rate in peaks.items():

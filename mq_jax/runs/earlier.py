@@ -54,6 +54,12 @@ ADDED: dict[str, Any] = {
     "quantizer.bsq.commitment": 0.0,
     "quantizer.lfq.temperature": 0.01,
     "quantizer.bsq.temperature": 1.0,
+    "train.outer_data": "other",
+}
+
+# Fields that another one has taken the place of: its name, and its values by theirs.
+REPLACED: dict[str, tuple[str, dict[Any, Any]]] = {
+    "data.disjoint": ("train.outer_data", {False: "other", True: "held-out"}),
 }
 
 # Trees of arrays that checkpoints gained, by path, and those whose values they begin with.
@@ -89,7 +95,15 @@ def lacking(config: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
       Values by dotted name; empty for a configuration of today.
     """
-    return {name: value for name, value in ADDED.items() if not _has(config, name.split("."))}
+    replacing = {}
+    for old, (name, values) in REPLACED.items():
+        section, field = old.split(".")
+        if _has(config, [section, field]):
+            # What no such field could hold is for the rules of its successor to refuse.
+            found = config[section][field]
+            replacing[name] = values[found] if isinstance(found, bool) else found
+    values = ADDED | replacing
+    return {name: value for name, value in values.items() if not _has(config, name.split("."))}
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,6 +127,10 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(inner, dict):
                 raise TypeError(f"{section} is no section of fields")
         inner[field] = value
+    for old in REPLACED:
+        section, field = old.split(".")
+        if _has(whole, [section, field]):
+            del whole[section][field]
     return whole
 
 

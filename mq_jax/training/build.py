@@ -15,6 +15,7 @@ from mq_jax.algorithm.adversary import Adversary, make_adversarial_weight
 from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
 from mq_jax.algorithm.objective import Adversarial, Objective, Perceptual
 from mq_jax.algorithm.optim import freeze, make_optimizer, make_warmup_cosine
+from mq_jax.algorithm.pipelined import make_pipelined_step, with_past
 from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.perceptual import perceptual_distance
@@ -68,6 +69,9 @@ def build(config: ConfigDict, steps: int, mesh: Mesh | None = None) -> Built:
     kind = config.train.straight_through
     if config.train.hypergradient == "joint":
         return Built(problem, mq.make_joint_step(problem, straight_through=kind), None)
+    if config.train.hypergradient == "pipelined":
+        step = make_pipelined_step(problem, straight_through=kind, pullback_optimizer=pullback)
+        return Built(problem, step, None)
     train_step = mq.make_train_step(
         problem,
         hypergradient=config.train.hypergradient,
@@ -83,7 +87,7 @@ def init_state(built: Built, config: ConfigDict, tables: Sequence[jax.Array] = (
 
     Args:
       built: of the same configuration.
-      config: its seed and image size are read.
+      config: its seed, image size, kind of hyper-gradient and batch size are read.
       tables: from starting.starting_tables, in the place of bases that are drawn; () for these.
 
     Returns:
@@ -114,6 +118,9 @@ def init_state(built: Built, config: ConfigDict, tables: Sequence[jax.Array] = (
         anchors=jnp.zeros(2),
         quantizer=quantizer_state,
     )
+    if config.train.hypergradient == "pipelined":
+        shape = (config.train.batch_size, *images.shape[1:])
+        state = with_past(state, jax.ShapeDtypeStruct(shape, images.dtype))
     return state.replace(ema=state.raw) if problem.ema_decay else state
 
 

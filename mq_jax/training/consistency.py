@@ -29,11 +29,6 @@ def _check_model(config):
     """The fields of the auto-encoder that is asked for."""
     model = config.model
     if model.kind == "vqvae":
-        if not model.init_std:
-            raise ValueError(
-                "config.model.init_std is 0, which only model.kind 'vqgan' knows; expected a "
-                "positive number, 0.02 say."
-            )
         return
     sides = [config.data.image_size >> level for level in range(len(model.multipliers))]
     if set(model.attention) - set(sides):
@@ -95,7 +90,7 @@ def _check_codebook(config):
 def _check_training(config):
     """The levels, their optimizers and their batches."""
     train = config.train
-    exact = train.hypergradient in ("unrolled", "unrolled-reverse")
+    exact = train.hypergradient in ("unrolled", "unrolled-reverse", "pipelined")
     if exact and config.inner.kind == "adam" and not config.inner.eps_root > 0:
         raise ValueError(
             f"config.inner.eps_root is {config.inner.eps_root}; expected a positive number, "
@@ -116,19 +111,21 @@ def _check_training(config):
             f"config.eval.monitor is {config.eval.monitor!r}, which is not measured during "
             f"training; expected it in config.eval.metrics, {tuple(config.eval.metrics)}."
         )
-    if train.hypergradient != "joint":
+    if train.hypergradient not in ("joint", "pipelined"):
         return
+    # One batch a step: of joint for one level, of pipelined for both.
+    joint = train.hypergradient == "joint"
     alone = {
-        "train.straight_through": train.straight_through == "encoder-and-codewords-inside",
-        "train.inner_updates": train.inner_updates != 1,
-        "data.disjoint": config.data.disjoint,
+        "straight_through": joint and train.straight_through == "encoder-and-codewords-inside",
+        "inner_updates": train.inner_updates != 1,
+        "outer_data": train.outer_data != "other",
     }
+    needs = "two levels" if joint else "an outer batch of its own"
     for name, given in alone.items():
         if given:
-            section, field = name.split(".")
             raise ValueError(
-                f"config.{name} is {config[section][field]!r}, which needs two levels, while "
-                "config.train.hypergradient is 'joint'; change one of them."
+                f"config.train.{name} is {train[name]!r}, which needs {needs}, while "
+                f"config.train.hypergradient is {train.hypergradient!r}; change one of them."
             )
 
 

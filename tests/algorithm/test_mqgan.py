@@ -13,7 +13,8 @@ import tiny_gan
 from mq_jax.algorithm import mq
 from mq_jax.algorithm.losses import ADAPTIVE_FLOOR
 from mq_jax.algorithm.objective import Opponent
-from mq_jax.algorithm.state import Parts
+from mq_jax.algorithm.pipelined import make_pipelined_step
+from mq_jax.algorithm.state import Parts, Past
 
 EXACT = ("unrolled", "unrolled-reverse")
 OPTIMIZERS = Parts(tiny.make_adam(1e-2), tiny.make_sgd(0.1, momentum=0.9), tiny.make_adam(1e-2))
@@ -36,6 +37,8 @@ def trees_close(a, b, **tolerance):
 def make_step(problem, kind="unrolled", straight_through="encoder"):
     if kind == "joint":
         return mq.make_joint_step(problem, straight_through=straight_through)
+    if kind == "pipelined":
+        return make_pipelined_step(problem, straight_through=straight_through)
     if kind == "inner":
         return mq.make_inner_step(problem)
     return mq.make_train_step(problem, hypergradient=kind, straight_through=straight_through)
@@ -359,6 +362,13 @@ def test_a_batch_in_parts_trains_as_the_whole_one(kind, twins):
     for parts in (1, 2):
         problem = tiny_gan.make_problem(optimizers, vqgan=not twins, adaptive=twins, parts=parts)
         state = tiny_gan.make_state(problem, seed=1)
+        if kind == "pipelined":
+            past = Past(
+                *(state.params, state.opt_state.autoencoder, state.quantizer),
+                *(jax.tree.map(jnp.ones_like, state.params.autoencoder), batches[1]),
+            )
+            # A step that has one before it.
+            state = state.replace(step=state.step + 1, past=past)
         results.append(tiny.jit(make_step(problem, kind))(state, *batches, tiny_gan.FROZEN))
     (whole, metrics), (parted, parted_metrics) = results
     trees_close(parted, whole, rtol=1e-8, atol=1e-11)

@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from mq_jax.algorithm import mq
+from mq_jax.algorithm.pipelined import make_pipelined_step, with_past
 from mq_jax.algorithm.state import Parts
 from mq_jax.devices import sharding
 from mq_jax.models.vqvae import AutoEncoder
@@ -40,9 +41,12 @@ def make_step(kind):
     problem = mq.Problem(objective, OPTIMIZERS)
     if kind == "joint" or kind in QUANTIZERS:
         step = mq.make_joint_step(problem, straight_through="encoder")
+    elif kind == "pipelined":
+        step = make_pipelined_step(problem, straight_through="encoder")
     else:
         step = mq.make_train_step(problem, hypergradient=kind, straight_through="encoder")
-    return step, tiny.make_state(objective, OPTIMIZERS, seed=1)
+    state = tiny.make_state(objective, OPTIMIZERS, seed=1)
+    return step, with_past(state, tiny.make_images(16, seed=0)) if kind == "pipelined" else state
 
 
 @functools.cache
@@ -64,7 +68,10 @@ def train(kind, data, fsdp):
     return state, history
 
 
-CASES = [("joint", 8, 1), ("unrolled", 4, 2), ("unrolled", 1, 8)]
+CASES = [
+    *(("joint", 8, 1), ("unrolled", 4, 2), ("unrolled", 1, 8)),
+    pytest.param("pipelined", 4, 2, marks=pytest.mark.slow),
+]
 
 # With a state, with restarts and with draws: counts, anchors and candidates are of all devices.
 QUANTIZERS = {
@@ -84,7 +91,7 @@ def test_eight_devices_train_as_one_does(kind, data, fsdp):
         assert got["inner/code_counts"].sum() == 16 * 4 * 4
         for name in want:
             np.testing.assert_allclose(got[name], want[name], rtol=1e-9, atol=1e-12, err_msg=name)
-    for part in ("params", "opt_state", "batch_stats"):
+    for part in ("params", "opt_state", "batch_stats", "past"):
         for a, b in zip(
             jax.tree.leaves(getattr(eight, part)), jax.tree.leaves(getattr(one, part)), strict=True
         ):

@@ -52,7 +52,7 @@ def test_both_levels_see_every_image_once_an_epoch_in_orders_of_their_own(images
 
 
 def test_disjoint_levels_share_no_image_and_together_see_all(images):
-    config = configure(images, data__disjoint=True)
+    config = configure(images, train__outer_data="held-out")
     sources = inputs.open_training(config)
     assert len(sources.autoencoder) == len(sources.codebook) == COUNT // 2
     # Five batches of 8 are two epochs of 20.
@@ -117,7 +117,7 @@ def test_each_step_gets_the_next_batch_of_both_levels(monkeypatch, tmp_path, ima
 
 
 def test_disjoint_levels_stay_so_in_training(monkeypatch, tmp_path, images):
-    seen, _ = trained_on(monkeypatch, tmp_path, images, data__disjoint=True)
+    seen, _ = trained_on(monkeypatch, tmp_path, images, train__outer_data="held-out")
     inner, outer = ({n for step in seen for n in step[level]} for level in (1, 2))
     assert len(inner) == len(outer) == COUNT // 2 and not inner & outer
 

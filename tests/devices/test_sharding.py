@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from mq_jax.algorithm.state import Parts, TrainState
+from mq_jax.algorithm.state import Parts, Past, TrainState
 from mq_jax.devices import sharding
 
 
@@ -68,6 +68,15 @@ def test_moments_and_averages_live_where_their_parameters_do():
         jax.tree.leaves((params, opt_state)), jax.tree.leaves(where), strict=True
     ):
         assert place.spec == (P(None, None, None, "fsdp") if leaf.ndim == 4 else P())
+
+
+@pytest.mark.parametrize("rows, spec", [(16, P(("data", "fsdp"))), (12, P())])
+def test_a_batch_that_is_carried_is_split_as_batches_are(rows, spec):
+    """As long as the devices divide it."""
+    step, *others = (jnp.zeros(2),) * 4
+    past = Past(step, *others, images=jnp.zeros((rows, 4, 4, 3)))
+    where = sharding.shardings(past, sharding.make_mesh(2, 4), shard_from=0)
+    assert where.images.spec == spec and where.params.is_fully_replicated
 
 
 def test_what_is_not_a_matrix_is_replicated():

@@ -62,6 +62,30 @@ def test_kernels_start_normal_with_the_given_deviation_and_biases_at_zero():
             np.testing.assert_array_equal(leaf, float(path[-1].key == "scale"))
 
 
+def test_kernels_and_biases_start_as_pytorchs_where_no_deviation_is_given():
+    """Uniform in +-1/sqrt(fan_in), that of a transposed convolution being of its outputs."""
+    model = AutoEncoder((16, 32), 1, dim=32, layer_norm=True, init_std=0.0)
+    init = tiny.jit(lambda key: model.init(key, jnp.zeros((1, 4, 4, 3)), train=True)["params"])
+    with jax.default_prng_impl("rbg"):
+        params = init(jax.random.key(0))
+    found = jax.tree_util.tree_flatten_with_path(
+        params, is_leaf=lambda node: "bias" in node or "kernel" in node
+    )
+    layers = {jax.tree_util.keystr(path): layer for path, layer in found[0] if "kernel" in layer}
+    assert len(layers) == 12
+    for name, layer in layers.items():
+        transposed = "Upsample" in name or "head" in name
+        taps = layer["kernel"].shape[:2] + layer["kernel"].shape[3 if transposed else 2 :][:1]
+        bound = np.prod(taps) ** -0.5
+        for values in layer.values():
+            assert 0.5 * bound < np.abs(values).max() <= bound
+            deviation, rtol = bound / np.sqrt(3), 6 / np.sqrt(values.size)
+            np.testing.assert_allclose(np.std(values), deviation, rtol=rtol)
+            np.testing.assert_allclose(
+                np.mean(values), 0.0, atol=4 * deviation / np.sqrt(values.size)
+            )
+
+
 def test_pixels_are_the_last_layer_and_need_its_parameters_alone():
     model = tiny.make_objective(deep=True).autoencoder
     theta, _, batch_stats = tiny.make_parameters(tiny.make_objective(deep=True))

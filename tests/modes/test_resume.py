@@ -186,6 +186,18 @@ WITH_STATE = {
 
 
 @pytest.mark.slow
+def test_a_pipelined_run_goes_on_through_the_step_before(tmp_path):
+    config = runs.configure(train__hypergradient="pipelined")
+    assert runs.train_here(config, tmp_path / "whole") == "finished"
+    with runs.signalled_after(7):
+        assert runs.train_here(config, tmp_path / "cut") == "SIGTERM"
+    arrays, _ = runs.checkpoint(tmp_path / "cut", 7)
+    assert [name for name in arrays if name.startswith("state/past/")]
+    assert runs.train_here(config, tmp_path / "cut") == "finished"
+    runs.assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WITH_STATE)
 def test_the_state_of_a_quantizer_goes_on_as_if_nothing_had_been(tmp_path, kind):
     joint = {"quantizer__kind": kind, "train__hypergradient": "joint"}

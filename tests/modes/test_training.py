@@ -232,8 +232,8 @@ REFUSED = {
         ["config.train.inner_updates is 2", "config.train.hypergradient is 'joint'"],
     ),
     "joint and disjoint halves": (
-        [PHOTOS, "--config.train.hypergradient=joint", "--config.data.disjoint=True"],
-        ["config.data.disjoint is True", "config.train.hypergradient is 'joint'"],
+        [PHOTOS, "--config.train.hypergradient=joint", "--config.train.outer_data=held-out"],
+        ["config.train.outer_data is 'held-out'", "config.train.hypergradient is 'joint'"],
     ),
     "no config": ([], ["--config is missing", "configs/X.py"]),
     "a field without a config": (["--config.train.steps=3"], ["--config.train.steps", "--config="]),

@@ -53,6 +53,25 @@ def test_arrays_that_came_later_begin_as_the_stored_ones_that_they_name(monkeypa
     assert earlier.beginnings([*wanted, "old/z"], wanted) == {}
 
 
+@pytest.mark.parametrize("value, now", [(False, "other"), (True, "held-out")])
+def test_a_field_that_another_has_replaced_says_what_it_said(tmp_path, monkeypatch, value, now):
+    replaced = {"data.old": ("later.x", {False: "other", True: "held-out"})}
+    monkeypatch.setattr(earlier, "REPLACED", replaced)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"seed": 0, "data": {"dir": "/a", "new": True, "old": value}}))
+    whole = {"seed": 0, "data": {"dir": "/a", "new": True}, "later": {"x": now}}
+    assert workdir.adopted(tmp_path) == {"later.x": now}
+    assert workdir.read_config(tmp_path) == whole
+    workdir.claim(tmp_path, whole)
+
+
+def test_halves_of_before_are_what_is_held_out_for_the_outer_level():
+    assert earlier.REPLACED["data.disjoint"] == (
+        "train.outer_data",
+        {False: "other", True: "held-out"},
+    )
+
+
 @pytest.mark.parametrize("value", [3, None, [1]])
 def test_a_value_in_the_place_of_a_section_is_damage(tmp_path, value):
     (tmp_path / "config.json").write_text(json.dumps({**OLD, "data": value}))

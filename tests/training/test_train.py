@@ -36,6 +36,7 @@ COMBINATIONS = [
     ("unrolled", "encoder", "mlp"),
     ("unrolled-reverse", "encoder-and-codewords-inside", "basis"),
     ("finite-difference", "diveq", "mlp-relu"),
+    ("pipelined", "encoder", "mlp"),
     ("none", "rotation", "linear"),
     ("joint", "encoder-and-codewords", "embedding"),
 ]
@@ -68,7 +69,10 @@ def require_a_run(folder, hypergradient, *others, **changes):
     two_levels = hypergradient != "joint"
     assert ("outer/loss" in rows[1]) == ("outer/direct_norm" in rows[1]) == two_levels
     if two_levels:
-        assert (rows[1]["outer/indirect_norm"] > 0) == (hypergradient != "none")
+        assert (rows[2]["outer/indirect_norm"] > 0) == (hypergradient != "none")
+        # Before the first step there is none that its batch could judge.
+        first = hypergradient not in ("none", "pipelined")
+        assert (rows[1]["outer/indirect_norm"] > 0) == first
     assert ("outer/probe_flip_rate" in rows[1]) == (hypergradient == "finite-difference")
 
 
@@ -396,10 +400,10 @@ def test_too_many_bad_images_end_the_run_with_one_line(tmp_path, damaged_images)
 
 def test_bad_images_are_counted_by_level_where_the_levels_share_none(tmp_path, damaged_images):
     directory, bad = damaged_images
-    given = folder_of(directory, data__disjoint=True, data__max_bad_share=0.2)
+    given = folder_of(directory, train__outer_data="held-out", data__max_bad_share=0.2)
     assert runs.cli(*given, f"--workdir={tmp_path / 'w'}").code == 0
     inner, outer = runs.checkpoint(tmp_path / "w")[1]["extra"]["bad_images"]
-    data = {"data__dir": directory, "data__disjoint": True, "data__holdout": "every-tenth"}
+    data = {"data__dir": directory, "train__outer_data": "held-out", "data__holdout": "every-tenth"}
     config = runs.configure("folder_mqvae", **data)
     sources = inputs.open_training(config)
     found = [sources.autoencoder.name(i) for i in inner] + [sources.codebook.name(i) for i in outer]

@@ -28,6 +28,7 @@ from mq_jax.modes.exporting import run_export
 from mq_jax.modes.planning import plan
 from mq_jax.modes.reporting import run_report
 from mq_jax.modes.restored import move_to_this_machine
+from mq_jax.modes.suite import compare_runs, run_suite_of
 from mq_jax.modes.training import run_training
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
@@ -49,6 +50,7 @@ _FLAGS_OF_MODES = {
     "overwrite": ("export",),
     "output": ("report",),
     "accept_changed_data": ("train",),
+    **dict.fromkeys(("suite", "dry_run", "shard", "reference"), ("compare",)),
 }
 
 
@@ -159,6 +161,8 @@ def _dispatch(folders: Sequence[str]) -> int:
         run_report([_workdir(), *folders] if FLAGS.workdir else folders, FLAGS.output)
     elif mode == "evaluate" and FLAGS.compare:
         compare_evaluations(folders, unlike_too=FLAGS.unlike)
+    elif mode == "compare":
+        return _compare()
     elif mode == "export":
         folder = _workdir()
         require_platform()
@@ -191,6 +195,23 @@ def _require_taken(folders: Sequence[str]) -> None:
         )
     if folders and not (comparing or mode == "report"):
         raise commandline.UsageError(f"{folders[0]!r} is no flag; all arguments are flags.")
+
+
+def _compare() -> int:
+    """Trains the runs of a suite and writes the tables, or the tables alone."""
+    folder = _workdir()
+    if not FLAGS.suite:
+        alone = [name for name in ("dry_run", "shard") if FLAGS[name].value]
+        if alone:
+            raise commandline.UsageError(f"--{alone[0]} is of a suite; give --suite too.")
+        compare_runs(folder, FLAGS.reference)
+        return 0
+    asked = {"reference": FLAGS.reference, "shard": FLAGS.shard, "dry": FLAGS.dry_run}
+    bad, signalled = run_suite_of(FLAGS.suite, folder, given=given.words(sys.argv), **asked)
+    if signalled:
+        logging.info("%s: stopped. To go on:\n  %s", signalled, _command())
+        return FLAGS.interrupted_code
+    return 1 if bad else 0
 
 
 def _compute(mode: str) -> int:

@@ -96,6 +96,11 @@ _SUITE = flags.DEFINE_string(
     "suite", "", "compare: the suite, configs/suites/X.py; empty: tables over the runs in workdir."
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "compare: lists the runs, trains none.")
+_COUNT_FLOPS = flags.DEFINE_bool(
+    "count_flops",
+    False,
+    "compare --dry_run: predicts entries that were not measured, seconds each.",
+)
 _SHARD = flags.DEFINE_string(
     "shard", "", "compare: I/N, 0/4 to 3/4 say: this part of the runs; empty: by the environment."
 )
@@ -105,7 +110,8 @@ _REFERENCE = flags.DEFINE_string(
 _FLAGS = (
     *(_CONFIG, _WORKDIR, _MODE, _METRICS, _WEIGHTS_DIR, _DOWNLOAD_WEIGHTS, _COMPARE, _UNLIKE),
     *(_STEP, _NAME, _SIZE, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
-    *(_DEVICES, _IMAGES, _PEAK, _COMPILE, _SUITE, _DRY_RUN, _SHARD, _REFERENCE),
+    *(_DEVICES, _IMAGES, _PEAK, _COMPILE, _SUITE, _DRY_RUN),
+    *(_COUNT_FLOPS, _SHARD, _REFERENCE),
 )
 
 

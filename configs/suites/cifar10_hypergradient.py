@@ -1,7 +1,7 @@
 """Ablation on CIFAR-10: the kind of hyper-gradient, without LayerNorm.
 
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_hypergradient.py \
-      --config.data.dir=TFDS
+      --workdir=DIR --config.data.dir=TFDS
 """
 
 from configs.suites.budgets import PLAIN, QUICK, THREE

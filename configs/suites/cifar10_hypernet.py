@@ -1,7 +1,7 @@
 """Ablation on CIFAR-10: what makes the codewords, on one level and on two.
 
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_hypernet.py \
-      --config.data.dir=TFDS
+      --workdir=DIR --config.data.dir=TFDS
 """
 
 from configs.suites.budgets import PLAIN, QUICK

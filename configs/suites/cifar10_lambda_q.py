@@ -1,7 +1,7 @@
 """Ablation on CIFAR-10: lambda_q, the weight of the quantizer's loss.
 
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_lambda_q.py \
-      --config.data.dir=TFDS
+      --workdir=DIR --config.data.dir=TFDS
 """
 
 from configs.suites.budgets import PLAIN, QUICK

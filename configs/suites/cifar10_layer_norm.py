@@ -1,7 +1,7 @@
 """Ablation on CIFAR-10: LayerNorm over z, and the learning rate of the codebook.
 
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_layer_norm.py \
-      --config.data.dir=TFDS
+      --workdir=DIR --config.data.dir=TFDS
 """
 
 from configs.suites.budgets import NORMED, PLAIN, QUICK

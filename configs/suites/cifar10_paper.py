@@ -1,7 +1,7 @@
 """CIFAR-10 as in the paper, 90 epochs: MQ beside its parts and the paper's other columns.
 
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_paper.py \
-      --config.data.dir=TFDS
+      --workdir=DIR --config.data.dir=TFDS
 
 Cost and result: not measured.
 """

@@ -1,7 +1,7 @@
 """CIFAR-10 in 800 steps on two CPU cores: every hyper-gradient and every quantizer.
 
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_quick.py \
-      --config.data.dir=TFDS
+      --workdir=DIR --config.data.dir=TFDS
 
 Three seeds where the question is the step. Cost: `--dry_run` tells, once an entry was measured.
 """

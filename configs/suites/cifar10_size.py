@@ -1,7 +1,7 @@
 """Ablation on CIFAR-10: K from 256 to 65,536 codewords.
 
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_size.py \
-      --config.data.dir=TFDS
+      --workdir=DIR --config.data.dir=TFDS
 """
 
 from configs.suites.budgets import PLAIN, QUICK

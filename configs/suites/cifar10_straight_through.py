@@ -1,7 +1,7 @@
 """Ablation on CIFAR-10: the estimator of the gradient through the code.
 
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_straight_through.py \
-      --config.data.dir=TFDS
+      --workdir=DIR --config.data.dir=TFDS
 """
 
 from configs.suites.budgets import PLAIN, QUICK

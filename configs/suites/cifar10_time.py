@@ -1,7 +1,7 @@
 """CIFAR-10 at equal time: the steps of `cifar10_quick`, each as often as fits 300 seconds.
 
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_time.py \
-      --config.data.dir=TFDS
+      --workdir=DIR --config.data.dir=TFDS
 
 A step of each entry is timed first, on this machine and with nothing beside it, or it tells little;
 learning rates fall to 0 with the budget.

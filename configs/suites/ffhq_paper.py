@@ -1,7 +1,7 @@
 """FFHQ at 256 as in the paper, K = 16,384: MQGAN beside its parts and other quantizers.
 
   python -m mq_jax.main --mode=compare --suite=configs/suites/ffhq_paper.py \
-      --config.data.dir=IMAGES
+      --workdir=DIR --config.data.dir=IMAGES
 
 One seed: a run is days on the GPUs that it is for. Cost and result: not measured.
 """

@@ -1,7 +1,7 @@
 """ImageNet at 128 as in the paper, K = 65,536: MQGAN beside its parts and other quantizers.
 
   python -m mq_jax.main --mode=compare --suite=configs/suites/imagenet_paper.py \
-      --config.data.dir=TFDS
+      --workdir=DIR --config.data.dir=TFDS
 
 One seed: a run is days on the GPUs that it is for. Cost and result: not measured.
 """

@@ -19,7 +19,7 @@ from mq_jax.suites.page import write_comparison
 from mq_jax.suites.prediction import predictions, predictions_table
 from mq_jax.suites.results import read_results, write_suite
 from mq_jax.suites.running import run_suite
-from mq_jax.suites.schedule import Scheduled, find_shard, schedule
+from mq_jax.suites.schedule import Scheduled, Shard, find_shard, schedule
 from mq_jax.suites.suite import Suite, read_suite
 from mq_jax.suites.tables import differences_tables, entries_table
 from mq_jax.suites.timing import timed
@@ -42,14 +42,34 @@ def compare_runs(folder: pathlib.Path, reference: str) -> None:
     _write(folder, reference, {})
 
 
+def predict_suite(
+    path: str, folder: pathlib.Path, *, given: Sequence[str], shard: str, count_flops: bool
+) -> None:
+    """Prints what a suite would run, and for how long; writes nothing.
+
+    Args:
+      path: as run_suite_of's.
+      folder: likewise.
+      given: likewise.
+      shard: likewise.
+      count_flops: whether entries that were not measured are predicted by their FLOPs, for which
+        each is traced.
+
+    Raises:
+      ValueError: as run_suite_of.
+    """
+    suite, runs, part = _scheduled(path, folder, given, shard)
+    lasting = [timed(one, suite, folder) or one for one in part.of(runs)]
+    try:
+        measured = read_results(folder).runs
+    except FileNotFoundError:
+        measured = []
+    found = predictions(lasting, measured, suite.seconds, _flops if count_flops else None)
+    console.print_table(f"Would be run in {folder}", *predictions_table(found))
+
+
 def run_suite_of(
-    path: str,
-    folder: pathlib.Path,
-    *,
-    given: Sequence[str],
-    reference: str,
-    shard: str,
-    dry: bool,
+    path: str, folder: pathlib.Path, *, given: Sequence[str], shard: str, reference: str
 ) -> tuple[int, str]:
     """Trains what a suite lacks, then writes the tables.
 
@@ -57,9 +77,8 @@ def run_suite_of(
       path: of the suite's file.
       folder: of its runs.
       given: further `--config.NAME=VALUE` words for every run.
-      reference: as compare_runs'.
       shard: as find_shard's.
-      dry: whether only to say what would be done.
+      reference: as compare_runs'.
 
     Returns:
       The number of runs that failed or are of another configuration, and the name of the signal
@@ -69,30 +88,33 @@ def run_suite_of(
       ValueError: the suite, an entry or the shard is not right, or several processes are one.
       OSError: the folder cannot be written to.
     """
+    suite, runs, part = _scheduled(path, folder, given, shard)
+    own, name = part.of(runs), pathlib.Path(path).stem
+    require_writable(folder)
+    write_suite(folder, name, suite)
+    whole = f"{len(own)} of {len(runs)}" if part.count > 1 else str(len(runs))
+    logging.info("Suite %s: %s runs in %s", name, whole, folder)
+    with Interrupt() as interrupt:
+        outcomes = run_suite(own, suite, folder, interrupt)
+    others = _others([one for one in runs if one.name not in outcomes], suite, folder)
+    _write(folder, reference, {**others, **outcomes})
+    bad = [name for name, found in outcomes.items() if found.state in (FAILED, DIFFERS)]
+    for name in bad:
+        logging.error("error: %s: %s: %s", name, outcomes[name].state, outcomes[name].told)
+    return len(bad), interrupt.signal_name or ""
+
+
+def _scheduled(
+    path: str, folder: pathlib.Path, given: Sequence[str], shard: str
+) -> tuple[Suite, list[Scheduled], Shard]:
+    """The suite, all its runs, and which of them are this process's."""
     if find_cluster(os.environ):
         raise ValueError(
             "--mode=compare is one process that starts its runs; the environment makes it one of "
             "several that are one run. Give each --shard=I/N and none of their variables."
         )
     suite = read_suite(path)
-    runs = schedule(suite, folder, given)
-    part = find_shard(shard, os.environ)
-    own = part.of(runs)
-    if dry:
-        _print_predictions(own, suite, folder)
-        return 0, ""
-    require_writable(folder)
-    write_suite(folder, pathlib.Path(path).stem, suite)
-    whole = f"{len(own)} of {len(runs)}" if part.count > 1 else str(len(runs))
-    logging.info("Suite %s: %s runs in %s", pathlib.Path(path).stem, whole, folder)
-    with Interrupt() as interrupt:
-        outcomes = run_suite(own, suite, folder, interrupt)
-    others = _others([run for run in runs if run.name not in outcomes], suite, folder)
-    _write(folder, reference, {**others, **outcomes})
-    bad = [name for name, found in outcomes.items() if found.state in (FAILED, DIFFERS)]
-    for name in bad:
-        logging.error("error: %s: %s: %s", name, outcomes[name].state, outcomes[name].told)
-    return len(bad), interrupt.signal_name or ""
+    return suite, schedule(suite, folder, given), find_shard(shard, os.environ)
 
 
 def _others(runs: Sequence[Scheduled], suite: Suite, folder: pathlib.Path) -> dict[str, Outcome]:
@@ -125,17 +147,6 @@ def _write(folder: pathlib.Path, reference: str, outcomes: dict[str, Outcome]) -
     for name, told in results.ailments:
         tell(f"{name}: {told}")
     tell(*(f"Comparison: {path}" for path in write_comparison(results, folder)))
-
-
-def _print_predictions(runs: Sequence[Scheduled], suite: Suite, folder: pathlib.Path) -> None:
-    """A table of what would be run, and for how long."""
-    lasting = [timed(scheduled, suite, folder) or scheduled for scheduled in runs]
-    try:
-        measured = read_results(folder).runs
-    except FileNotFoundError:
-        measured = []
-    found = predictions(lasting, measured, suite.seconds, _flops)
-    console.print_table(f"Would be run in {folder}", *predictions_table(found))
 
 
 def _flops(config: ConfigDict) -> float:

@@ -43,7 +43,10 @@ def timing_of(scheduled: Scheduled, suite: Suite, folder: pathlib.Path) -> Sched
     # One evaluation, which no run is without.
     rarely = dict.fromkeys(("eval_every", "checkpoint_every"), steps)
     place = folder / RESERVED[0] / scheduled.entry
-    return scheduled.lasting(steps, place, log_every=max(steps // _WINDOWS, 1), **rarely)
+    timing = scheduled.lasting(steps, place, log_every=max(steps // _WINDOWS, 1), **rarely)
+    # One seed, whichever run asks first.
+    timing.config.seed = 0
+    return timing._replace(seed=0, words=(*timing.words, "--config.seed=0"))
 
 
 def timed(scheduled: Scheduled, suite: Suite, folder: pathlib.Path) -> Scheduled | None:

@@ -28,7 +28,6 @@ from mq_jax.modes.exporting import run_export
 from mq_jax.modes.planning import plan
 from mq_jax.modes.reporting import run_report
 from mq_jax.modes.restored import move_to_this_machine
-from mq_jax.modes.suite import compare_runs, predict_suite, run_suite_of
 from mq_jax.modes.training import run_training
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
@@ -199,20 +198,11 @@ def _require_taken(folders: Sequence[str]) -> None:
 
 def _compare() -> int:
     """Trains the runs of a suite and writes the tables, or the tables alone."""
-    folder = _workdir()
-    of_a_suite = [name for name in ("dry_run", "count_flops", "shard") if FLAGS[name].value]
-    if not FLAGS.suite:
-        if of_a_suite:
-            raise commandline.UsageError(f"--{of_a_suite[0]} is of a suite; give --suite too.")
-        compare_runs(folder, FLAGS.reference)
-        return 0
-    wanted = {"given": given.words(sys.argv), "shard": FLAGS.shard}
-    if FLAGS.dry_run:
-        predict_suite(FLAGS.suite, folder, count_flops=FLAGS.count_flops, **wanted)
-        return 0
-    if FLAGS.count_flops:
-        raise commandline.UsageError("--count_flops is of --dry_run; give that too.")
-    bad, signalled = run_suite_of(FLAGS.suite, folder, reference=FLAGS.reference, **wanted)
+    # Its statistics take a second to load, for which no other mode shall wait.
+    from mq_jax.modes.suite import Asked, compare
+
+    fields = FLAGS.suite, given.words(sys.argv), FLAGS.shard, FLAGS.reference
+    bad, signalled = compare(_workdir(), Asked(*fields, FLAGS.dry_run, FLAGS.count_flops))
     if signalled:
         logging.info("%s: stopped. To go on:\n  %s", signalled, _command())
         return FLAGS.interrupted_code

@@ -5,7 +5,8 @@ Not `--mode=evaluate --compare` (comparing.py), which prints evaluations that ar
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -27,69 +28,87 @@ from mq_jax.terminal import console
 from mq_jax.terminal.streams import tell
 
 
-def compare_runs(folder: pathlib.Path, reference: str) -> None:
-    """Writes the tables over the runs that are below a folder.
+class Asked(NamedTuple):
+    """What a command line asks for.
 
-    Args:
-      folder: of a suite, its runs ENTRY/seed-S.
-      reference: the entry that others are compared with; "": as the folder says, or the first.
-
-    Raises:
-      FileNotFoundError: it has no run.
-      ValueError: the reference is none of the entries.
-      OSError: a table cannot be written.
-    """
-    _write(folder, reference, {})
-
-
-def predict_suite(
-    path: str, folder: pathlib.Path, *, given: Sequence[str], shard: str, count_flops: bool
-) -> None:
-    """Prints what a suite would run, and for how long; writes nothing.
-
-    Args:
-      path: as run_suite_of's.
-      folder: likewise.
-      given: likewise.
-      shard: likewise.
-      count_flops: whether entries that were not measured are predicted by their FLOPs, for which
-        each is traced.
-
-    Raises:
-      ValueError: as run_suite_of.
-    """
-    suite, runs, part = _scheduled(path, folder, given, shard)
-    lasting = [timed(one, suite, folder) or one for one in part.of(runs)]
-    try:
-        measured = read_results(folder).runs
-    except FileNotFoundError:
-        measured = []
-    found = predictions(lasting, measured, suite.seconds, _flops if count_flops else None)
-    console.print_table(f"Would be run in {folder}", *predictions_table(found))
-
-
-def run_suite_of(
-    path: str, folder: pathlib.Path, *, given: Sequence[str], shard: str, reference: str
-) -> tuple[int, str]:
-    """Trains what a suite lacks, then writes the tables.
-
-    Args:
-      path: of the suite's file.
-      folder: of its runs.
-      given: further `--config.NAME=VALUE` words for every run.
+    Attributes:
+      suite: path of its file; "": tables over the runs that are there.
+      given: `--config.NAME=VALUE` words for every run, after the entries' own.
       shard: as find_shard's.
-      reference: as compare_runs'.
+      reference: the entry that others are compared with; "": as the suite says, or the first.
+      dry: whether only to print what would be run, and for how long.
+      count_flops: whether entries that were not measured are predicted by their FLOPs then, for
+        which each is traced.
+    """
+
+    suite: str
+    given: Sequence[str] = ()
+    shard: str = ""
+    reference: str = ""
+    dry: bool = False
+    count_flops: bool = False
+
+
+def compare(folder: pathlib.Path, asked: Asked) -> tuple[int, str]:
+    """Trains what a suite lacks, then writes the tables over all that is there.
+
+    Args:
+      folder: of the suite, its runs ENTRY/seed-S.
+      asked: a dry run writes nothing.
 
     Returns:
       The number of runs that failed or are of another configuration, and the name of the signal
       that ended it, "" without one.
 
     Raises:
-      ValueError: the suite, an entry or the shard is not right, or several processes are one.
+      FileNotFoundError: without a suite, there is no run.
+      ValueError: the suite, an entry, the shard or the reference is not right, something is asked
+        for that needs a suite, or several processes are to be one.
       OSError: the folder cannot be written to.
     """
-    suite, runs, part = _scheduled(path, folder, given, shard)
-    own, name = part.of(runs), pathlib.Path(path).stem
+    given = {"dry_run": asked.dry, "count_flops": asked.count_flops, "shard": asked.shard}
+    of_a_suite = [name for name, value in given.items() if value]
+    if of_a_suite and not asked.suite:
+        raise ValueError(f"--{of_a_suite[0]} is of a suite; give --suite too.")
+    if asked.count_flops and not asked.dry:
+        raise ValueError("--count_flops is of --dry_run; give that too.")
+    if not asked.suite:
+        _write(folder, asked.reference, {})
+        return 0, ""
+    if find_cluster(os.environ):
+        raise ValueError(
+            "--mode=compare is one process that starts its runs; the environment makes it one of "
+            "several that are one run. Give each --shard=I/N and none of their variables."
+        )
+    suite, part = read_suite(asked.suite), find_shard(asked.shard, os.environ)
+    runs = schedule(suite, folder, asked.given)
+    if asked.dry:
+        _predict(part.of(runs), suite, folder, _flops if asked.count_flops else None)
+        return 0, ""
+    return _run(runs, part, suite, folder, asked)
+
+
+def _predict(
+    runs: Sequence[Scheduled],
+    suite: Suite,
+    folder: pathlib.Path,
+    flops_of: Callable[[ConfigDict], float] | None,
+) -> None:
+    """Prints what would be run, and for how long."""
+    try:
+        measured = read_results(folder).runs
+    except FileNotFoundError:
+        measured = []
+    lasting = [timed(one, suite, folder) or one for one in runs]
+    found = predictions(lasting, measured, suite.seconds, flops_of)
+    console.print_table(f"Would be run in {folder}", *predictions_table(found))
+
+
+def _run(
+    runs: Sequence[Scheduled], part: Shard, suite: Suite, folder: pathlib.Path, asked: Asked
+) -> tuple[int, str]:
+    """Trains a part of the runs; returns as compare."""
+    own, name = part.of(runs), pathlib.Path(asked.suite).stem
     require_writable(folder)
     write_suite(folder, name, suite)
     whole = f"{len(own)} of {len(runs)}" if part.count > 1 else str(len(runs))
@@ -97,24 +116,11 @@ def run_suite_of(
     with Interrupt() as interrupt:
         outcomes = run_suite(own, suite, folder, interrupt)
     others = _others([one for one in runs if one.name not in outcomes], suite, folder)
-    _write(folder, reference, {**others, **outcomes})
-    bad = [name for name, found in outcomes.items() if found.state in (FAILED, DIFFERS)]
-    for name in bad:
-        logging.error("error: %s: %s: %s", name, outcomes[name].state, outcomes[name].told)
+    _write(folder, asked.reference, {**others, **outcomes})
+    bad = [one for one, found in outcomes.items() if found.state in (FAILED, DIFFERS)]
+    for one in bad:
+        logging.error("error: %s: %s: %s", one, outcomes[one].state, outcomes[one].told)
     return len(bad), interrupt.signal_name or ""
-
-
-def _scheduled(
-    path: str, folder: pathlib.Path, given: Sequence[str], shard: str
-) -> tuple[Suite, list[Scheduled], Shard]:
-    """The suite, all its runs, and which of them are this process's."""
-    if find_cluster(os.environ):
-        raise ValueError(
-            "--mode=compare is one process that starts its runs; the environment makes it one of "
-            "several that are one run. Give each --shard=I/N and none of their variables."
-        )
-    suite = read_suite(path)
-    return suite, schedule(suite, folder, given), find_shard(shard, os.environ)
 
 
 def _others(runs: Sequence[Scheduled], suite: Suite, folder: pathlib.Path) -> dict[str, Outcome]:

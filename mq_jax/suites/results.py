@@ -4,7 +4,7 @@ import json
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mq_jax.evaluation.protocol import unlike
 from mq_jax.report.durations import elapsed, seconds_per_step
@@ -133,7 +133,7 @@ def read_results(
       FileNotFoundError: there is no run.
       ValueError: the reference has none, or suite.json is damaged.
     """
-    told = _read_suite(folder)
+    told = read_told(folder)
     found = _folders(folder)
     order = [entry for entry in told["entries"] if entry in found]
     entries = order + sorted(set(found) - set(order))
@@ -157,7 +157,18 @@ def read_results(
     return Results(told["name"], entries, chosen, runs, ailments, differing)
 
 
-def _read_suite(folder: pathlib.Path):
+def read_told(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads `suite.json`.
+
+    Args:
+      folder: of a suite.
+
+    Returns:
+      As write_suite writes it, all empty where there is none.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
     try:
         return read_json(folder / FILE, _SCHEMA)
     except FileNotFoundError:

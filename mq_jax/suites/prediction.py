@@ -56,6 +56,8 @@ def predictions(
     rates = _rates(results)
     overheads = [r.wall_seconds - r.seconds for r in results if r.wall_seconds and r.seconds]
     overhead = max(statistics.median(overheads), 0.0) if overheads else 0.0
+    # An entry that differs in its length alone takes as long for a step.
+    alike = {_step_of(run): rates[run.entry] for run in runs if run.entry in rates}
     by_flops = _ByFlops(runs, rates, flops_of)
     found = []
     for scheduled in runs:
@@ -64,7 +66,7 @@ def predictions(
             found.append(Prediction(scheduled, outcome, steps, 0.0, ""))
             continue
         left = max(steps - last_step(scheduled.folder), 0)
-        rate, origin = rates.get(scheduled.entry), MEASURED
+        rate, origin = rates.get(scheduled.entry, alike.get(_step_of(scheduled))), MEASURED
         if rate is None and steps:
             rate, origin = by_flops.seconds_per_step(scheduled), BY_FLOPS
         seconds = rate * left + overhead if rate and steps else None
@@ -125,10 +127,17 @@ class _ByFlops:
         return self._speed * self._flops(scheduled)
 
     def _flops(self, scheduled):
-        key = json.dumps(scheduled.config.to_dict() | {"seed": 0}, sort_keys=True)
+        key = _step_of(scheduled)
         if key not in self._known:
             self._known[key] = self._flops_of(scheduled.config)
         return self._known[key]
+
+
+def _step_of(scheduled: Scheduled) -> str:
+    """All fields but the seed and the number of steps."""
+    fields = scheduled.config.to_dict()
+    fields["seed"], fields["train"]["steps"] = 0, 0
+    return json.dumps(fields, sort_keys=True)
 
 
 def _rates(results: Sequence[Result]) -> dict[str, float]:

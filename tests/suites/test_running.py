@@ -28,6 +28,8 @@ from mq_jax.suites.running import run_suite
 from mq_jax.suites.schedule import schedule
 from mq_jax.suites.timing import timed
 
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
 STEPS = 40
 
 # Writes what training writes, at once; how it goes is said by the name of the entry.
@@ -209,6 +211,9 @@ def test_time_is_predicted_from_what_was_measured(suite_in):
     assert found[1].seconds == pytest.approx(40 + max(beside, 0))
     _, rows = predictions_table(found)
     assert rows[-1][0] == "all" and rows[0][3] == "-"
+    longer = made.runs[0].lasting(80, made.folder / "longer" / "seed-0")._replace(entry="longer")
+    _, found = predictions([made.runs[0], longer], measured)
+    assert (found.origin, found.seconds) == (MEASURED, pytest.approx(40 + max(beside, 0)))
     path = made.folder / "works" / "seed-0" / "metrics.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
     (made.folder / "works" / "seed-0" / "outcome.json").unlink()

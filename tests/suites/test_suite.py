@@ -10,6 +10,8 @@ from mq_jax.commandline import UsageError
 from mq_jax.suites import Suite, read_suite
 from mq_jax.suites.schedule import Shard, find_shard, schedule
 
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
 SUITES = sorted(
     path
     for path in (runs.ROOT / "configs" / "suites").glob("*.py")

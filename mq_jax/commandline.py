@@ -4,9 +4,10 @@ import pathlib
 import runpy
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from mq_jax.terminal.spelling import nearest, suggestion
 from mq_jax.terminal.streams import standard_output
@@ -20,6 +21,7 @@ def parse(
     argv: Sequence[str],
     default_config: str | None = None,
     stored: tuple[str, str] | None = None,
+    known: flags.FlagValues = flags.FLAGS,
 ) -> list[str]:
     """Parses absl flags, after a look at what ml_collections would answer with a traceback.
 
@@ -28,6 +30,7 @@ def parse(
       default_config: the configuration file of a program that does not ask for one.
       stored: the folder of a run whose config.json is the configuration, whatever --config says,
         after a file whose get_config(folder) reads it.
+      known: the flags that are parsed.
 
     Returns:
       Arguments that are no flags.
@@ -43,7 +46,7 @@ def parse(
     if stored is not None:
         path = str(pathlib.Path(stored[1]) / "config.json")
         config = runpy.run_path(stored[0])["get_config"](stored[1])
-        argv = _with_config(argv, ":".join(stored))
+        argv = with_config(argv, ":".join(stored))
     elif path is not None:
         config = _load(path)
     if config is not None:
@@ -54,18 +57,18 @@ def parse(
             "or the --workdir of a run."
         )
     # Folders may stand among the flags.
-    flags.FLAGS.set_gnu_getopt(True)
+    known.set_gnu_getopt(True)
     try:
-        return flags.FLAGS(argv)
+        return known(argv)
     except flags.UnrecognizedFlagError as error:
-        near = _meant_flag(error.flagname, config)
+        near = _meant_flag(error.flagname, config, known)
         raise UsageError(
             f"--{error.flagname} is no flag{near}; --help lists them, and fields of the "
             "configuration are given as --config.SECTION.FIELD."
         ) from error
     except flags.Error as error:
         # absl's message names the flag, the value and the problem, at times over several lines.
-        near = _meant_value(argv)
+        near = _meant_value(argv, known)
         raise UsageError(f"{' '.join(str(error).split())}{near}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} or its overrides: {' '.join(str(error).split())}") from error
@@ -100,6 +103,82 @@ def flag_value(argv: Sequence[str], name: str) -> str | None:
     return None
 
 
+def with_config(argv: Sequence[str], value: str) -> list[str]:
+    """A command line whose --config is another one, which comes before its overrides.
+
+    Args:
+      argv: the program's name and its arguments.
+      value: of --config.
+
+    Returns:
+      As argv.
+    """
+    kept, skipped = [argv[0], f"--config={value}"], False
+    for argument in argv[1:]:
+        name, equals, _ = argument.partition("=")
+        if skipped or name in ("--config", "-config"):
+            skipped = not skipped and not equals
+        else:
+            kept.append(argument)
+    return kept
+
+
+def configured(argv: Sequence[str]) -> ConfigDict:
+    """The configuration that a command line gives, apart from this program's own flags.
+
+    Args:
+      argv: a name, --config=configs/X.py and its overrides.
+
+    Returns:
+      The configuration, locked.
+
+    Raises:
+      UsageError: as parse.
+    """
+    known, argv = flags.FlagValues(), list(argv)
+    flag = config_flags.DEFINE_config_file("config", flag_values=known, sys_argv=argv)
+    parse(argv, known=known)
+    return flag.value
+
+
+def run_file(
+    given: str, flag: str, name: str, function: str, arguments: Sequence[str] = (), depth: int = 1
+) -> Any:
+    """What a function of a Python file returns.
+
+    Args:
+      given: the value of the flag, for messages.
+      flag: its name.
+      name: path of the file.
+      function: the name of the function.
+      arguments: of the function.
+      depth: folders above the file's own to the one with the package `configs`.
+
+    Returns:
+      Whatever it returns.
+
+    Raises:
+      UsageError: there is no such file, or it fails.
+    """
+    file = pathlib.Path(name)
+    if not file.is_file():
+        known = sorted(p.name for p in file.parent.glob("*.py") if not p.stem.startswith("_"))
+        listed = f"; {file.parent} has {', '.join(known)}" if known else ""
+        near = suggestion(file.name, known, f"{file.parent}/")
+        raise UsageError(f"--{flag}={name}: there is no such file{near or listed}.")
+    # Experiments say `from configs import base`, from wherever the program is started.
+    root = str([*file.resolve().parents][: depth + 1][-1])
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    try:
+        return runpy.run_path(name)[function](*arguments)
+    except Exception as error:
+        raise UsageError(
+            f"--{flag}={given}: the file fails with {type(error).__name__}: "
+            f"{' '.join(str(error).split())}."
+        ) from error
+
+
 def answer_help(usage: str, own: Sequence[flags.FlagHolder]) -> None:
     """Prints how a program is called, and ends it, where `--help` or `-h` asks for that.
 
@@ -116,9 +195,9 @@ def answer_help(usage: str, own: Sequence[flags.FlagHolder]) -> None:
     sys.exit(0)
 
 
-def _meant_flag(name: str, config: ConfigDict | None) -> str:
+def _meant_flag(name: str, config: ConfigDict | None, flag_values: flags.FlagValues) -> str:
     """A phrase with the flag, or the field, that a flag may have been meant to be."""
-    known = {flag: flag for flag in flags.FLAGS}
+    known = {flag: flag for flag in flag_values}
     for field in [] if config is None else _fields(config):
         # `--data.dir` and `--dir` both lack what comes before them.
         for short in (field, field.partition(".")[2], field.rpartition(".")[2]):
@@ -129,10 +208,10 @@ def _meant_flag(name: str, config: ConfigDict | None) -> str:
     return f" (did you mean --{near}?)" if near else ""
 
 
-def _meant_value(argv: Sequence[str]) -> str:
+def _meant_value(argv: Sequence[str], known: flags.FlagValues) -> str:
     """A phrase with what the first value that its flag does not know may have been meant to be."""
-    for name in flags.FLAGS:
-        choices = getattr(flags.FLAGS[name].parser, "enum_values", None)
+    for name in known:
+        choices = getattr(known[name].parser, "enum_values", None)
         value = flag_value(argv, name) if choices else None
         if value is not None and value not in choices:
             return suggestion(value, choices)
@@ -155,44 +234,16 @@ def _underscored(argument: str) -> str:
     return f"--{name[2:].replace('-', '_')}{equals}{value}" if known else argument
 
 
-def _with_config(argv: Sequence[str], value: str) -> list[str]:
-    """A command line whose --config is another one, which comes before its overrides."""
-    kept, skipped = [argv[0], f"--config={value}"], False
-    for argument in argv[1:]:
-        name, equals, _ = argument.partition("=")
-        if skipped or name in ("--config", "-config"):
-            skipped = not skipped and not equals
-        else:
-            kept.append(argument)
-    return kept
-
-
-def _load(path):
+def _load(path: str) -> ConfigDict:
     """Runs the configuration file."""
     # A file may be followed by an argument of its get_config: configs/x.py:argument.
     name, _, argument = path.partition(":")
-    file = pathlib.Path(name)
-    if not file.is_file():
-        known = sorted(p.name for p in file.parent.glob("*.py") if not p.stem.startswith("_"))
-        listed = f"; {file.parent} has {', '.join(known)}" if known else ""
-        near = suggestion(file.name, known, f"{file.parent}/")
-        raise UsageError(f"--config={name}: there is no such file{near or listed}.")
-    if file.suffix == ".json":
+    if name.endswith(".json") and pathlib.Path(name).is_file():
         raise UsageError(
             f"--config={path}: expected an experiment, configs/X.py, or the config.json of a run, "
             "under that very name."
         )
-    # Experiments say `from configs import base`, from wherever the program is started.
-    root = str(file.resolve().parent.parent)
-    if root not in sys.path:
-        sys.path.insert(0, root)
-    try:
-        return runpy.run_path(name)["get_config"](*([argument] if argument else []))
-    except Exception as error:
-        raise UsageError(
-            f"--config={path}: the file fails with {type(error).__name__}: "
-            f"{' '.join(str(error).split())}."
-        ) from error
+    return run_file(path, "config", name, "get_config", [argument] if argument else [])
 
 
 def _overridden(argument: str) -> str:

@@ -7,6 +7,8 @@ python -m mq_jax.main --workdir=DIR --mode=evaluate --images=FOLDER [--size=N] [
 python -m mq_jax.main --mode=evaluate --compare DIR DIR ...
 python -m mq_jax.main --mode=report DIR DIR ... --output=FILE
 python -m mq_jax.main --config=configs/photos_mqvae.py --mode=plan [--devices=N] [--images=N]
+python -m mq_jax.main --mode=compare --suite=configs/suites/NAME.py --workdir=DIR [--dry_run]
+python -m mq_jax.main --mode=compare --workdir=DIR
 
 The second goes on with the run in DIR, from its config.json; --config=DIR/config.json begins
 another run like it.
@@ -27,7 +29,7 @@ from ml_collections import config_flags
 from mq_jax import commandline
 from mq_jax.terminal.streams import protect_streams
 
-MODES = ("train", "evaluate", "export", "report", "plan")
+MODES = ("train", "evaluate", "export", "report", "plan", "compare")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -90,10 +92,26 @@ _PEAK = flags.DEFINE_float(
 _COMPILE = flags.DEFINE_bool(
     "compile", True, "plan: whether to compile, for temporary memory and collectives."
 )
+_SUITE = flags.DEFINE_string(
+    "suite", "", "compare: the suite, configs/suites/X.py; empty: tables over the runs in workdir."
+)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "compare: lists the runs, trains none.")
+_COUNT_FLOPS = flags.DEFINE_bool(
+    "count_flops",
+    False,
+    "compare --dry_run: predicts entries that were not measured, seconds each.",
+)
+_SHARD = flags.DEFINE_string(
+    "shard", "", "compare: I/N, 0/4 to 3/4 say: this part of the runs; empty: by the environment."
+)
+_REFERENCE = flags.DEFINE_string(
+    "reference", "", "compare: the entry that others are compared with; empty: the suite's."
+)
 _FLAGS = (
     *(_CONFIG, _WORKDIR, _MODE, _METRICS, _WEIGHTS_DIR, _DOWNLOAD_WEIGHTS, _COMPARE, _UNLIKE),
     *(_STEP, _NAME, _SIZE, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
-    *(_DEVICES, _IMAGES, _PEAK, _COMPILE),
+    *(_DEVICES, _IMAGES, _PEAK, _COMPILE, _SUITE, _DRY_RUN),
+    *(_COUNT_FLOPS, _SHARD, _REFERENCE),
 )
 
 

@@ -30,8 +30,9 @@ GRAPH = {
     "tokenizers": "training models data images algorithm quantizers runs storage devices",
     "report": "evaluation images runs storage terminal",
     "commandline": "terminal",
-    "modes": "commandline report planning tokenizers training evaluation metrics models data "
-    "images algorithm runs storage devices terminal",
+    "suites": "commandline report training evaluation runs storage devices terminal",
+    "modes": "suites commandline report planning tokenizers training evaluation metrics models "
+    "data images algorithm runs storage devices terminal",
     "bench": "commandline tokenizers training data quantizers storage devices terminal",
 }
 # What a program's file imports only once its arguments are known.

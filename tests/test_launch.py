@@ -173,6 +173,33 @@ def test_slurm_queues_an_interrupted_run_again_and_no_other(tmp_path, code, rest
     assert status == int(code)
 
 
+@pytest.mark.parametrize("code, again", [("0", False), ("1", False), ("75", True)])
+def test_a_job_of_a_suite_is_queued_again_where_it_was_interrupted(tmp_path, code, again):
+    lines, status = launched(
+        *(tmp_path, "suite.sbatch", "-x"),
+        **{"SUITE": "configs/suites/s.py", "EXIT_CODE": code, "DATA": "d e"},
+        **{"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_ARRAY_JOB_ID": "7"},
+        **{"SLURM_ARRAY_TASK_ID": "2"},
+    )
+    words = "-m|mq_jax.main|--mode=compare|--suite=configs/suites/s.py|--workdir=w|"
+    assert f"-|-|-|-|{words}--interrupted_code=75|--config.data.dir=d e|-x|" in lines
+    assert ("scontrol requeue 7_2" in lines) == again and status == int(code)
+
+
+def test_the_warning_of_the_end_reaches_a_suite(tmp_path):
+    """SLURM tells the shell alone; the program saves, and its own exit code decides."""
+    program = """#!/usr/bin/env bash
+trap 'exit 75' TERM
+kill -TERM $PPID
+sleep 20 & wait
+"""
+    given = {"SUITE": "s.py", "SLURM_SUBMIT_DIR": str(tmp_path)}
+    given |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    commands = with_commands(tmp_path, program)
+    done = run_shell(["bash", LAUNCH / "suite.sbatch"], {**commands, **given}, timeout=15)
+    assert done.returncode == 75 and "scontrol requeue 7_2" in done.stdout
+
+
 # The commands of the README.
 
 LAUNCHED = ("local.sh", "multi_gpu.sh", "slurm.sbatch", "kubernetes.yaml")

@@ -32,6 +32,7 @@ RULES = {
     r"mq_jax\.bench": "--help",  # It takes minutes, and its own tests run every part.
     r"sbatch ": None,  # The tests of the launch files stand in for a cluster.
     r"imagenet_mqgan": None,  # Days of work on the GPUs that it is for.
+    r"--suite=\$S": _TINY,
     r"launch/(local|multi_gpu)\.sh": _TINY,
     r"launch/quickstart\.sh": "",
     r"--config=configs/folder_mqvae\.py": _TINY,

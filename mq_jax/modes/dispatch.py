@@ -49,6 +49,7 @@ _FLAGS_OF_MODES = {
     "overwrite": ("export",),
     "output": ("report",),
     "accept_changed_data": ("train",),
+    **dict.fromkeys(("suite", "dry_run", "count_flops", "shard", "reference"), ("compare",)),
 }
 
 
@@ -159,6 +160,8 @@ def _dispatch(folders: Sequence[str]) -> int:
         run_report([_workdir(), *folders] if FLAGS.workdir else folders, FLAGS.output)
     elif mode == "evaluate" and FLAGS.compare:
         compare_evaluations(folders, unlike_too=FLAGS.unlike)
+    elif mode == "compare":
+        return _compare()
     elif mode == "export":
         folder = _workdir()
         require_platform()
@@ -191,6 +194,19 @@ def _require_taken(folders: Sequence[str]) -> None:
         )
     if folders and not (comparing or mode == "report"):
         raise commandline.UsageError(f"{folders[0]!r} is no flag; all arguments are flags.")
+
+
+def _compare() -> int:
+    """Trains the runs of a suite and writes the tables, or the tables alone."""
+    # Its statistics take a second to load, for which no other mode shall wait.
+    from mq_jax.modes.suite import Asked, compare
+
+    fields = FLAGS.suite, given.words(sys.argv), FLAGS.shard, FLAGS.reference
+    bad, signalled = compare(_workdir(), Asked(*fields, FLAGS.dry_run, FLAGS.count_flops))
+    if signalled:
+        logging.info("%s: stopped. To go on:\n  %s", signalled, _command())
+        return FLAGS.interrupted_code
+    return 1 if bad else 0
 
 
 def _compute(mode: str) -> int:

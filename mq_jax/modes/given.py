@@ -7,6 +7,7 @@ from mq_jax import commandline
 from mq_jax.devices.places import local_path
 from mq_jax.runs import stored
 from mq_jax.runs.workdir import read_config
+from mq_jax.suites import read_suite
 
 _FILE = "config.json"
 
@@ -15,7 +16,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     """Parses a command line in which a run's folder may stand for its experiment.
 
     `--config=DIR/config.json` is the configuration of a run; without a --config it is that of
-    --workdir, where a run is there.
+    --workdir, where a run is there. Fields that are given beside a suite are of its experiment.
 
     Args:
       argv: the program's name and its arguments.
@@ -27,6 +28,8 @@ def parse(argv: Sequence[str]) -> list[str]:
       UsageError: as commandline.parse's, or the config.json that is named is not there.
       ValueError: a config.json is damaged, or the place is no path of this machine.
     """
+    if commandline.flag_value(argv, "mode") == "compare":
+        return _parse_suite(argv)
     folder = _folder(argv)
     if folder is None:
         return commandline.parse(argv)
@@ -36,6 +39,37 @@ def parse(argv: Sequence[str]) -> list[str]:
     except OSError as error:
         raise commandline.UsageError(str(error)) from error
     return commandline.parse(argv, stored=(stored.__file__, str(folder)))
+
+
+def words(argv: Sequence[str]) -> list[str]:
+    """The fields that a command line gives, to be given to other programs.
+
+    Args:
+      argv: the program's name and its arguments.
+
+    Returns:
+      `--config.NAME=VALUE` each.
+
+    Raises:
+      UsageError: a field and its value are two arguments.
+    """
+    given = [argument for argument in argv[1:] if argument.startswith("--config.")]
+    for word in given:
+        if "=" not in word:
+            raise commandline.UsageError(f"{word}: give fields of a suite as {word}=VALUE.")
+    return given
+
+
+def _parse_suite(argv: Sequence[str]) -> list[str]:
+    """Parses the command line of --mode=compare."""
+    if commandline.flag_value(argv, "config") is not None:
+        raise commandline.UsageError(
+            "--config is not of --mode=compare: a suite names its experiment, --suite=X.py."
+        )
+    suite = commandline.flag_value(argv, "suite")
+    if not suite or not words(argv):
+        return commandline.parse(argv)
+    return commandline.parse(commandline.with_config(argv, read_suite(suite).experiment))
 
 
 def _folder(argv: Sequence[str]) -> pathlib.Path | None:

@@ -22,6 +22,7 @@ from mq_jax.report import write_report
 from mq_jax.report.codes import too_few
 from mq_jax.report.runs import read_runs
 from mq_jax.runs import workdir
+from mq_jax.runs.differing import FREE_FIELDS
 from mq_jax.runs.standing import best_row, read_settled
 from mq_jax.runs.writers import read_metrics
 from mq_jax.storage.files import write_atomically
@@ -34,13 +35,6 @@ from mq_jax.training.frozen import load_frozen
 from mq_jax.training.starting import require_base
 from mq_jax.training.train import monitored, train
 from mq_jax.training.validate import validate
-
-# These change where a run reads, where it computes, how fast, and the order in which it adds;
-# never what it computes.
-FREE_FIELDS = (
-    *("data.dir", "data.threads", "data.workers", "perceptual.dir", "codebook.base_file"),
-    *("mesh", "codebook.shard_lookup", "deterministic"),
-)
 
 
 def run_training(

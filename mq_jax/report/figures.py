@@ -12,6 +12,9 @@ from mq_jax.report.curves import MOST_POINTS, curve, names_in, spans_decades, th
 from mq_jax.report.names import label, rank, reading
 from mq_jax.report.runs import Run
 
+# Of the theme.
+COLOURS = 8
+
 _DASHES = ("solid", "dot", "dash", "dashdot")
 _DASH_WORDS = ("solid", "dotted", "dashed", "dash-dotted")
 
@@ -23,11 +26,18 @@ class Figure(NamedTuple):
       title: above.
       caption: below, how to read it.
       json: of the plot; each trace's `meta.colour` is a number in the theme's colours or "grey".
+      height: of the plot, rem; 0: that of all plots of its section.
     """
 
     title: str
     caption: str
     json: str
+    height: float = 0.0
+
+
+def dash(number: int) -> str:
+    """How the line of a run is dashed, so that colours may come again: a dash for each eight."""
+    return _DASHES[number // COLOURS % len(_DASHES)]
 
 
 def curve_figure(

@@ -3,7 +3,7 @@
 import datetime
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -23,6 +23,20 @@ from mq_jax.storage.files import write_atomically
 
 # In which every page has its title.
 _HEAD_BYTES = 2**16
+
+# Without them a page has less.
+_PARTS = {
+    **dict.fromkeys(("tiles", "overview", "pictured", "unlike", "ailments", "notices"), ()),
+    **dict.fromkeys(("sections", "configuration"), ()),
+    **dict.fromkeys(("differing", "others", "pictures", "environment", "protocol", "cost"), None),
+    "source": "",
+}
+
+
+class Key(NamedTuple):
+    """What a colour stands for, in the line at the top of a page."""
+
+    name: str
 
 
 class Tile(NamedTuple):
@@ -70,7 +84,16 @@ def is_report(path: pathlib.Path) -> bool:
     return ours or not start
 
 
-def _page(runs: Sequence[Run]) -> str:
+def render_page(**parts: Any) -> str:
+    """The page with what is given of its parts; the others are left out.
+
+    Args:
+      parts: variables of page.html.jinja: title, subtitle, date, runs (each with a name), and any
+        of _PARTS.
+
+    Returns:
+      HTML that asks for no other file.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mq_jax", "report"),
         autoescape=True,
@@ -78,8 +101,13 @@ def _page(runs: Sequence[Run]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    template = environment.get_template("page.html.jinja")
+    return template.render({**_PARTS, **parts}, plotly=Markup(get_plotlyjs()))
+
+
+def _page(runs: Sequence[Run]) -> str:
     several = len(runs) > 1
-    return environment.get_template("page.html.jinja").render(
+    return render_page(
         title=f"{len(runs)} runs compared" if several else runs[0].name,
         subtitle=", ".join(run.name for run in runs) if several else _in_words(runs[0]),
         date=datetime.date.today().isoformat(),
@@ -99,7 +127,6 @@ def _page(runs: Sequence[Run]) -> str:
         environment=_fields("Packages and devices", runs, tables.environment_fields),
         protocol=_fields("Protocol of the evaluation", runs, tables.protocol_fields),
         cost=tables.cost_table(runs),
-        plotly=Markup(get_plotlyjs()),
     )
 
 

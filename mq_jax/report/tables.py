@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from flax.traverse_util import flatten_dict
 
+from mq_jax.report.durations import elapsed, seconds_per_step
 from mq_jax.report.names import METRICS, number
 from mq_jax.report.runs import Run
 from mq_jax.runs.cost import Cost
@@ -221,16 +221,13 @@ def _step_fields(cost: Cost) -> dict[str, str]:
 
 def _time_fields(run, batch):
     """Speed and hours, from the rate of each window."""
-    name = "train/images_per_second"
-    rows = [row for row in run.rows if row.get(name)]
-    if not rows:
+    step, seconds = seconds_per_step(run.rows, batch), elapsed(run.rows, batch).values
+    if step is None:
         return {}
-    lengths = np.diff([0, *(row["step"] for row in rows)])
-    rates = np.array([row[name] for row in rows])
-    hours = float((lengths * batch / rates).sum() / 3600)
+    hours = float(seconds[-1] / 3600)
     took = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
     return {
-        "images a second, median": f"{np.median(rates):,.1f}",
+        "images a second, median": f"{batch / step:,.1f}",
         "time in training steps": took,
     }
 

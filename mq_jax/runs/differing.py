@@ -8,6 +8,13 @@ from typing import Any
 _PLACES = ("data.dir", "perceptual.dir")
 ABSENT = object()
 
+# These change where a run reads, where it computes, how fast, and the order in which it adds;
+# never what it computes.
+FREE_FIELDS = (
+    *("data.dir", "data.threads", "data.workers", "perceptual.dir", "codebook.base_file"),
+    *("mesh", "codebook.shard_lookup", "deterministic"),
+)
+
 
 def differing_fields(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The fields that are not equal in all configurations.

@@ -8,9 +8,9 @@ import pytest
 import runs
 
 from mq_jax.devices import sharding
-from mq_jax.modes.training import FREE_FIELDS
 from mq_jax.runs import workdir
 from mq_jax.runs.checkpoint import Checkpoints
+from mq_jax.runs.differing import FREE_FIELDS
 from mq_jax.training.build import build
 from mq_jax.training.program import checkpoint_target, compile_program, start
 

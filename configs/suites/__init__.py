@@ -1,0 +1,1 @@
+"""Suites: each file's get_suite says which experiments are compared, on which budget."""

@@ -1,0 +1,27 @@
+"""CIFAR-10 at equal time: the steps of `cifar10_quick`, each as often as fits 300 seconds.
+
+  python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_time.py \
+      --workdir=DIR --config.data.dir=TFDS
+
+A step of each entry is timed first, on this machine and with nothing beside it, or it tells little;
+learning rates fall to 0 with the budget.
+"""
+
+from configs.suites.budgets import NORMED, PLAIN, QUICK_TIME, THREE
+from mq_jax.suites import Suite
+
+
+def get_suite() -> Suite:
+    """MQ's steps, with and without LayerNorm."""
+    kinds = ("joint", "none", "unrolled", "finite-difference")
+    return Suite(
+        experiment="configs/cifar10_mqvae.py",
+        overrides=QUICK_TIME,
+        entries={
+            **{kind: f"train.hypergradient={kind} {PLAIN}" for kind in kinds},
+            **{f"ln-{kind}": f"train.hypergradient={kind} {NORMED}" for kind in kinds[:3]},
+        },
+        seeds=THREE,
+        reference="joint",
+        seconds=300,
+    )

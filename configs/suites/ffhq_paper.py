@@ -1,0 +1,24 @@
+"""FFHQ at 256 as in the paper, K = 16,384: MQGAN beside its parts and other quantizers.
+
+  python -m mq_jax.main --mode=compare --suite=configs/suites/ffhq_paper.py \
+      --workdir=DIR --config.data.dir=IMAGES
+
+One seed: a run is days on the GPUs that it is for. Cost and result: not measured.
+"""
+
+from mq_jax.suites import Suite
+
+
+def get_suite() -> Suite:
+    """MQ as the paper has it is `unrolled`; `code` has the released code's values."""
+    kinds = ("unrolled", "none", "joint")
+    presets = ("vqvae", "ema", "cvq", "vqgan_lc", "simvq", "ibq", "fsq", "lfq", "bsq")
+    return Suite(
+        experiment="configs/ffhq_mqgan.py",
+        entries={
+            **{kind: f"train.hypergradient={kind}" for kind in kinds},
+            "code": ":code train.hypergradient=finite-difference model.dtype=float32",
+            **{preset: f":{preset}" for preset in presets},
+        },
+        reference="joint",
+    )

@@ -1,0 +1,161 @@
+"""--mode=compare: trains the runs of a suite, and writes tables and a page over them.
+
+Not `--mode=evaluate --compare` (comparing.py), which prints evaluations that are there.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from mq_jax.devices.distributed import find_cluster
+from mq_jax.devices.interrupt import Interrupt
+from mq_jax.planning.plan import make_plan, use_virtual_devices
+from mq_jax.runs.workdir import require_writable
+from mq_jax.suites.outcome import DIFFERS, FAILED, Outcome, outcome_of
+from mq_jax.suites.page import write_comparison
+from mq_jax.suites.prediction import predictions, predictions_table
+from mq_jax.suites.results import read_results, write_suite
+from mq_jax.suites.running import run_suite
+from mq_jax.suites.schedule import Scheduled, Shard, find_shard, schedule
+from mq_jax.suites.suite import Suite, read_suite
+from mq_jax.suites.tables import differences_tables, entries_table
+from mq_jax.suites.timing import timed
+from mq_jax.terminal import console
+from mq_jax.terminal.streams import tell
+
+
+class Asked(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+      suite: path of its file; "": tables over the runs that are there.
+      given: `--config.NAME=VALUE` words for every run, after the entries' own.
+      shard: as find_shard's.
+      reference: the entry that others are compared with; "": as the suite says, or the first.
+      dry: whether only to print what would be run, and for how long.
+      count_flops: whether entries that were not measured are predicted by their FLOPs then, for
+        which each is traced.
+    """
+
+    suite: str
+    given: Sequence[str] = ()
+    shard: str = ""
+    reference: str = ""
+    dry: bool = False
+    count_flops: bool = False
+
+
+def compare(folder: pathlib.Path, asked: Asked) -> tuple[int, str]:
+    """Trains what a suite lacks, then writes the tables over all that is there.
+
+    Args:
+      folder: of the suite, its runs ENTRY/seed-S.
+      asked: a dry run writes nothing.
+
+    Returns:
+      The number of runs that failed or are of another configuration, and the name of the signal
+      that ended it, "" without one.
+
+    Raises:
+      FileNotFoundError: without a suite, there is no run.
+      ValueError: the suite, an entry, the shard or the reference is not right, something is asked
+        for that needs a suite, or several processes are to be one.
+      OSError: the folder cannot be written to.
+    """
+    given = {"dry_run": asked.dry, "count_flops": asked.count_flops, "shard": asked.shard}
+    of_a_suite = [name for name, value in given.items() if value]
+    if of_a_suite and not asked.suite:
+        raise ValueError(f"--{of_a_suite[0]} is of a suite; give --suite too.")
+    if asked.count_flops and not asked.dry:
+        raise ValueError("--count_flops is of --dry_run; give that too.")
+    if not asked.suite:
+        _write(folder, asked.reference, {})
+        return 0, ""
+    if find_cluster(os.environ):
+        raise ValueError(
+            "--mode=compare is one process that starts its runs; the environment makes it one of "
+            "several that are one run. Give each --shard=I/N and none of their variables."
+        )
+    suite, part = read_suite(asked.suite), find_shard(asked.shard, os.environ)
+    runs = schedule(suite, folder, asked.given)
+    if asked.dry:
+        _predict(part.of(runs), suite, folder, _flops if asked.count_flops else None)
+        return 0, ""
+    return _run(runs, part, suite, folder, asked)
+
+
+def _predict(
+    runs: Sequence[Scheduled],
+    suite: Suite,
+    folder: pathlib.Path,
+    flops_of: Callable[[ConfigDict], float] | None,
+) -> None:
+    """Prints what would be run, and for how long."""
+    try:
+        measured = read_results(folder).runs
+    except FileNotFoundError:
+        measured = []
+    lasting = [timed(one, suite, folder) or one for one in runs]
+    found = predictions(lasting, measured, suite.seconds, flops_of)
+    console.print_table(f"Would be run in {folder}", *predictions_table(found))
+
+
+def _run(
+    runs: Sequence[Scheduled], part: Shard, suite: Suite, folder: pathlib.Path, asked: Asked
+) -> tuple[int, str]:
+    """Trains a part of the runs; returns as compare."""
+    own, name = part.of(runs), pathlib.Path(asked.suite).stem
+    require_writable(folder)
+    write_suite(folder, name, suite)
+    whole = f"{len(own)} of {len(runs)}" if part.count > 1 else str(len(runs))
+    logging.info("Suite %s: %s runs in %s", name, whole, folder)
+    with Interrupt() as interrupt:
+        outcomes = run_suite(own, suite, folder, interrupt)
+    others = _others([one for one in runs if one.name not in outcomes], suite, folder)
+    _write(folder, asked.reference, {**others, **outcomes})
+    bad = [one for one, found in outcomes.items() if found.state in (FAILED, DIFFERS)]
+    for one in bad:
+        logging.error("error: %s: %s: %s", one, outcomes[one].state, outcomes[one].told)
+    return len(bad), interrupt.signal_name or ""
+
+
+def _others(runs: Sequence[Scheduled], suite: Suite, folder: pathlib.Path) -> dict[str, Outcome]:
+    """Which runs of other shards, or that were not come to, are of another configuration."""
+    found = {}
+    for scheduled in runs:
+        try:
+            lasting = timed(scheduled, suite, folder)
+            found[scheduled.name] = outcome_of(lasting) if lasting else Outcome("")
+        except (ValueError, OSError) as error:
+            found[scheduled.name] = Outcome(FAILED, str(error))
+    return {name: outcome for name, outcome in found.items() if outcome.state == DIFFERS}
+
+
+def _write(folder: pathlib.Path, reference: str, outcomes: dict[str, Outcome]) -> None:
+    """Tables on the terminal and in files; nothing where there is no run yet."""
+    try:
+        results = read_results(folder, reference, outcomes)
+    except FileNotFoundError as error:
+        if not outcomes:
+            raise
+        logging.warning("%s", error)
+        return
+    # FLOPs are in the files: a terminal has no room for them.
+    entries, *differences = entries_table(results), *differences_tables(results)
+    entries = entries._replace(heads=entries.heads[:-2], rows=[row[:-2] for row in entries.rows])
+    for table in (entries, *differences):
+        cells = [[cell.text for cell in row] for row in table.rows]
+        console.print_table(table.title, table.heads, cells)
+    for name, told in results.ailments:
+        tell(f"{name}: {told}")
+    tell(*(f"Comparison: {path}" for path in write_comparison(results, folder)))
+
+
+def _flops(config: ConfigDict) -> float:
+    """Matrix FLOPs of a step; traced, not compiled."""
+    use_virtual_devices(1)
+    return make_plan(config, 1, compiled=False).matrix_flops

@@ -1,0 +1,172 @@
+"""Plots over the runs of a suite; a colour, and beyond eight entries a dash, is an entry."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from mq_jax.report.curves import Curve, curve, thinned
+from mq_jax.report.durations import elapsed
+from mq_jax.report.figures import Figure, dash, plain, to_json
+from mq_jax.report.names import METRICS
+from mq_jax.report.sections import Section
+from mq_jax.suites.results import Result, Results
+
+# Below this a plot against K has nothing to show.
+_FEWEST_SIZES = 2
+_REM_PER_ENTRY = 1.3
+
+
+def sections(results: Results) -> list[Section]:
+    """The sections of the page, those with anything to plot.
+
+    Args:
+      results: of a suite.
+
+    Returns:
+      Quality over steps and time, every seed, the use of the codebook.
+    """
+    quality = [
+        _curves(results, "mse", _over_steps, "step", "MSE over steps", _OVER_STEPS),
+        _curves(results, "mse", _over_time, "minutes in steps", "MSE over time", _OVER_TIME),
+        *(_seeds(results, name) for name in results.metrics if METRICS[name].better < 0),
+    ]
+    codes = [
+        _curves(results, "usage", _over_steps, "step", "Usage over steps", _USAGE, percent=True),
+        _pairs(results, "usage", "mse", "MSE against usage", _AGAINST_USAGE),
+        _against_size(results, "usage", "Usage against K", _AGAINST_SIZE),
+        _against_size(results, "perplexity", "Perplexity against K", _PERPLEXITY),
+    ]
+    found = [
+        (
+            "quality",
+            "Quality and time",
+            "On the evaluation set; a line or a dot is a run.",
+            quality,
+        ),
+        ("codebook", "Codebook", "How much of the codebook is in use.", codes),
+    ]
+    drawn = [
+        Section(name, title, lead, {"": [figure for figure in figures if figure]}, halves=True)
+        for name, title, lead, figures in found
+    ]
+    return [section for section in drawn if section.groups[""]]
+
+
+_OVER_STEPS = "At equal steps an entry that takes longer for each of them is not at a disadvantage."
+_OVER_TIME = (
+    "At equal time, compilation and evaluations left out. The learning rate falls to 0 at the end "
+    "of each run, so that only ends compare: where budgets are of steps, runs end at different "
+    "times."
+)
+_SEEDS = "Every seed; what lies within the spread of one entry's dots does not tell entries apart."
+_USAGE = "Share of codes that occur at all in the evaluation set."
+_AGAINST_USAGE = "At the best step of each run. More codes in use need not mean a lower error."
+_AGAINST_SIZE = "Share of K codes that occur in the evaluation set; logarithmic axis of K."
+_PERPLEXITY = "As many equally frequent codes would carry as much; logarithmic axes."
+
+
+def _over_steps(run: Result, name: str) -> Curve:
+    return curve(run.run.rows, f"eval/{name}")
+
+
+def _over_time(run: Result, name: str) -> Curve:
+    """The curve of a metric over minutes in training steps."""
+    points = curve(run.run.rows, f"eval/{name}")
+    time = elapsed(run.run.rows, run.run.config["train.batch_size"])
+    # Without the evaluation before the first step, and those before the first rate.
+    known = points.steps >= (time.steps[0] if len(time.steps) else np.inf)
+    steps = points.steps[known]
+    return Curve(np.interp(steps, time.steps, time.values) / 60, points.values[known])
+
+
+def _curves(
+    results: Results,
+    name: str,
+    of_run: Callable[[Result, str], Curve],
+    axis: str,
+    title: str,
+    caption: str,
+    *,
+    percent: bool = False,
+) -> Figure | None:
+    """A line for each run."""
+    traces = []
+    for run in results.runs:
+        points = of_run(run, name)
+        # The evaluation of what is not trained yet would stretch the axis.
+        kept = points.steps > 0
+        points = thinned(Curve(points.steps[kept], points.values[kept]))
+        if np.isfinite(points.values).any():
+            traces.append(_trace(results, run, points.steps, points.values, "lines+markers"))
+    layout = {"xaxis": {"title": {"text": axis}}, "hovermode": "closest", "showlegend": False}
+    layout["yaxis"] = {"tickformat": ".0%"} if percent else {"type": "log"}
+    caption = caption if percent else f"{caption} Logarithmic axis."
+    return Figure(title, caption, to_json(traces, layout)) if traces else None
+
+
+def _seeds(results: Results, name: str) -> Figure | None:
+    """A row for each entry with a dot for each seed."""
+    runs = [run for run in results.runs if run.is_finished and name in run.values]
+    if not runs:
+        return None
+    traces = [_trace(results, run, [run.values[name]], [plain(run.entry)]) for run in runs]
+    entries = [plain(entry) for entry in reversed(results.entries)]
+    layout = {
+        "xaxis": {"title": {"text": METRICS[name].label}},
+        # A label for each, however many there are.
+        "yaxis": {"type": "category", "categoryarray": entries, "dtick": 1},
+        "hovermode": "closest",
+        "showlegend": False,
+    }
+    height = 5 + _REM_PER_ENTRY * len(entries)
+    title = f"{METRICS[name].label}, every seed"
+    return Figure(title, _SEEDS, to_json(traces, layout), height)
+
+
+def _pairs(results: Results, across: str, up: str, title: str, caption: str) -> Figure | None:
+    """One metric against another, a dot for each run."""
+    runs = [run for run in results.runs if run.is_finished and {across, up} <= run.values.keys()]
+    traces = [_trace(results, run, [run.values[across]], [run.values[up]]) for run in runs]
+    layout = {
+        "xaxis": {"title": {"text": METRICS[across].label}, "tickformat": ".0%"},
+        "yaxis": {"title": {"text": METRICS[up].label}},
+        "hovermode": "closest",
+        "showlegend": False,
+    }
+    return Figure(title, caption, to_json(traces, layout)) if traces else None
+
+
+def _against_size(results: Results, name: str, title: str, caption: str) -> Figure | None:
+    """A metric against K; None where all have one K."""
+    runs = [run for run in results.runs if run.is_finished and name in run.values]
+    sizes = sorted({_size(run) for run in runs})
+    if len(sizes) < _FEWEST_SIZES:
+        return None
+    traces = [_trace(results, run, [_size(run)], [run.values[name]]) for run in runs]
+    ticks = {"tickvals": sizes, "ticktext": [f"{size:,}" for size in sizes]}
+    layout = {
+        "xaxis": {"title": {"text": "K"}, "type": "log", **ticks},
+        "yaxis": {"tickformat": ".0%"} if name == "usage" else {"type": "log"},
+        "hovermode": "closest",
+        "showlegend": False,
+    }
+    return Figure(title, caption, to_json(traces, layout))
+
+
+def _size(run: Result) -> int:
+    return run.run.config["codebook.size"]
+
+
+def _trace(results: Results, run: Result, x: Sequence, y: Sequence, mode: str = "markers"):
+    """A run in its entry's colour; hollow where it is not finished."""
+    number = results.entries.index(run.entry)
+    return go.Scatter(
+        x=list(x),
+        y=list(y),
+        name=plain(f"{run.entry} seed {run.seed}"),
+        mode=mode,
+        line={"width": 1.6, "dash": dash(number)},
+        marker={"size": 7, "symbol": "circle" if run.is_finished else "circle-open"},
+        meta={"colour": number},
+    )

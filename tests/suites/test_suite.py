@@ -1,0 +1,160 @@
+"""Suites and their schedules: what they hold, their order, whose part is whose."""
+
+import dataclasses
+import pathlib
+
+import pytest
+import runs
+
+from mq_jax.commandline import UsageError
+from mq_jax.suites import Suite, read_suite
+from mq_jax.suites.schedule import Shard, find_shard, schedule
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+SUITES = sorted(
+    path
+    for path in (runs.ROOT / "configs" / "suites").glob("*.py")
+    if "def get_suite" in path.read_text()
+)
+PHOTOS = f"{runs.ROOT}/configs/photos_mqvae.py"
+
+
+def make(**changes):
+    """Two entries on the photographs."""
+    fields = {"entries": {"joint": "train.hypergradient=joint", "fsq": ":fsq"}, **changes}
+    return Suite(experiment=PHOTOS, **fields)
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_every_entry_of_every_suite_is_a_valid_experiment(path):
+    suite = read_suite(str(path))
+    scheduled = schedule(suite, pathlib.Path("DIR"))
+    assert {run.entry for run in scheduled} == set(suite.entries)
+    assert suite.compared_with in suite.entries
+    header = path.read_text().partition('"""\n\n')[0]
+    assert f"--suite=configs/suites/{path.name}" in header
+
+
+def test_there_are_the_suites_of_the_paper_and_its_ablations():
+    names = {path.stem for path in SUITES}
+    paper = {f"{data}_paper" for data in ("cifar10", "celeba", "ffhq", "imagenet")}
+    parts = ("hypergradient", "hypernet", "straight_through", "layer_norm", "lambda_q", "size")
+    assert names >= paper | {f"cifar10_{part}" for part in parts} | {"cifar10_quick"}
+
+
+def test_first_seeds_come_before_second_ones_each_in_a_folder_of_its_own():
+    suite = make(seeds=(4,), seeds_of={"fsq": (0, 2)}, overrides="train.steps=3")
+    found = schedule(suite, pathlib.Path("DIR"), ["--config.train.steps=7"])
+    assert [run.name for run in found] == ["joint seed 4", "fsq seed 0", "fsq seed 2"]
+    assert str(found[2].folder) == "DIR/fsq/seed-2"
+    assert [run.config.seed for run in found] == [4, 0, 2]
+    # Fields of the command line come last; K and D are those that FSQ makes.
+    assert {run.config.train.steps for run in found} == {7}
+    assert found[1].config.codebook.size == 1000
+    assert found[1].words == (
+        f"--config={PHOTOS}:fsq",
+        *("--config.train.steps=3", "--config.train.steps=7", "--config.seed=0"),
+    )
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"entries": {}}, "has no entries"),
+        ({"entries": {"a/b": ""}}, "cannot be the name of a folder"),
+        ({"entries": {"timings": ""}}, "cannot be the name of a folder"),
+        ({"reference": "jointly"}, "'jointly' is no entry"),
+        ({"seeds_of": {"jointly": (1,)}}, "'jointly' is no entry"),
+        ({"seeds": (1, 1)}, "expected one or more different whole numbers"),
+        ({"seconds": -1.0}, "expected 0 or more"),
+    ],
+)
+def test_a_suite_that_cannot_be_says_so(changes, told):
+    with pytest.raises(ValueError, match=told):
+        make(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"entries": {"a": "train.stepz=3"}}, "entry 'a'.*has no field config.train.stepz"),
+        ({"entries": {"a": "train.steps"}}, "entry 'a'.*'train.steps' is no override"),
+        ({"entries": {"a": ":fsk"}}, "entry 'a'.*the preset is 'fsk'"),
+        ({"entries": {"a": "train.warmup=2"}}, "entry 'a'.*config.train.warmup is 2"),
+        ({"entries": {"a": "", "b": ":"}}, "'a' and 'b' of the suite are one configuration"),
+        # What the entry says would have no effect.
+        ({"entries": {"a": "perceptual.weight=2"}}, "entry 'a'.*changes nothing"),
+        ({"seconds": 9.0}, "config.train.steps is 800 in a suite of 9 seconds"),
+    ],
+)
+def test_an_entry_that_cannot_be_trained_is_named(changes, told):
+    with pytest.raises(ValueError, match=told):
+        schedule(make(**changes), pathlib.Path("DIR"))
+
+
+def test_a_file_that_is_no_suite_is_named(tmp_path):
+    with pytest.raises(UsageError, match="there is no such file.*did you mean|cifar10_quick"):
+        read_suite(str(SUITES[0].parent / "cifar10_quik.py"))
+    path = tmp_path / "mine.py"
+    path.write_text("def get_suite():\n    return 3\n")
+    with pytest.raises(ValueError, match="returns a int; expected a mq_jax.suites.Suite"):
+        read_suite(str(path))
+    path.write_text("def get_suite():\n    return 1 / 0\n")
+    with pytest.raises(UsageError, match="fails with ZeroDivisionError"):
+        read_suite(str(path))
+
+
+def test_the_experiment_of_a_suite_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suite = read_suite(str(runs.ROOT / "configs" / "suites" / "cifar10_quick.py"))
+    assert suite.experiment == str(runs.ROOT / "configs" / "cifar10_mqvae.py")
+    assert dataclasses.replace(suite, reference="").compared_with == "joint"
+
+
+def test_shards_are_the_whole_and_share_nothing():
+    whole = schedule(make(seeds=(0, 1, 2)), pathlib.Path("DIR"))
+    parts = [find_shard(f"{index}/4", {}).of(whole) for index in range(4)]
+    assert sorted(run.name for part in parts for run in part) == sorted(r.name for r in whole)
+    assert find_shard("", {}).of(whole) == whole
+
+
+@pytest.mark.parametrize(
+    "environment, shard",
+    [
+        ({}, Shard(0, 1)),
+        ({"JOB_COMPLETION_INDEX": "0"}, Shard(0, 1)),
+        ({"MQ_JAX_SHARDS": "3", "JOB_COMPLETION_INDEX": "2"}, Shard(2, 3)),
+        ({"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "4"}, Shard(2, 4)),
+        (
+            # sbatch --array=1-7:2
+            {
+                **{"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "4"},
+                **{"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_STEP": "2"},
+            },
+            Shard(2, 4),
+        ),
+    ],
+)
+def test_a_scheduler_says_which_shard(environment, shard):
+    assert find_shard("", environment) == shard
+    assert find_shard("1/2", environment) == Shard(1, 2)
+
+
+@pytest.mark.parametrize("given", ["4/4", "1", "-1/2", "a/2", "1/"])
+def test_what_is_no_part_is_refused(given):
+    with pytest.raises(ValueError, match="expected I/N with 0 <= I < N"):
+        find_shard(given, {})
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_COUNT": "4"},
+        {"SLURM_ARRAY_TASK_ID": "x"},
+        {"MQ_JAX_SHARDS": "2"},
+    ],
+)
+def test_a_scheduler_that_says_nonsense_is_refused(environment):
+    with pytest.raises(ValueError, match="expected"):
+        find_shard("", environment)

@@ -114,7 +114,9 @@ def test_several_inner_updates_are_one_step_that_is_taken_again(tmp_path):
     rows = runs.metrics(tmp_path)
     # Steps end at 1, 3, 4, 6, 7, 9, 10, 12, of which these have passed an even number.
     assert [row["step"] for row in rows] == [0, 3, 4, 6, 9, 10, 12]
-    assert all(np.isfinite(value) for row in rows for value in row.values())
+    # A line after an inner step alone has nothing of the outer level.
+    told = [value for row in rows for value in row.values() if value is not None]
+    assert np.isfinite(told).all()
     assert all(row["outer/indirect_norm"] > 0 for row in rows[1:] if row["step"] % 3 == 0)
 
 

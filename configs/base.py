@@ -59,7 +59,8 @@ def get_config() -> ConfigDict:
     config.train.steps = 0  # inner updates; 0: as many as `epochs` make
     config.train.epochs = 90  # passes of the inner level over the data, where steps is 0
     config.train.batch_size = 64  # images of one level's batch, over all devices, which divide it
-    config.train.hypergradient = "unrolled"  # unrolled | unrolled-reverse | finite-difference
+    config.train.hypergradient = "unrolled"  # unrolled | unrolled-reverse | sama | identity
+    #                                          | neumann | cg | finite-difference (code)
     #                                          | pipelined (exact; a batch judges the step before
     #                                          and then takes one) | none (alternating)
     #                                          | joint (single-level)
@@ -78,6 +79,15 @@ def get_config() -> ConfigDict:
     config.train.ema_decay = 0.0  # of the averages that evaluation then uses; 0: none kept
     config.train.accumulate = 1  # parts of a batch, of which one at a time is in memory
     config.train.inner_updates = 1  # inner updates to one update of the codebook; (code): 4
+    config.train.unroll = 1  # of these the last so many that the hyper-gradient passes through
+    #                          (unrolled); more than one: steps are a multiple of inner_updates
+    config.train.roll_back = False  # whether these are then undone and taken again, on the same
+    #                                 batches, with the new codebook
+    config.train.implicit_terms = 5  # of the Neumann series; iterations of cg (neumann, cg)
+    config.train.implicit_damping = 0.01  # added to the Hessian's eigenvalues (neumann, cg)
+    config.train.neumann_rate = 0.1  # alpha, below 2 over the largest eigenvalue of the Hessian and
+    #                                  damping: outer/solve_residual tells (neumann); these three
+    #                                  are not tuned
     config.train.log_every = 50  # steps between two lines of metrics
     config.train.eval_every = 1000  # steps between two evaluations, each with a checkpoint
     config.train.checkpoint_every = 1000  # steps between two further checkpoints

@@ -16,10 +16,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mq_jax.algorithm.implicit import SOLVERS, Implicit, solve
+
 PyTree = Any
 Loss = Callable[[PyTree, PyTree, PyTree], tuple[jax.Array, Any]]
 
-KINDS = ("unrolled", "unrolled-reverse", "finite-difference", "none")
+# Those whose derivative passes the inner optimizer.
+THROUGH_OPTIMIZER = ("unrolled", "unrolled-reverse", "sama")
+KINDS = (*THROUGH_OPTIMIZER, "identity", *SOLVERS, "finite-difference", "none")
 
 # The scale of the finite difference in the authors' code: eps = PROBE / ||v||.
 PROBE = 0.01
@@ -40,6 +44,7 @@ class Bilevel(NamedTuple):
       indirect: the indirect part, a tree like phi; zeros for the kind `none`.
       probes: the aux of L_in at theta' + eps v and theta' - eps v for `finite-difference`,
         else None.
+      residual: of `neumann` and `cg` what implicit.solve returns of it, else None.
     """
 
     theta: PyTree
@@ -50,6 +55,7 @@ class Bilevel(NamedTuple):
     direct: PyTree
     indirect: PyTree
     probes: tuple[Any, Any] | None = None
+    residual: jax.Array | None = None
 
 
 def hypergradient(
@@ -63,6 +69,7 @@ def hypergradient(
     *,
     kind: str,
     pullback_optimizer: optax.GradientTransformation | None = None,
+    implicit: Implicit | None = None,
 ) -> Bilevel:
     """One inner step on theta and the gradient of the outer loss through it.
 
@@ -75,10 +82,14 @@ def hypergradient(
       phi: outer parameters.
       batches: the inner and the outer batch, leaves [parts, ...].
       kind: one of KINDS. `unrolled` is exact, reverse over forward; `unrolled-reverse` is the
-        same derivative written literally, reverse over reverse; `finite-difference` is the
-        released PyTorch code's; `none` leaves the indirect part out.
+        same derivative written literally, reverse over reverse; `none` leaves the indirect part
+        out. The others take the mixed derivative at theta': along U'(g)^T v (`sama`), -v
+        (`identity`; by differences `finite-difference`, the released PyTorch code's) or
+        -(H + damping I)^-1 v (`neumann`, `cg`).
       pullback_optimizer: a transformation with the same state as `optimizer`, whose Jacobian
-        the exact kinds use in place of U's (say, Adam with a larger epsilon); None for U's own.
+        the kinds of THROUGH_OPTIMIZER use in place of U's (say, Adam with a larger epsilon);
+        None for U's own.
+      implicit: how far `neumann` and `cg` solve their system; None for Implicit's defaults.
 
     Returns:
       A Bilevel.
@@ -97,15 +108,23 @@ def hypergradient(
     inner, gradient = value_and_gradient(inner_loss, theta, phi, inner_batch)
     new_theta, pullback, new_opt_state = jax.vjp(update, gradient, has_aux=True)
     outer, (v, direct) = value_and_gradient(outer_loss, new_theta, phi, outer_batch, argnums=(0, 1))
-    probes = None
-    if kind == "unrolled":
-        (u,) = pullback(v)
-        indirect = mixed_derivative(inner_loss, theta, phi, inner_batch, u)
-    elif kind == "finite-difference":
+    mixed = lambda at, u: mixed_derivative(inner_loss, at, phi, inner_batch, u)  # noqa: E731
+    probes = residual = None
+    if kind == "finite-difference":
         indirect, probes = _finite_difference(inner_loss, new_theta, phi, inner_batch, v)
-    else:
+    elif kind == "none":
         indirect = jax.tree.map(jnp.zeros_like, direct)
-    return Bilevel(new_theta, new_opt_state, inner, outer, gradient, direct, indirect, probes)
+    elif kind in THROUGH_OPTIMIZER:
+        (u,) = pullback(v)
+        indirect = mixed(theta if kind == "unrolled" else new_theta, u)
+    else:
+        if kind in SOLVERS:
+            curvature = _make_curvature(inner_loss, new_theta, phi, inner_batch)
+            v, residual = solve(kind, curvature, v, implicit or Implicit())
+        indirect = mixed(new_theta, jax.tree.map(jnp.negative, v))
+    return Bilevel(
+        new_theta, new_opt_state, inner, outer, gradient, direct, indirect, probes, residual
+    )
 
 
 def value_and_gradient(
@@ -161,6 +180,34 @@ def mean_over_parts(
     return jax.lax.scan(visit, nothing, batch)
 
 
+def mixed_derivative(
+    loss: Loss, theta: PyTree, phi: PyTree, batch: PyTree, u: PyTree, argnums: Any = 1
+) -> PyTree:
+    """grad_phi of the derivative of L(., phi) at theta along u: reverse over forward.
+
+    It is u^T d/dphi grad_theta L: the mixed second derivative is symmetric, so the one reverse
+    pass runs over phi alone and never over theta.
+
+    Args:
+      loss: (theta, phi, part) -> (scalar, aux).
+      theta: where.
+      phi: where.
+      batch: leaves [parts, ...].
+      u: direction, like theta.
+      argnums: 1; (0, 1) for the gradient over theta beside it, the Hessian over theta times u.
+
+    Returns:
+      A tree like phi; with (0, 1), a pair of trees like theta and phi.
+    """
+
+    def directional(theta, phi, part):
+        along = lambda theta: loss(theta, phi, part)[0]  # noqa: E731
+        return jax.jvp(along, (theta,), (u,))[1]
+
+    slope = jax.grad(directional, argnums)
+    return mean_over_parts(lambda part: (slope(theta, phi, part), ()), batch)[0]
+
+
 def take_step(
     optimizer: optax.GradientTransformation, gradient: PyTree, opt_state: PyTree, params: PyTree
 ) -> tuple[PyTree, PyTree]:
@@ -177,32 +224,6 @@ def take_step(
     """
     updates, opt_state = optimizer.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
-
-
-def mixed_derivative(
-    inner_loss: Loss, theta: PyTree, phi: PyTree, batch: PyTree, u: PyTree
-) -> PyTree:
-    """grad_phi of the derivative of L_in(., phi) at theta along u, reverse over forward.
-
-    With u = U'(g)^T v it equals v^T U'(g) d/dphi grad_theta L_in, the indirect part: the mixed
-    second derivative is symmetric, so the one reverse pass runs over phi and never over theta.
-
-    Args:
-      inner_loss: (theta, phi, part) -> (scalar, aux).
-      theta: inner parameters.
-      phi: outer parameters.
-      batch: leaves [parts, ...].
-      u: like theta.
-
-    Returns:
-      A tree like phi.
-    """
-
-    def directional(phi, part):
-        loss = lambda theta: inner_loss(theta, phi, part)[0]  # noqa: E731
-        return jax.jvp(loss, (theta,), (u,))[1]
-
-    return mean_over_parts(lambda part: (jax.grad(directional)(phi, part), ()), batch)[0]
 
 
 def _make_update(optimizer, pullback_optimizer, theta, opt_state):
@@ -225,6 +246,19 @@ def _make_update(optimizer, pullback_optimizer, theta, opt_state):
     surrogate = jax.custom_vjp(update)
     surrogate.defvjp(forward, backward)
     return surrogate
+
+
+def _make_curvature(inner_loss, theta, phi, batch):
+    """p -> H p with H = d^2 L_in / dtheta^2: forward over reverse, what the loss stops held."""
+
+    def product(p):
+        def on_part(part):
+            slope = jax.grad(lambda theta: inner_loss(theta, phi, part)[0])
+            return jax.jvp(slope, (theta,), (p,))[1], ()
+
+        return mean_over_parts(on_part, batch)[0]
+
+    return product
 
 
 def _reverse_over_reverse(inner_loss, outer_loss, update, theta, phi, batches):

@@ -10,11 +10,13 @@ discriminator, where there is one, then learns from the inner pass.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
 
 from mq_jax.algorithm import bilevel
+from mq_jax.algorithm.implicit import Implicit
 from mq_jax.algorithm.problem import (
     Problem,
     advance,
@@ -46,6 +48,7 @@ def make_train_step(
     hypergradient: str,
     straight_through: str,
     pullback_optimizer: optax.GradientTransformation | None = None,
+    implicit: Implicit | None = None,
 ) -> TrainStep:
     """Algorithm 1: an inner step on theta, then an outer step on phi through it.
 
@@ -54,6 +57,7 @@ def make_train_step(
       hypergradient: one of bilevel.KINDS.
       straight_through: a key of STRAIGHT_THROUGH.
       pullback_optimizer: see bilevel.hypergradient.
+      implicit: see bilevel.hypergradient.
 
     Returns:
       train_step(state, inner_batch, outer_batch, frozen=()) -> (state, metrics), pure; batches
@@ -79,13 +83,14 @@ def make_train_step(
             batches,
             kind=hypergradient,
             pullback_optimizer=pullback_optimizer,
+            implicit=implicit,
         )
         return advance_both_levels(problem, state, result, batches[0].images)
 
     return train_step
 
 
-def make_inner_step(problem: Problem) -> TrainStep:
+def make_inner_step(problem: Problem, *, straight_through: str = "encoder") -> TrainStep:
     """An inner step alone, for several inner updates to one outer update.
 
     A step of its own, not a branch inside train_step: XLA's CPU backend runs the convolutions
@@ -93,27 +98,47 @@ def make_inner_step(problem: Problem) -> TrainStep:
 
     Args:
       problem: L and its optimizers.
+      straight_through: a key of STRAIGHT_THROUGH.
 
     Returns:
       inner_step(state, batch, _, frozen=()) -> (state, metrics), as make_train_step's, without
       the outer level's metrics; the codebook stays and the outer batch is not read.
     """
+    kind, _ = STRAIGHT_THROUGH[straight_through]
 
     def inner_step(state, batch, _, frozen=()):
-        theta, phi, _ = state.params
-        batch = cut(batch, level_keys(state)[0], problem.parts)
-        # The estimators differ in the gradient of phi alone.
-        loss = make_loss(problem, state, frozen, "encoder")
-        (value, outputs), gradient = bilevel.value_and_gradient(loss, theta, phi, batch)
-        theta, theta_state = bilevel.take_step(
-            problem.optimizers.autoencoder, gradient, state.opt_state.autoencoder, theta
-        )
-        params = state.params._replace(autoencoder=theta)
-        opt_state = state.opt_state._replace(autoencoder=theta_state)
-        state, disc_metrics = advance(problem, state, params, opt_state, batch.images, outputs)
-        return state, inner_metrics(problem.objective, value, outputs, gradient) | disc_metrics
+        return inner_update(problem, state, batch, frozen, kind)[:2]
 
     return inner_step
+
+
+def inner_update(
+    problem: Problem, state: TrainState, images: jax.Array, frozen: Any, straight_through: str
+) -> tuple[TrainState, dict[str, jax.Array], Any]:
+    """The inner level alone.
+
+    Args:
+      problem: L and its optimizers.
+      state: before it.
+      images: f32[B, H, W, 3] in [-1, 1].
+      frozen: the weights of LPIPS where L has it.
+      straight_through: one of quantizers.STRAIGHT_THROUGH.
+
+    Returns:
+      (the state after it, metrics, the gradient over theta).
+    """
+    theta, phi, _ = state.params
+    batch = cut(images, level_keys(state)[0], problem.parts)
+    loss = make_loss(problem, state, frozen, straight_through)
+    (value, outputs), gradient = bilevel.value_and_gradient(loss, theta, phi, batch)
+    theta, theta_state = bilevel.take_step(
+        problem.optimizers.autoencoder, gradient, state.opt_state.autoencoder, theta
+    )
+    params = state.params._replace(autoencoder=theta)
+    opt_state = state.opt_state._replace(autoencoder=theta_state)
+    state, disc_metrics = advance(problem, state, params, opt_state, batch.images, outputs)
+    metrics = inner_metrics(problem.objective, value, outputs, gradient) | disc_metrics
+    return state, metrics, gradient
 
 
 def make_joint_step(problem: Problem, *, straight_through: str) -> TrainStep:

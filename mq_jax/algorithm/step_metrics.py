@@ -41,6 +41,8 @@ def two_level_metrics(
     if result.probes is not None:
         plus, minus = result.probes
         metrics["outer/probe_flip_rate"] = jnp.mean(plus.indices != minus.indices)
+    if result.residual is not None:
+        metrics["outer/solve_residual"] = result.residual
     return metrics
 
 

@@ -1,6 +1,6 @@
 """Timings: train steps and their pieces, lookups, quantizers, input, start, tokenizers.
 
-python -m mq_jax.bench [--part=step|pieces|lookup|quantizers|input|startup|tokenizer]
+python -m mq_jax.bench [--part=step|unroll|pieces|lookup|quantizers|input|startup|tokenizer]
     [--config=configs/X.py]
 
 On one core unless --cores says otherwise. Steps are interleaved in one process, so that a
@@ -23,7 +23,7 @@ from mq_jax.terminal.escaping import visible
 from mq_jax.terminal.streams import protect_streams
 
 DEFAULT_CONFIG = "configs/cifar10_mqvae.py"
-PARTS = ("step", "pieces", "lookup", "quantizers", "input", "startup", "tokenizer")
+PARTS = ("step", "unroll", "pieces", "lookup", "quantizers", "input", "startup", "tokenizer")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", DEFAULT_CONFIG, "The experiment.", lock_config=True

@@ -11,6 +11,7 @@ from mq_jax.bench.quantizers import bench_quantizers
 from mq_jax.bench.startup import bench_startup
 from mq_jax.bench.step import bench_step
 from mq_jax.bench.tokenizer import bench_tokenizer
+from mq_jax.bench.unroll import bench_unroll
 from mq_jax.devices.platforms import require_platform
 
 
@@ -42,6 +43,7 @@ def run_part(
     """
     parts = {
         "step": lambda: bench_step(config, rounds, straight_through),
+        "unroll": lambda: bench_unroll(config, rounds),
         "pieces": lambda: bench_pieces(config, rounds),
         "lookup": lambda: bench_lookup(config, rounds),
         "quantizers": lambda: bench_quantizers(config, rounds),

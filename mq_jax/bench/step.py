@@ -21,6 +21,10 @@ _KINDS = (
     ("unrolled", "encoder"),
     ("unrolled-reverse", "encoder"),
     ("finite-difference", "encoder"),
+    ("identity", "encoder"),
+    ("sama", "encoder"),
+    ("neumann", "encoder"),
+    ("cg", "encoder"),
     ("unrolled", "encoder-and-codewords"),
     ("unrolled-reverse", "encoder-and-codewords"),
     ("pipelined", "encoder-and-codewords"),
@@ -99,25 +103,36 @@ def chosen_kinds(quantizer: str, straight_through: str) -> list[tuple[str, str]]
     ]
 
 
-def compiled_step(config: ConfigDict, kind: str, straight_through: str) -> Program:
-    """A train step, ready to run.
+def compiled_step(
+    config: ConfigDict,
+    kind: str,
+    straight_through: str,
+    *,
+    unroll: int = 1,
+    roll_back: bool = False,
+) -> Program:
+    """A train step of both levels, ready to run.
 
     Args:
       config: validated.
       kind: as config.train.hypergradient.
       straight_through: as config.train.straight_through.
+      unroll: as config.train.unroll; the inner updates of the step are so many.
+      roll_back: as config.train.roll_back.
 
     Returns:
       A Program.
     """
     config = ConfigDict(config.to_dict())
-    config.train.update(hypergradient=kind, straight_through=straight_through, inner_updates=1)
+    config.train.update(hypergradient=kind, straight_through=straight_through)
+    config.train.update(inner_updates=unroll, unroll=unroll, roll_back=roll_back)
     built = build(config, steps=1000)
     state = init_state(built, config)
     size = config.data.image_size
     shape = (config.train.batch_size, size, size, 3)
     images = jax.random.uniform(jax.random.key(1), shape, minval=-1, maxval=1)
-    arguments = state, images, images, jax.device_put(load_frozen(config))
+    inner = (images,) * unroll if unroll > 1 else images
+    arguments = state, inner, images, jax.device_put(load_frozen(config))
     started = time.perf_counter()
     compiled = jax.jit(built.train_step).lower(*arguments).compile()
     return Program(

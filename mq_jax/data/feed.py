@@ -64,11 +64,18 @@ class Feed:
             ledger.restore(indices)
 
     def outer_due(self, step: int) -> bool:
-        """Whether the step of this number, from 0, also updates the codebook."""
-        return (step + 1) % self._config.train.inner_updates == 0
+        """Whether the step of this number, from 0, also updates the codebook, or begins to."""
+        train = self._config.train
+        return step % train.inner_updates == train.inner_updates - train.unroll
 
-    def batches(self, step: int) -> Iterator[tuple[jax.Array, jax.Array]]:
+    def updates(self, step: int) -> int:
+        """Inner updates that the step of this number, from 0, takes as one."""
+        return self._config.train.unroll if self.outer_due(step) else 1
+
+    def batches(self, step: int) -> Iterator[tuple[jax.Array | tuple, jax.Array]]:
         """Pairs of an inner and an outer batch on the devices.
+
+        Where a step takes several inner updates as one, it has a tuple of inner batches.
 
         Args:
           step: of the first pair.
@@ -95,10 +102,12 @@ class Feed:
 
         try:
             while True:
-                inner = take(0)
-                # The same for both where they share it, and where the step reads no outer one.
-                yield inner, take(1) if levels == 2 and self.outer_due(step) else inner
-                step += 1
+                count = self.updates(step)
+                inner = [take(0) for _ in range(count)]
+                # The last for both where they share it, and where the step reads no outer one.
+                outer = take(1) if levels == 2 and self.outer_due(step) else inner[-1]
+                yield tuple(inner) if count > 1 else inner[0], outer
+                step += count
         finally:
             for stream in streams:
                 stream.close()

@@ -45,7 +45,7 @@ class StepPlan(NamedTuple):
 
     Attributes:
       name: `inner and outer`, or `inner alone`.
-      share: of all steps.
+      share: of all inner updates, a step of several counted once.
       parts: Flops by part, of all devices together.
       compiled: None where the program was only traced.
     """
@@ -147,13 +147,14 @@ def make_plan(config: ConfigDict, devices: int, *, compiled: bool = True) -> Pla
     begin = time.monotonic()
     lowered = lower_program(config, built, traced)
     logging.info("... %.0f s", time.monotonic() - begin)
-    kinds = {"inner and outer": lowered.step}
+    updates = config.train.unroll
+    kinds = {f"{updates} inner and outer" if updates > 1 else "inner and outer": lowered.step}
     if config.train.hypergradient == "joint":
         kinds = {"joint": lowered.step}
     if lowered.inner_step:
         kinds["inner alone"] = lowered.inner_step
     every = config.train.inner_updates
-    shares = dict.fromkeys(kinds, 1 / every) | ({"inner alone": 1 - 1 / every} if every > 1 else {})
+    shares = dict.fromkeys(kinds, 1 / every) | {"inner alone": 1 - updates / every}
     steps = [
         StepPlan(name, shares[name], *_read(name, kind, mesh if compiled else None))
         for name, kind in kinds.items()
@@ -189,7 +190,7 @@ def _given(config: ConfigDict, lowered: Lowered, mesh: Mesh) -> dict[str, Any]:
     """All that a step is given, with its shardings on the mesh."""
     size = config.data.image_size
     images = jax.ShapeDtypeStruct(
-        (2, config.train.batch_size, size, size, 3),
+        (1 + config.train.unroll, config.train.batch_size, size, size, 3),
         jnp.uint8,
         sharding=jax.NamedSharding(mesh, jax.P(None, sharding.AXES)),
     )

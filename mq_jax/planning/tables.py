@@ -81,7 +81,7 @@ def _giga(number):
 
 
 def _average(plan):
-    if len(plan.steps) == 1:
+    if plan.steps[0].share == 1:
         return ""
     return ", average of " + " and ".join(f"{s.share:.0%} {s.name}" for s in plan.steps)
 

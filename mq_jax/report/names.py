@@ -94,6 +94,8 @@ READINGS = {
     "adaptive_weight": "Ratio of gradient norms at the decoder's last layer that balances the "
     "adversarial term; at its cap the adversarial gradient has vanished.",
     "adaptive_clipped": "Share of steps with the adaptive weight at its cap; healthy: 0.",
+    "outer/solve_residual": "What is left of the Hessian's system, over its right side: near 0 it "
+    "is solved; above 1 the solution is worse than none.",
     "disc/loss": "Near 0 the discriminator has won and teaches little.",
     "disc/accuracy_real": "Share of patches of images that it takes for real; with fakes at 100%, "
     "it has won.",

@@ -54,6 +54,12 @@ ADDED: dict[str, Any] = {
     "quantizer.bsq.commitment": 0.0,
     "quantizer.lfq.temperature": 0.01,
     "quantizer.bsq.temperature": 1.0,
+    "train.unroll": 1,
+    "train.roll_back": False,
+    # Read by kinds of hyper-gradient that came with them.
+    "train.implicit_terms": 5,
+    "train.implicit_damping": 0.01,
+    "train.neumann_rate": 0.1,
     "train.outer_data": "other",
 }
 

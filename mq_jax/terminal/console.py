@@ -73,10 +73,10 @@ class Progress:
         """Whether a report is due because nothing has told yet how fast it goes."""
         return self._bar.disable and self._step in self._early
 
-    def advance(self) -> None:
-        """Counts one step."""
-        self._step += 1
-        self._bar.update()
+    def advance(self, steps: int = 1) -> None:
+        """Counts steps."""
+        self._step += steps
+        self._bar.update(steps)
 
     def report(self, measured: Sequence[str], seconds_left: float) -> None:
         """Shows how the run goes.

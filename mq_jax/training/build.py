@@ -15,7 +15,7 @@ from mq_jax.algorithm.adversary import Adversary, make_adversarial_weight
 from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
 from mq_jax.algorithm.objective import Adversarial, Objective, Perceptual
 from mq_jax.algorithm.optim import freeze, make_optimizer, make_warmup_cosine
-from mq_jax.algorithm.pipelined import make_pipelined_step, with_past
+from mq_jax.algorithm.pipelined import with_past
 from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.perceptual import perceptual_distance
@@ -24,6 +24,7 @@ from mq_jax.models.discriminator import Discriminator
 from mq_jax.quantizers.bases import is_base, started_from
 from mq_jax.quantizers.lookup import make_lookup
 from mq_jax.training.quantizing import gives_log_variances, make_quantizer
+from mq_jax.training.steps import make_steps
 
 
 class Built(NamedTuple):
@@ -31,7 +32,8 @@ class Built(NamedTuple):
 
     Attributes:
       problem: L, its optimizers and the discriminator's training.
-      train_step: (state, inner_batch, outer_batch, frozen) -> (state, metrics).
+      train_step: (state, inner_batch, outer_batch, frozen) -> (state, metrics); with
+        train.unroll above 1, inner_batch is a tuple of so many.
       inner_step: the same without the outer level, between outer updates; None where every
         step has one.
     """
@@ -66,20 +68,7 @@ def build(config: ConfigDict, steps: int, mesh: Mesh | None = None) -> Built:
         ema_decay=config.train.ema_decay,
         parts=config.train.accumulate,
     )
-    kind = config.train.straight_through
-    if config.train.hypergradient == "joint":
-        return Built(problem, mq.make_joint_step(problem, straight_through=kind), None)
-    if config.train.hypergradient == "pipelined":
-        step = make_pipelined_step(problem, straight_through=kind, pullback_optimizer=pullback)
-        return Built(problem, step, None)
-    train_step = mq.make_train_step(
-        problem,
-        hypergradient=config.train.hypergradient,
-        straight_through=kind,
-        pullback_optimizer=pullback,
-    )
-    inner_step = mq.make_inner_step(problem) if config.train.inner_updates > 1 else None
-    return Built(problem, train_step, inner_step)
+    return Built(problem, *make_steps(problem, config, pullback))
 
 
 def init_state(built: Built, config: ConfigDict, tables: Sequence[jax.Array] = ()) -> TrainState:
@@ -128,7 +117,8 @@ def total_steps(config: ConfigDict, images: int) -> int:
     """Inner updates of the whole run.
 
     Args:
-      config: train.steps, or where it is 0 train.epochs, is read.
+      config: train.steps, or where it is 0 train.epochs, is read; these are rounded down where
+        a step takes several inner updates as one.
       images: images that the inner level draws from.
 
     Returns:
@@ -145,6 +135,9 @@ def total_steps(config: ConfigDict, images: int) -> int:
             f"config.train.epochs is {config.train.epochs} over {images} images, less than one "
             f"batch of {config.train.batch_size}; expected config.train.steps or more epochs."
         )
+    if config.train.unroll > 1:
+        # At least one: two levels train nothing without an outer update.
+        return max(steps // config.train.inner_updates, 1) * config.train.inner_updates
     return steps
 
 

@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from mq_jax.algorithm.bilevel import THROUGH_OPTIMIZER
 from mq_jax.metrics.measures import SMALLEST_SIDE
 from mq_jax.models import lpips, vqgan
 from mq_jax.models.discriminator import smallest_side
@@ -90,8 +91,8 @@ def _check_codebook(config):
 def _check_training(config):
     """The levels, their optimizers and their batches."""
     train = config.train
-    exact = train.hypergradient in ("unrolled", "unrolled-reverse", "pipelined")
-    if exact and config.inner.kind == "adam" and not config.inner.eps_root > 0:
+    through = train.hypergradient in (*THROUGH_OPTIMIZER, "pipelined")
+    if through and config.inner.kind == "adam" and not config.inner.eps_root > 0:
         raise ValueError(
             f"config.inner.eps_root is {config.inner.eps_root}; expected a positive number, "
             "1e-16 say: Adam's derivative is infinite where a gradient is zero."
@@ -111,6 +112,7 @@ def _check_training(config):
             f"config.eval.monitor is {config.eval.monitor!r}, which is not measured during "
             f"training; expected it in config.eval.metrics, {tuple(config.eval.metrics)}."
         )
+    _check_unrolling(config)
     if train.hypergradient not in ("joint", "pipelined"):
         return
     # One batch a step: of joint for one level, of pipelined for both.
@@ -118,6 +120,7 @@ def _check_training(config):
     alone = {
         "straight_through": joint and train.straight_through == "encoder-and-codewords-inside",
         "inner_updates": train.inner_updates != 1,
+        "roll_back": train.roll_back,
         "outer_data": train.outer_data != "other",
     }
     needs = "two levels" if joint else "an outer batch of its own"
@@ -126,6 +129,37 @@ def _check_training(config):
             raise ValueError(
                 f"config.train.{name} is {train[name]!r}, which needs {needs}, while "
                 f"config.train.hypergradient is {train.hypergradient!r}; change one of them."
+            )
+
+
+def _check_unrolling(config):
+    """Several inner updates to one outer, and inner updates that are taken again."""
+    train, quantizer = config.train, config.quantizer
+    if train.unroll > train.inner_updates:
+        raise ValueError(
+            f"config.train.unroll is {train.unroll} and inner_updates {train.inner_updates}; "
+            "expected at most as many: it says through how many of them the hyper-gradient passes."
+        )
+    if train.unroll > 1 and train.hypergradient != "unrolled":
+        raise ValueError(
+            f"config.train.unroll is {train.unroll} with hypergradient {train.hypergradient!r}, "
+            "which knows the last inner update alone; expected 1, or 'unrolled'."
+        )
+    if train.unroll > 1 and train.steps % train.inner_updates:
+        raise ValueError(
+            f"config.train.steps is {train.steps}; expected a multiple of inner_updates, "
+            f"{train.inner_updates}, where config.train.unroll, {train.unroll}, takes several of "
+            "them as one."
+        )
+    overwrites = quantizer.kind == "cvq" or quantizer.restart_every
+    several = {"train.unroll": train.unroll > 1, "train.roll_back": train.roll_back}
+    for name, given in several.items():
+        if given and overwrites:
+            raise ValueError(
+                f"config.{name} is {train[name.removeprefix('train.')]!r}, for which the codebook "
+                "must stand still within a step, while quantizer.kind 'cvq' and "
+                "quantizer.restart_every overwrite codewords with each inner update; change one "
+                "of them."
             )
 
 

@@ -22,7 +22,8 @@ class Program(NamedTuple):
     Attributes:
       target: as checkpoint_target returns it.
       step: (state, window, frozen, inner u8[B, H, W, 3], outer u8[B, H, W, 3]) ->
-        (state, window, loss), compiled; the state and the window are donated.
+        (state, window, loss), compiled; the state and the window are donated. With train.unroll
+        above 1, inner is a tuple of so many.
       inner_step: the same without the outer level; None where every step has one.
       names: names of the train step's metrics.
       flops: of one step on one device, as XLA counts them.
@@ -89,9 +90,9 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
     images = _batch(config, jnp.uint8, sharding.split(mesh))
     frozen = sharding.whole(frozen_shapes(config), mesh)
 
-    def lower(train_step):
+    def lower(train_step, inner_images):
         def step(state, window_so_far, frozen, inner_images, outer_images):
-            batches = from_uint8(inner_images), from_uint8(outer_images)
+            batches = jax.tree.map(from_uint8, (inner_images, outer_images))
             state, metrics = train_step(state, *batches, frozen)
             # An inner step has no outer metrics: zeros, with a weight of zero.
             absent = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
@@ -101,10 +102,11 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
         places = jax.tree.map(lambda leaf: leaf.sharding, target["state"]), everywhere, everywhere
         # Donated: the old state is dead after this call and holds twice the parameters.
         jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=places)
-        return jitted.lower(target["state"], target["window"], frozen, images, images)
+        return jitted.lower(target["state"], target["window"], frozen, inner_images, images)
 
-    inner_step = built.inner_step and lower(built.inner_step)
-    return Lowered(target, frozen, lower(built.train_step), inner_step, tuple(sorted(shapes)))
+    inner_step = built.inner_step and lower(built.inner_step, images)
+    step = lower(built.train_step, _of_a_step(config, images))
+    return Lowered(target, frozen, step, inner_step, tuple(sorted(shapes)))
 
 
 def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
@@ -160,7 +162,13 @@ def _step_metrics(config, built, state):
     images = _batch(config, jnp.float32, None)
     # Without their shardings the shapes are the same at each call, and JAX traces the step once.
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-    return jax.eval_shape(built.train_step, state, images, images, frozen_shapes(config))[1]
+    batches = _of_a_step(config, images), images
+    return jax.eval_shape(built.train_step, state, *batches, frozen_shapes(config))[1]
+
+
+def _of_a_step(config, images):
+    """The inner batches of a step of both levels, one or several."""
+    return (images,) * config.train.unroll if config.train.unroll > 1 else images
 
 
 def _batch(config, dtype, placement):

@@ -191,19 +191,19 @@ class _Run:
                 step = self._program.inner_step if inner_only else self._program.step
                 carried = self._state, self._window
                 self._state, self._window, loss = step(*carried, self._frozen, *next(batches))
-                self._step += 1
-                self._clocked_steps += 1
-                progress.advance()
-                self._report(writers, progress, loss)
+                taken = self._feed.updates(self._step)
+                self._step, self._clocked_steps = self._step + taken, self._clocked_steps + taken
+                progress.advance(taken)
+                self._report(writers, progress, loss, taken)
         finally:
             progress.close()
             batches.close()
         return "stopped early" if self._standing.stopped_early else "finished"
 
-    def _report(self, writers, progress, loss):
-        """What is due after a step: metrics, an evaluation, a checkpoint."""
+    def _report(self, writers, progress, loss, taken):
+        """What is due after a step of so many updates: metrics, an evaluation, a checkpoint."""
         due = {
-            every: self._step % self._config.train[every] == 0 or self._step == self._total
+            every: self._step % self._config.train[every] < taken or self._step == self._total
             for every in ("log_every", "eval_every", "checkpoint_every")
         }
         row, evaluation = {}, None

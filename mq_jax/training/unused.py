@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from mq_jax.algorithm.implicit import SOLVERS
 from mq_jax.runs.workdir import flat
 from mq_jax.training.quantizing import DRAWN, NEAREST, UNTRAINED
 
@@ -90,6 +91,18 @@ _RULES: tuple[_Rule, ...] = (
         "train.straight_through",
         lambda kind: kind != "diveq",
         "diveq reads it",
+    ),
+    _Rule(
+        ("train.implicit_terms", "train.implicit_damping"),
+        "train.hypergradient",
+        lambda kind: kind not in SOLVERS,
+        "neumann and cg read it",
+    ),
+    _Rule(
+        ("train.neumann_rate",),
+        "train.hypergradient",
+        lambda kind: kind != "neumann",
+        "neumann reads it",
     ),
     _Rule(
         ("train.straight_through",),

@@ -9,6 +9,7 @@ from tiny import make_adam, make_sgd
 
 from mq_jax.algorithm import bilevel
 from mq_jax.algorithm.bilevel import KINDS, hypergradient
+from mq_jax.algorithm.implicit import Implicit
 
 EXACT = ("unrolled", "unrolled-reverse")
 RATE = 0.3
@@ -21,10 +22,29 @@ def matrix(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-A = matrix(0, 3, 3) + matrix(0, 3, 3).T
+# Positive definite, so that conjugate gradients come to their end.
+A = matrix(0, 3, 3) @ matrix(0, 3, 3).T + np.eye(3)
 B, M = matrix(1, 3, 2), matrix(2, 3, 2)
 TARGET, THETA, PHI = matrix(3, 3), matrix(4, 3), matrix(5, 2)
 
+
+# As many iterations as dimensions, after which conjugate gradients are exact.
+IMPLICIT = Implicit(terms=3, damping=0.2, rate=0.05)
+DAMPED = A + IMPLICIT.damping * np.eye(3)
+SERIES = [
+    IMPLICIT.rate * np.linalg.matrix_power(np.eye(3) - IMPLICIT.rate * DAMPED, k) for k in range(3)
+]
+# What stands between v and the mixed derivative, up to its sign.
+RESPONSES = {
+    **dict.fromkeys(EXACT, RATE * np.eye(3)),
+    "sama": RATE * np.eye(3),
+    # No learning rate, no optimizer; the difference is exact on a quadratic.
+    "identity": np.eye(3),
+    "finite-difference": np.eye(3),
+    "neumann": sum(SERIES),
+    "cg": np.linalg.inv(DAMPED),
+    "none": np.zeros((3, 3)),
+}
 
 # Weights of the loss of each part of a batch, one on average.
 WHOLE = np.ones(1)
@@ -46,8 +66,10 @@ def outer_loss(theta, phi, weight):
 
 def solve(optimizer, parts=WHOLE, **kwargs):
     theta, state = {"t": jnp.asarray(THETA)}, optimizer.init({"t": jnp.asarray(THETA)})
+    batches = parts, parts[::-1]
+    settings = {"implicit": IMPLICIT, **kwargs}
     return hypergradient(
-        inner_loss, outer_loss, optimizer, theta, state, (PHI,), (parts, parts[::-1]), **kwargs
+        inner_loss, outer_loss, optimizer, theta, state, (PHI,), batches, **settings
     )
 
 
@@ -59,12 +81,10 @@ def test_both_parts_have_their_closed_form_on_a_quadratic(kind, parts):
     gradient = A @ THETA + B @ PHI
     theta = THETA - RATE * gradient
     v = theta - TARGET + M @ PHI
-    # The finite difference is exact on a quadratic, but for the learning rate it leaves out.
-    rate = {"finite-difference": 1.0, "none": 0.0}.get(kind, RATE)
     np.testing.assert_allclose(result.inner_gradient["t"], gradient, rtol=1e-12)
     np.testing.assert_allclose(result.theta["t"], theta, rtol=1e-12)
     np.testing.assert_allclose(result.direct[0], M.T @ theta + PHI, rtol=1e-12)
-    np.testing.assert_allclose(result.indirect[0], -rate * B.T @ v, rtol=1e-10)
+    np.testing.assert_allclose(result.indirect[0], -B.T @ RESPONSES[kind] @ v, rtol=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,13 +151,47 @@ def test_an_unknown_kind_is_refused(kind):
         solve(make_sgd(RATE), kind=kind)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_residual_of_the_implicit_kinds_is_that_of_their_system(kind):
+    result = solve(make_sgd(RATE), kind=kind)
+    v = result.theta["t"] - TARGET + M @ PHI
+    # Of the series the last term is left out: it is what that term corrects.
+    u = {"neumann": sum(SERIES[:-1]) @ v, "cg": np.linalg.solve(DAMPED, v)}
+    if kind not in u:
+        assert result.residual is None
+        return
+    want = np.linalg.norm(v - DAMPED @ u[kind]) / np.linalg.norm(v)
+    np.testing.assert_allclose(result.residual, want, rtol=1e-10, atol=1e-12)
+
+
+def test_sama_differs_from_the_exact_derivative_in_where_the_mixed_one_is_taken():
+    """A cubic coupling, theta^2 B phi / 2: its mixed derivative is theta B, of theta' for SAMA."""
+    adam, theta = make_adam(RATE, eps=1e-2), {"t": jnp.asarray(THETA)}
+
+    def cubic(theta, phi, part):
+        return theta["t"] ** 2 @ B @ phi[0] / 2, None
+
+    results = {
+        kind: hypergradient(
+            *(cubic, outer_loss, adam, theta, adam.init(theta), (PHI,), (WHOLE, WHOLE)), kind=kind
+        )
+        for kind in ("unrolled", "sama", "identity")
+    }
+    after = results["sama"].theta["t"]
+    v, gradient = after - TARGET + M @ PHI, THETA * (B @ PHI)
+    u = adam_slope(gradient, eps=1e-2, eps_root=1e-16) * v
+    wants = {"unrolled": THETA * u, "sama": after * u, "identity": -after * v}
+    for kind, want in wants.items():
+        np.testing.assert_allclose(results[kind].indirect[0], B.T @ want, rtol=1e-9)
+
+
 def adam_slope(g, *, eps, eps_root):
     """The derivative of Adam's first update, -rate * g / (sqrt(g^2 + eps_root) + eps)."""
     root = np.sqrt(g**2 + eps_root)
     return -RATE * (root + eps - g**2 / root) / (root + eps) ** 2
 
 
-@pytest.mark.parametrize("kind", EXACT)
+@pytest.mark.parametrize("kind", bilevel.THROUGH_OPTIMIZER)
 @pytest.mark.parametrize("pullback_eps", [None, 1e-1, 10.0])
 def test_a_pullback_optimizer_changes_the_indirect_part_and_nothing_else(kind, pullback_eps):
     eps, eps_root = 1e-3, 1e-2
@@ -157,7 +211,7 @@ def test_a_pullback_optimizer_changes_the_indirect_part_and_nothing_else(kind, p
     np.testing.assert_allclose(result.indirect[0], B.T @ (slope * v), rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", EXACT)
+@pytest.mark.parametrize("kind", bilevel.THROUGH_OPTIMIZER)
 @pytest.mark.parametrize("eps_root, finite", [(1e-16, True), (0.0, False)])
 def test_a_zero_gradient_in_adam_needs_eps_root(kind, eps_root, finite):
     adam = make_adam(RATE, eps_root=eps_root)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mq_jax.algorithm import mq
+from mq_jax.algorithm import mq, unrolling
 from mq_jax.algorithm.pipelined import make_pipelined_step, with_past
 from mq_jax.algorithm.state import Parts
 from mq_jax.devices import sharding
@@ -39,6 +39,13 @@ def make_step(kind):
     if kind in QUANTIZERS:
         objective = tiny.with_quantizer(objective, QUANTIZERS[kind]())
     problem = mq.Problem(objective, OPTIMIZERS)
+    if kind == "two updates, rolled back":
+        step = unrolling.make_unrolled_step(problem, straight_through="encoder")
+        again = unrolling.make_rolled_back_step(problem, step, straight_through="encoder")
+        return (
+            lambda state, inner, outer: again(state, (inner, -inner), outer),
+            tiny.make_state(objective, OPTIMIZERS, seed=1),
+        )
     if kind == "joint" or kind in QUANTIZERS:
         step = mq.make_joint_step(problem, straight_through="encoder")
     elif kind == "pipelined":
@@ -109,6 +116,18 @@ def test_eight_devices_keep_the_state_of_a_quantizer_as_one_does(kind):
     trees = [(state.quantizer, state.params, state.opt_state) for state in (one, eight)]
     for a, b in zip(*map(jax.tree.leaves, trees), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sama", "cg", "two updates, rolled back"])
+def test_eight_devices_find_the_hypergradient_of_one(kind):
+    (one, history), (eight, eight_history) = train(kind, 1, 1), train(kind, 4, 2)
+    for want, got in zip(history, eight_history, strict=True):
+        assert set(got) == set(want) and want["outer/indirect_norm"] > 0
+        for name in want:
+            np.testing.assert_allclose(got[name], want[name], rtol=1e-7, atol=1e-10, err_msg=name)
+    for a, b in zip(jax.tree.leaves(eight.params), jax.tree.leaves(one.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-10)
 
 
 def bytes_held(tree, device):

@@ -8,7 +8,7 @@ import runs
 
 from mq_jax.bench import parts
 
-PARTS = ("step", "pieces", "lookup", "quantizers", "input", "startup", "tokenizer")
+PARTS = ("step", "unroll", "pieces", "lookup", "quantizers", "input", "startup", "tokenizer")
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -59,4 +59,4 @@ def test_steps_of_a_quantizer_without_parameters_have_one_level():
     assert chosen_kinds("fsq", "all") == chosen_kinds("ema", "all") == both
     assert chosen_kinds("fsq", "encoder") == both[:1]
     every = chosen_kinds("l2", "all")
-    assert every[:2] == both and len(every) == 11 and ("unrolled", "encoder") in every
+    assert every[:2] == both and len(every) == 15 and ("unrolled", "encoder") in every

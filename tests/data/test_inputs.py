@@ -86,7 +86,8 @@ def trained_on(monkeypatch, tmp_path, images, **changes):
 
     def recorder(name):
         def step(state, window, frozen, *batches):
-            seen.append((name, *[tuple(record_numbers(images, batch)) for batch in batches]))
+            inner = batches[0] if isinstance(batches[0], tuple) else batches[:1]
+            seen.append((name, *[tuple(record_numbers(images, b)) for b in (*inner, *batches[1:])]))
             return state, window, 0.0
 
         return step
@@ -122,12 +123,42 @@ def test_disjoint_levels_stay_so_in_training(monkeypatch, tmp_path, images):
     assert len(inner) == len(outer) == COUNT // 2 and not inner & outer
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__outer_data": "same"},
+        {"train__hypergradient": "joint"},
+        {"train__hypergradient": "pipelined"},
+    ],
+)
+def test_levels_that_share_a_batch_read_it_once(monkeypatch, tmp_path, images, changes):
+    opened, stream = [], inputs.stream
+    monkeypatch.setattr(
+        inputs,
+        "stream",
+        lambda *a, level, **k: opened.append(level) or stream(*a, level=level, **k),
+    )
+    seen, (inner, _) = trained_on(monkeypatch, tmp_path, images, **changes)
+    assert seen == [("step", inner[k], inner[k]) for k in range(12)]
+    # The last two by this test itself.
+    assert opened == [0, 0, 1]
+
+
 def test_the_outer_batches_wait_for_their_updates(monkeypatch, tmp_path, images):
     seen, (inner, outer) = trained_on(monkeypatch, tmp_path, images, train__inner_updates=2)
     assert [step[1] for step in seen] == inner
     due = [(1, 0), (3, 1), (5, 2), (7, 3), (9, 4), (11, 5)]
     assert [k for k, step in enumerate(seen) if step[0] == "step"] == [k for k, _ in due]
     assert [seen[k][2] for k, _ in due] == [outer[n] for _, n in due]
+
+
+def test_a_step_of_several_updates_gets_the_next_batches_of_them_all(monkeypatch, tmp_path, images):
+    """Of three updates to an outer one the last two are one step; none is left out or repeated."""
+    changes = {"train__inner_updates": 3, "train__unroll": 2}
+    seen, (inner, outer) = trained_on(monkeypatch, tmp_path, images, **changes)
+    assert [step[0] for step in seen] == ["inner_step", "step"] * 4
+    assert seen[1::2] == [("step", inner[3 * k + 1], inner[3 * k + 2], outer[k]) for k in range(4)]
+    assert [step[1] for step in seen[::2]] == inner[::3]
 
 
 @pytest.mark.parametrize("split, count", [("train", 37), ("validation", 3), ("all[:50%]", 20)])

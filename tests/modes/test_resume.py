@@ -226,7 +226,7 @@ def test_a_run_interrupted_before_its_first_step_ends_as_one_that_was_not(tmp_pa
 
 
 def test_a_second_signal_ends_the_program_at_once_without_a_traceback(tmp_path, whole):
-    def signal_twice(self):
+    def signal_twice(*_):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -191,6 +191,21 @@ def test_a_step_and_those_between_outer_updates_are_averaged():
     assert full.parts["lookup"].matrix == 2.125 * alone.parts["lookup"].matrix
 
 
+@pytest.mark.slow
+def test_a_step_of_several_updates_is_counted_once_for_all_of_them():
+    light = {"train__hypergradient": "unrolled", "model__blocks": 0, "model__attention": ()}
+    one = made(compiled=False, **light)
+    several = made(
+        compiled=False, train__inner_updates=4, train__unroll=2, train__steps=12, **light
+    )
+    both, alone = several.steps
+    assert (both.name, alone.name) == ("2 inner and outer", "inner alone")
+    assert (both.share, alone.share) == (0.25, 0.5)
+    # One more inner update and the derivative through it, with no outer one.
+    added = both.parts["encoder"].matrix - one.steps[0].parts["encoder"].matrix
+    assert added > alone.parts["encoder"].matrix
+
+
 def bytes_of(tree):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 

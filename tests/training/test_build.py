@@ -31,6 +31,15 @@ def test_steps_are_as_given_or_whole_batches_of_all_epochs(
     assert total_steps(config, images) == expected
 
 
+@pytest.mark.parametrize("images, expected", [(8 * 11, 8), (8 * 12, 12), (8, 4)])
+def test_epochs_end_with_a_whole_step_where_one_is_several_updates(images, expected):
+    changes = {"train__inner_updates": 4, "train__unroll": 2, "train__steps": 0}
+    config = runs.configure(**changes, train__epochs=1, train__batch_size=8)
+    assert total_steps(config, images) == expected
+    config.train.unroll = 1
+    assert total_steps(config, images) == images // 8
+
+
 def test_epochs_without_one_whole_batch_are_refused():
     config = runs.configure(train__steps=0, train__epochs=1, train__batch_size=8)
     with pytest.raises(ValueError, match="config.train.epochs is 1 over 7 images, .* batch of 8"):

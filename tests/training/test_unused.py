@@ -39,6 +39,14 @@ CASES = {
     "one of levels": ({"quantizer__depth": 2}, "quantizer.shared", None),
     "noise of no estimator": ({}, "quantizer.noise", "config.train.straight_through is 'encoder'"),
     "its own noise": ({"train__straight_through": "diveq"}, "quantizer.noise", None),
+    "terms of no system": ({}, "train.implicit_terms", "config.train.hypergradient is 'unrolled'"),
+    "damping of one": ({"train__hypergradient": "cg"}, "train.implicit_damping", None),
+    "a rate of no series": (
+        {"train__hypergradient": "cg"},
+        "train.neumann_rate",
+        "is 'cg' and wins; neumann",
+    ),
+    "its own rate": ({"train__hypergradient": "neumann"}, "train.neumann_rate", None),
     "an estimator of what is drawn": (
         {"quantizer__kind": "ibq"},
         "train.straight_through",

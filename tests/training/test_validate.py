@@ -140,7 +140,7 @@ BAD_VALUES = [
     ("train.steps", -5, "a whole number of at least 0"),
     ("train.batch_size", 0, "a whole number of at least 1"),
     ("train.outer_data", "halves", "one of other, same, held-out"),
-    ("train.hypergradient", "exact", "one of unrolled, unrolled-reverse, finite-difference, none"),
+    ("train.hypergradient", "exact", "one of unrolled, unrolled-reverse, sama, identity"),
     ("train.straight_through", "decoder", "one of encoder, encoder-and-codewords"),
     ("train.learning_rate", 0.0, "a number in (0, inf)"),
     ("train.learning_rate", float("nan"), "a number in (0, inf)"),
@@ -278,6 +278,34 @@ CONTRADICTIONS = [
         "train.hypergradient is 'joint'",
     ),
     (
+        {"train.hypergradient": "joint", "train.roll_back": True},
+        "train.roll_back is True",
+        "train.hypergradient is 'joint'",
+    ),
+    ({"train.unroll": 2}, "train.unroll is 2 and inner_updates 1", "expected at most as many"),
+    (
+        {"train.unroll": 2, "train.inner_updates": 2, "train.hypergradient": "cg"},
+        "train.unroll is 2 with hypergradient 'cg'",
+        "expected 1, or 'unrolled'",
+    ),
+    (
+        {"train.unroll": 2, "train.inner_updates": 5},
+        "train.steps is 12",
+        "expected a multiple of inner_updates, 5",
+    ),
+    (
+        {"train.unroll": 2, "train.inner_updates": 2, "quantizer.restart_every": 5}
+        | {"codebook.kind": "embedding"},
+        "train.unroll is 2",
+        "the codebook must stand still",
+    ),
+    (
+        {"train.roll_back": True, "quantizer.kind": "cvq", "codebook.kind": "embedding"},
+        "train.roll_back is True",
+        "the codebook must stand still",
+    ),
+    ({"inner.eps_root": 0.0, "train.hypergradient": "sama"}, "inner.eps_root is 0.0", "positive"),
+    (
         {"train.hypergradient": "joint", "train.outer_data": "held-out"},
         "train.outer_data is 'held-out'",
         "train.hypergradient is 'joint'",
@@ -311,6 +339,9 @@ ALLOWED = [
     {"inner.eps_root": 0.0, "train.hypergradient": "none"},
     {"inner.eps_root": 0.0, "inner.kind": "sgd"},
     {"outer.eps_root": 0.0},
+    *[{"inner.eps_root": 0.0, "train.hypergradient": k} for k in ("identity", "neumann", "cg")],
+    {"train.unroll": 3, "train.inner_updates": 4},
+    {"train.roll_back": True, "train.hypergradient": "cg", "train.inner_updates": 2},
     {"model.init_std": 0.0},
     {"data.eval_image_size": 0},
     {"train.learning_rate": 1},

@@ -10,11 +10,12 @@ from mq_jax.suites import Suite
 
 def get_suite() -> Suite:
     """`none` has the direct part alone, `joint` one level."""
-    kinds = ("joint", "none", "unrolled", "finite-difference")
+    exact = ("joint", "none", "unrolled", "pipelined", "sama", "identity")
+    solved = ("neumann", "cg", "finite-difference")
     return Suite(
         experiment="configs/cifar10_mqvae.py",
         overrides=f"{QUICK} {PLAIN}",
-        entries={kind: f"train.hypergradient={kind}" for kind in kinds},
+        entries={kind: f"train.hypergradient={kind}" for kind in exact + solved},
         seeds=THREE,
         reference="none",
     )

@@ -12,7 +12,7 @@ from mq_jax.suites import Suite
 
 def get_suite() -> Suite:
     """MQ as the paper has it is `unrolled`."""
-    kinds = ("unrolled", "none", "joint", "finite-difference")
+    kinds = ("unrolled", "pipelined", "none", "joint", "finite-difference")
     presets = ("vqvae", "ema", "sqvae", "cvq", "gumbel", "simvq", "wasserstein", "rotation", "fsq")
     return Suite(
         experiment="configs/cifar10_mqvae.py",

@@ -13,13 +13,13 @@ from mq_jax.suites import Suite
 
 def get_suite() -> Suite:
     """MQ's steps, with and without LayerNorm."""
-    kinds = ("joint", "none", "unrolled", "finite-difference")
+    kinds = ("joint", "none", "unrolled", "pipelined", "finite-difference")
     return Suite(
         experiment="configs/cifar10_mqvae.py",
         overrides=QUICK_TIME,
         entries={
             **{kind: f"train.hypergradient={kind} {PLAIN}" for kind in kinds},
-            **{f"ln-{kind}": f"train.hypergradient={kind} {NORMED}" for kind in kinds[:3]},
+            **{f"ln-{kind}": f"train.hypergradient={kind} {NORMED}" for kind in kinds[:4]},
         },
         seeds=THREE,
         reference="joint",

@@ -11,7 +11,7 @@ from mq_jax.suites import Suite
 
 def get_suite() -> Suite:
     """MQ as the paper has it is `unrolled`; `code` has the released code's values."""
-    kinds = ("unrolled", "none", "joint")
+    kinds = ("unrolled", "pipelined", "none", "joint")
     presets = ("vqvae", "ema", "cvq", "vqgan_lc", "simvq", "ibq", "fsq", "lfq", "bsq")
     return Suite(
         experiment="configs/imagenet_mqgan.py",

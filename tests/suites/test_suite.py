@@ -39,7 +39,8 @@ def test_every_entry_of_every_suite_is_a_valid_experiment(path):
 def test_there_are_the_suites_of_the_paper_and_its_ablations():
     names = {path.stem for path in SUITES}
     paper = {f"{data}_paper" for data in ("cifar10", "celeba", "ffhq", "imagenet")}
-    parts = ("hypergradient", "hypernet", "straight_through", "layer_norm", "lambda_q", "size")
+    parts = ("hypergradient", "hypernet", "straight_through", "unroll", "outer_data")
+    parts += ("layer_norm", "lambda_q", "size")
     assert names >= paper | {f"cifar10_{part}" for part in parts} | {"cifar10_quick"}
 
 

@@ -139,8 +139,8 @@ def _stopped(name: str) -> int:
         logging.info("%s: stopped; what was saved is there. To go on:\n  %s", name, _command())
         code = FLAGS.interrupted_code
     else:
-        goes_on = "keeps what is whole and goes on" if FLAGS.mode == "tokens" else "starts again"
-        logging.error("%s: stopped at once; the same command %s.", name, goes_on)
+        does = "goes on" if FLAGS.mode == "tokens" else "starts again"
+        logging.error("%s: stopped at once; the same command %s.", name, does)
         code = FLAGS.interrupted_code or 128 + signal.Signals[name]
     if jax.distributed.is_initialized():
         distributed.abandon(code)
@@ -152,13 +152,8 @@ def _dispatch(folders: Sequence[str]) -> int:
     mode = FLAGS.mode
     _require_taken(folders)
     if mode == "plan":
-        plan(
-            _given_config(),
-            devices=FLAGS.devices,
-            images=_count(FLAGS.images),
-            peak_tflops=FLAGS.peak_tflops,
-            compiled=FLAGS.compile,
-        )
+        asked = {"devices": FLAGS.devices, "images": _count(FLAGS.images)}
+        plan(_given_config(), **asked, peak_tflops=FLAGS.peak_tflops, compiled=FLAGS.compile)
     elif mode == "report":
         run_report([_workdir(), *folders] if FLAGS.workdir else folders, FLAGS.output)
     elif mode == "evaluate" and FLAGS.compare:

@@ -9,6 +9,7 @@ python -m mq_jax.main --mode=report DIR DIR ... --output=FILE
 python -m mq_jax.main --config=configs/photos_mqvae.py --mode=plan [--devices=N] [--images=N]
 python -m mq_jax.main --mode=compare --suite=configs/suites/NAME.py --workdir=DIR [--dry_run]
 python -m mq_jax.main --mode=compare --workdir=DIR
+python -m mq_jax.main --workdir=DIR --mode=tokens --output=TOKENS [--split=S] [--views=center,flip]
 
 The second goes on with the run in DIR, from its config.json; --config=DIR/config.json begins
 another run like it.
@@ -29,7 +30,7 @@ from ml_collections import config_flags
 from mq_jax import commandline
 from mq_jax.terminal.streams import protect_streams
 
-MODES = ("train", "evaluate", "export", "report", "plan", "compare")
+MODES = ("train", "evaluate", "export", "report", "plan", "compare", "tokens")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -63,9 +64,29 @@ _NAME = flags.DEFINE_string(
 _SIZE = flags.DEFINE_integer(
     "size", None, "evaluate: side to which images are scaled and cropped, pixels.", lower_bound=1
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "export: replaces an export that is there.")
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "export, tokens: replaces an export, a token set that is there."
+)
 _OUTPUT = flags.DEFINE_string(
-    "output", "", "report: the file; empty: report.html in the folder of the only run."
+    "output",
+    "",
+    "report: the file; empty: report.html in the folder of the only run. tokens: folder of the "
+    "token set.",
+)
+_SPLIT = flags.DEFINE_string(
+    "split", "", "tokens: of the data; empty: the run's training split, of --images all."
+)
+_VIEWS = flags.DEFINE_string(
+    "views",
+    "center",
+    "tokens: stored of each image, divided by commas: center (as in evaluation), flip, ten-crop "
+    "(at 1.1 and 1.05 times the side), ten-crop:RANGE.",
+)
+_SHARDS = flags.DEFINE_integer(
+    "shards", 0, "tokens: number of files; 0: by the number of images.", lower_bound=0
+)
+_BEAM = flags.DEFINE_string(
+    "beam", None, "tokens: makes them on Apache Beam, with these options of its pipeline."
 )
 _INTERRUPTED_CODE = flags.DEFINE_integer(
     "interrupted_code",
@@ -83,8 +104,8 @@ _DEVICES = flags.DEFINE_integer(
 _IMAGES = flags.DEFINE_string(
     "images",
     "",
-    "plan: number of images that the inner level draws from; 0: look at the data. evaluate: a "
-    "folder, of which all images are evaluated.",
+    "plan: number of images that the inner level draws from; 0: look at the data. evaluate, "
+    "tokens: a folder, of which all images are taken.",
 )
 _PEAK = flags.DEFINE_float(
     "peak_tflops", 0.0, "plan: TFLOP/s of a further kind of device.", lower_bound=0.0
@@ -112,6 +133,7 @@ _FLAGS = (
     *(_STEP, _NAME, _SIZE, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
     *(_DEVICES, _IMAGES, _PEAK, _COMPILE, _SUITE, _DRY_RUN),
     *(_COUNT_FLOPS, _SHARD, _REFERENCE),
+    *(_SPLIT, _VIEWS, _SHARDS, _BEAM),
 )
 
 

@@ -28,11 +28,12 @@ GRAPH = {
     "terminal",
     "planning": "training data devices terminal",
     "tokenizers": "training models data images algorithm quantizers runs storage devices",
+    "tokensets": "tokenizers data images storage devices",
     "report": "evaluation images runs storage terminal",
     "commandline": "terminal",
     "suites": "commandline report training evaluation runs storage devices terminal",
-    "modes": "suites commandline report planning tokenizers training evaluation metrics models "
-    "data images algorithm runs storage devices terminal",
+    "modes": "suites commandline report planning tokensets tokenizers training evaluation metrics "
+    "models data images algorithm runs storage devices terminal",
     "bench": "commandline tokenizers training data quantizers storage devices terminal",
 }
 # What a program's file imports only once its arguments are known.
@@ -175,6 +176,7 @@ LIGHT = {
     f"from mq_jax.quantizers import {QUANTIZERS}": "mq_jax.algorithm mq_jax.training optax orbax",
     "from mq_jax.tokenizers import read_names, read_tokens": "jax flax optax orbax",
     "from mq_jax.runs import flat, read_config": "jax flax optax orbax",
+    "from mq_jax.tokensets import open_tokens": "jax flax optax orbax grain",
     "from mq_jax import load_tokenizer": "mq_jax.training.train mq_jax.modes grain",
     "from mq_jax import read_tokens": "jax flax optax orbax",
     "import mq_jax": "jax flax numpy",

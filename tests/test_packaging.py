@@ -19,6 +19,13 @@ def test_requirements_are_those_of_the_project_with_cuda():
     assert project["optional-dependencies"]["cuda12"] == [expected[0]]
 
 
+def test_beam_is_tested_at_the_version_from_which_it_is_asked_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (asked,) = project["optional-dependencies"]["beam"]
+    tested = re.search(r"apache-beam==(\d+\.\d+)\.", (ROOT / "launch" / "test.sh").read_text())
+    assert asked == f"apache-beam>={tested[1]},<3"
+
+
 def test_the_licence_is_the_one_that_the_project_names():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     text = (ROOT / "LICENSE").read_text()

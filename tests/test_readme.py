@@ -28,6 +28,7 @@ _TINY = (
 # beside it. The first pattern that is found in a command decides.
 RULES = {
     r"launch/test\.sh": None,  # This file is a part of it.
+    r"--beam=": None,  # Beam's own test runs it.
     r"mode=plan": "--compile=False",
     r"mq_jax\.bench": "--help",  # It takes minutes, and its own tests run every part.
     r"sbatch ": None,  # The tests of the launch files stand in for a cluster.
@@ -152,7 +153,7 @@ def test_the_commands_of_the_readme_run_in_their_order(clone):
         )
         assert done.returncode == 0, f"{short}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     left = {path.name for path in clone.iterdir()} - {name.split("/")[0] for name in _tracked()}
-    made = {"runs", "TOKENS", "DECODED", "RECONSTRUCTED", "comparison.html"}
+    made = {"runs", "TOKENS", "TOKEN_SET", "CROPS", "DECODED", "RECONSTRUCTED", "comparison.html"}
     assert left == made | {".venv", "IMAGES"}
 
 

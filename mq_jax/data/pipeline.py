@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from multiprocessing import resource_tracker
 
 import grain
@@ -71,7 +71,7 @@ def train_stream(
       ValueError: an argument is out of range, the source is empty, or (while iterating) more
         than MAX_SKIPS records in a row cannot be read.
     """
-    local_size = _local_size(source, batch_size, process_index, process_count)
+    local_size = rows_of_process(source, batch_size, process_index, process_count)
     if start < 0 or seed < 0:
         raise ValueError(f"start is {start} and seed is {seed}; expected both to be at least 0.")
     rows = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
@@ -82,10 +82,10 @@ def train_stream(
         _accept_default_flags()
         _start_tracker()
         # Grain cannot set the state of several workers; an index shift does the same.
-        stream = batches[start:].to_iter_dataset(_read_options(threads, buffer))
+        stream = batches[start:].to_iter_dataset(read_options(threads, buffer))
         options = grain.MultiprocessingOptions(workers, buffer)
         return iter(stream.mp_prefetch(options, worker_init_fn=_attach_worker))
-    iterator = iter(batches.to_iter_dataset(_read_options(threads, buffer)))
+    iterator = iter(batches.to_iter_dataset(read_options(threads, buffer)))
     iterator.set_state({"next_index": start})
     return iterator
 
@@ -137,11 +137,60 @@ def eval_batches(
     Raises:
       ValueError: an argument is out of range or the source is empty.
     """
-    local_size = _local_size(source, batch_size, process_index, process_count)
+    local_size = rows_of_process(source, batch_size, process_index, process_count)
     padded_length = -(-len(source) // batch_size) * batch_size
     rows = grain.MapDataset.range(padded_length).map(_make_eval_row(source, transform))
     batches = rows.batch(local_size)[process_index::process_count]
-    return batches.to_iter_dataset(_read_options(threads, _EVAL_BUFFER))
+    return batches.to_iter_dataset(read_options(threads, _EVAL_BUFFER))
+
+
+def read_options(threads: int, buffer: int) -> grain.ReadOptions:
+    """How Grain reads ahead; its own defaults are 16 threads and 500 whole batches.
+
+    Args:
+      threads: that read; 0 reads on demand.
+      buffer: elements read ahead, at least one for each thread.
+
+    Returns:
+      The options.
+
+    Raises:
+      ValueError: either is out of range.
+    """
+    if threads < 0 or buffer < 1:
+        raise ValueError(f"threads is {threads}, buffer {buffer}; expected at least 0 and 1.")
+    # Each thread computes a whole batch, so fewer places than threads would idle some.
+    ahead = max(buffer, threads) if threads else 0
+    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+
+
+def rows_of_process(source: Sized, batch_size: int, process_index: int, process_count: int) -> int:
+    """How many rows of a batch a process has.
+
+    Args:
+      source: the records.
+      batch_size: rows of the global batch, over all processes.
+      process_index: which process this is.
+      process_count: how many processes share the global batch.
+
+    Returns:
+      batch_size / process_count.
+
+    Raises:
+      ValueError: the source is empty, or an argument is out of range.
+    """
+    if not len(source):
+        raise ValueError("the source is empty; expected at least one record.")
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index is {process_index}; expected 0 <= process_index < {process_count}."
+        )
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size is {batch_size}; expected a positive multiple of the number of "
+            f"processes, {process_count}."
+        )
+    return batch_size // process_count
 
 
 def _make_train_row(source: Source, transform: Callable) -> Callable:
@@ -200,31 +249,6 @@ def _make_eval_row(source: Source, transform: Callable) -> Callable:
         }
 
     return row
-
-
-def _read_options(threads: int, buffer: int) -> grain.ReadOptions:
-    """Grain's own defaults are 16 threads and 500 whole batches."""
-    if threads < 0 or buffer < 1:
-        raise ValueError(f"threads is {threads}, buffer {buffer}; expected at least 0 and 1.")
-    # Each thread computes a whole batch, so fewer places than threads would idle some.
-    ahead = max(buffer, threads) if threads else 0
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-
-
-def _local_size(source: Source, batch_size: int, process_index: int, process_count: int) -> int:
-    """Rows of this process in a batch, the arguments checked."""
-    if not len(source):
-        raise ValueError("the source is empty; expected at least one record.")
-    if not 0 <= process_index < process_count:
-        raise ValueError(
-            f"process_index is {process_index}; expected 0 <= process_index < {process_count}."
-        )
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
-            f"batch_size is {batch_size}; expected a positive multiple of the number of "
-            f"processes, {process_count}."
-        )
-    return batch_size // process_count
 
 
 def _attach_worker(index: int, count: int) -> None:

@@ -28,6 +28,7 @@ from mq_jax.modes.exporting import run_export
 from mq_jax.modes.planning import plan
 from mq_jax.modes.reporting import run_report
 from mq_jax.modes.restored import move_to_this_machine
+from mq_jax.modes.tokensets import asked_of, run_tokens
 from mq_jax.modes.training import run_training
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
@@ -44,10 +45,11 @@ FLAGS = flags.FLAGS
 _FLAGS_OF_MODES = {
     "step": ("evaluate", "export"),
     **dict.fromkeys(("name", "size", "compare", "unlike"), ("evaluate",)),
-    "images": ("evaluate", "plan"),
+    "images": ("evaluate", "plan", "tokens"),
     "devices": ("plan",),
-    "overwrite": ("export",),
-    "output": ("report",),
+    "overwrite": ("export", "tokens"),
+    "output": ("report", "tokens"),
+    **dict.fromkeys(("split", "views", "shards", "beam"), ("tokens",)),
     "accept_changed_data": ("train",),
     **dict.fromkeys(("suite", "dry_run", "count_flops", "shard", "reference"), ("compare",)),
 }
@@ -137,7 +139,8 @@ def _stopped(name: str) -> int:
         logging.info("%s: stopped; what was saved is there. To go on:\n  %s", name, _command())
         code = FLAGS.interrupted_code
     else:
-        logging.error("%s: stopped at once; the same command starts again.", name)
+        does = "goes on" if FLAGS.mode == "tokens" else "starts again"
+        logging.error("%s: stopped at once; the same command %s.", name, does)
         code = FLAGS.interrupted_code or 128 + signal.Signals[name]
     if jax.distributed.is_initialized():
         distributed.abandon(code)
@@ -149,13 +152,8 @@ def _dispatch(folders: Sequence[str]) -> int:
     mode = FLAGS.mode
     _require_taken(folders)
     if mode == "plan":
-        plan(
-            _given_config(),
-            devices=FLAGS.devices,
-            images=_count(FLAGS.images),
-            peak_tflops=FLAGS.peak_tflops,
-            compiled=FLAGS.compile,
-        )
+        asked = {"devices": FLAGS.devices, "images": _count(FLAGS.images)}
+        plan(_given_config(), **asked, peak_tflops=FLAGS.peak_tflops, compiled=FLAGS.compile)
     elif mode == "report":
         run_report([_workdir(), *folders] if FLAGS.workdir else folders, FLAGS.output)
     elif mode == "evaluate" and FLAGS.compare:
@@ -166,6 +164,10 @@ def _dispatch(folders: Sequence[str]) -> int:
         folder = _workdir()
         require_platform()
         run_export(folder, overwrite=FLAGS.overwrite, step=FLAGS.step)
+    elif mode == "tokens":
+        folder = _workdir()
+        require_platform()
+        run_tokens(folder, FLAGS.config, asked_of(FLAGS), commandline.overridden(sys.argv))
     else:
         return _compute(mode)
     return 0

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -30,9 +31,10 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       OSError: the file cannot take its name.
     """
-    # Short, since a name may have all the bytes that a file system allows; the process id keeps
-    # several processes from sharing a temporary file.
-    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    # Short, since a name may have all the bytes that a file system allows; host and process id
+    # keep several processes from sharing a temporary file.
+    told = os.fsencode(path.name) + b"\0" + socket.gethostname().encode()
+    digest = hashlib.sha256(told).hexdigest()[:16]
     temporary = path.with_name(f".{digest}.{os.getpid()}.tmp")
     try:
         yield temporary

@@ -7,6 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 import runs
+import token_sets
 from processes import environments, free_port, two_scripts
 
 from mq_jax.devices.distributed import Cluster, find_cluster, initialize
@@ -319,3 +320,18 @@ _TALK = """
 def test_processes_hear_of_one_another():
     outcomes = two_scripts(textwrap.dedent(_TALK))
     assert [done.code for done in outcomes] == [0, 0], outcomes[0].err + outcomes[1].err
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_token_set_of_one(images, whole, tmp_path):
+    command = ["--mode=tokens", f"--workdir={whole}", "--shards=5"]
+    lacking = two_programs(*command, f"--output={tmp_path / 'early'}")
+    assert [done.code for done in lacking] == [1, 1]
+    assert "has no export, which one process makes: --mode=export" in lacking[0].err
+    alone = runs.outcome(runs.launch(*command, f"--output={tmp_path / 'alone'}"))
+    assert alone.code == 0, alone.err
+    first, second = two_programs(*command, f"--output={tmp_path / 'both'}")
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert "images by this process in" in first.out and "images" not in second.out
+    files = token_sets.files(tmp_path / "both")
+    assert files == token_sets.files(tmp_path / "alone") and len(files) == 6

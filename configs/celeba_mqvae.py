@@ -7,7 +7,7 @@ The paper's other columns are words behind the file, :vqvae, :sqvae say: configs
 Cost and result: not measured.
 """
 
-from configs import mqvae, quantizers
+from configs import mqvae
 
 
 def get_config(preset: str = ""):
@@ -15,4 +15,4 @@ def get_config(preset: str = ""):
     config = mqvae.get_config(source="tfds:celeb_a", image_size=128, downsampling=8)
     config.data.crop = 140
     config.data.threads = 4
-    return quantizers.with_quantizer(config, preset)
+    return mqvae.with_preset(config, preset)

@@ -8,11 +8,11 @@ The paper's other columns are words behind the file, :vqvae, :sqvae say: configs
 Cost and result of the full 90 epochs: not measured; of 800 steps: docs/results.md.
 """
 
-from configs import mqvae, quantizers
+from configs import mqvae
 
 
 def get_config(preset: str = ""):
     """The paper's CIFAR-10 experiment."""
     config = mqvae.get_config(source="tfds:cifar10", image_size=32, downsampling=4)
     config.data.eval_split = "test"
-    return quantizers.with_quantizer(config, preset)
+    return mqvae.with_preset(config, preset)

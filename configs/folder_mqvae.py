@@ -9,7 +9,7 @@ the smaller side to 128, a random crop, a flip.
 Cost and result: not measured; they are your images.
 """
 
-from configs import mqvae, quantizers
+from configs import mqvae
 
 
 def get_config(preset: str = ""):
@@ -17,4 +17,4 @@ def get_config(preset: str = ""):
     config = mqvae.get_config(source="folder", image_size=128, downsampling=8)
     config.data.flip = 0.5
     config.data.threads = 4
-    return quantizers.with_quantizer(config, preset)
+    return mqvae.with_preset(config, preset)

@@ -8,7 +8,7 @@ A preset says whose values hold where the paper and the released code differ:
   code   the released code's: the codebook by SGD with momentum 0.9, once in four inner updates;
          an aliasing filter; a discriminator that starts to learn, at learning rate 0, in the very
          step in which its loss enters at full weight. Its Adam's eps (1e-7), lambda_q (0.1),
-         LayerNorm over z and kernels from N(0, 0.02^2) are the base's. Its hyper-gradient, a
+         LayerNorm over z and kernels from N(0, 0.02^2) are also `paper`'s. Its hyper-gradient, a
          finite difference at a step too small for bfloat16, is not followed:
          --config.train.hypergradient=finite-difference --config.model.dtype=float32.
 
@@ -60,6 +60,7 @@ def get_config(
     config.model.channels = (128,)
     config.model.multipliers = nets[image_size]
     config.model.blocks = 2
+    config.model.layer_norm = True  # (code); what is better without it is MQVAE, no MQGAN was tried
     config.model.dtype = "bfloat16"
     config.model.remat = True
     config.codebook.size = codewords

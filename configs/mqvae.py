@@ -1,8 +1,15 @@
-"""What the paper's MQVAE experiments share; not an experiment itself."""
+"""What the paper's MQVAE experiments share; not an experiment itself.
+
+The word `code` behind an experiment takes the released code's values in place of the paper's and of
+ours: LayerNorm over z, the mean absolute error, the finite difference, and the codebook by SGD with
+momentum 0.9, once in four inner updates. Another word names a quantizer, configs/quantizers.py.
+"""
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, quantizers
+
+PRESETS = ("code",)
 
 # Widths of the strided convolutions, by the pixels of a side that become one code.
 CHANNELS = {4: (32, 64), 8: (32, 64, 64)}
@@ -31,3 +38,25 @@ def get_config(*, source: str, image_size: int, downsampling: int) -> ConfigDict
     config.data.source = source
     config.data.image_size = image_size
     return config
+
+
+def with_preset(config: ConfigDict, preset: str) -> ConfigDict:
+    """An MQVAE experiment under a preset.
+
+    Args:
+      config: the experiment; changed.
+      preset: one of PRESETS or of quantizers.PRESETS, or "" for the experiment as it is.
+
+    Returns:
+      The configuration.
+
+    Raises:
+      ValueError: on an unknown preset.
+    """
+    if preset == "code":
+        config.model.layer_norm = True
+        config.train.reconstruction = "l1"
+        config.train.hypergradient = "finite-difference"
+        config.train.inner_updates = 4
+        config.outer.kind, config.outer.b1 = "sgd", 0.9
+    return quantizers.with_quantizer(config, preset, PRESETS)

@@ -1,7 +1,8 @@
 """Every field of a configuration, once, with its meaning; experiments override what differs.
 
 Not an experiment itself: `config.data.source` is empty. Where the paper gives a value it is the
-default; where it is silent, the value of the authors' code, marked (code).
+default; where it is silent, what measured better here, or else the value of the authors' code; what
+is of that code is marked (code).
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,9 @@
 
 A preset says whose values hold where the paper and the released code differ:
 
-  paper  the paper's; where it is silent, the code's as in configs/base.py, but for the adversarial
-         phase, which is ours: the discriminator learns before its verdict counts, and the weight
-         of that rises over a ramp.
+  paper  the paper's; where it is silent, the code's, but for the adversarial phase, which is ours:
+         the discriminator learns before its verdict counts, and the weight of that rises over a
+         ramp.
   code   the released code's: the codebook by SGD with momentum 0.9, once in four inner updates;
          an aliasing filter; a discriminator that starts to learn, at learning rate 0, in the very
          step in which its loss enters at full weight. Its Adam's eps (1e-7), lambda_q (0.1),

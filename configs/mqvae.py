@@ -2,7 +2,9 @@
 
 The word `code` behind an experiment takes the released code's values in place of the paper's and of
 ours: LayerNorm over z, the mean absolute error, the finite difference, and the codebook by SGD with
-momentum 0.9, once in four inner updates. Another word names a quantizer, configs/quantizers.py.
+momentum 0.9, once in four inner updates. Its aliasing filter is not among them, since numbers of
+unlike filters do not compare: --config.data.filter=bilinear. Another word names a quantizer,
+configs/quantizers.py.
 """
 
 from ml_collections import ConfigDict

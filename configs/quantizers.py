@@ -1,9 +1,10 @@
 """Quantizers by one word, in any experiment: --config=configs/cifar10_mqvae.py:fsq; no experiment.
 
-A preset changes the quantizer, its loss and its weight, and trains on one level; data, nets,
-batches, rates and schedule stay the experiment's, and so do K and D where a preset does not say
-otherwise (`sqvae` has its own rate of the codebook). That alone differs from what was published,
-beside what each line calls ours. LayerNorm over z is of MQ's code: no preset keeps it.
+A preset changes the quantizer, its loss and its weight, and trains on one level, at one learning
+rate for all (`sqvae` has its own of the codebook); data, nets, batches, that rate and its schedule
+stay the experiment's, and so do K and D where a preset does not say otherwise. That alone differs
+from what was published, beside what each line calls ours. LayerNorm over z is of MQ's code: no
+preset keeps it.
 """
 
 import math

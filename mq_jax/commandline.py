@@ -158,7 +158,7 @@ def run_file(
       Whatever it returns.
 
     Raises:
-      UsageError: there is no such file, or it fails.
+      UsageError: there is no such file or no such function in it, or it fails.
     """
     file = pathlib.Path(name)
     if not file.is_file():
@@ -171,7 +171,12 @@ def run_file(
     if root not in sys.path:
         sys.path.insert(0, root)
     try:
-        return runpy.run_path(name)[function](*arguments)
+        names = runpy.run_path(name)
+        if function not in names:
+            raise UsageError(f"--{flag}={given}: the file has no function {function}.")
+        return names[function](*arguments)
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(
             f"--{flag}={given}: the file fails with {type(error).__name__}: "

@@ -3,6 +3,7 @@
 Not `--mode=evaluate --compare` (comparing.py), which prints evaluations that are there.
 """
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ class Asked(NamedTuple):
       given: `--config.NAME=VALUE` words for every run, after the entries' own.
       shard: as find_shard's.
       reference: the entry that others are compared with; "": as the suite says, or the first.
+        Where a suite's has no run yet, the first that has.
       dry: whether only to print what would be run, and for how long.
       count_flops: whether entries that were not measured are predicted by their FLOPs then, for
         which each is traced.
@@ -80,12 +82,26 @@ def compare(folder: pathlib.Path, asked: Asked) -> tuple[int, str]:
             "--mode=compare is one process that starts its runs; the environment makes it one of "
             "several that are one run. Give each --shard=I/N and none of their variables."
         )
-    suite, part = read_suite(asked.suite), find_shard(asked.shard, os.environ)
+    suite, part = _suite(asked), find_shard(asked.shard, os.environ)
     runs = schedule(suite, folder, asked.given)
     if asked.dry:
         _predict(part.of(runs), suite, folder, _flops if asked.count_flops else None)
         return 0, ""
     return _run(runs, part, suite, folder, asked)
+
+
+def _suite(asked: Asked) -> Suite:
+    """The suite, with the reference that is asked for."""
+    suite = read_suite(asked.suite)
+    if not asked.reference:
+        return suite
+    # Before the runs, which take hours; one that has no run yet is no reason to fail after them.
+    if asked.reference not in suite.entries:
+        raise ValueError(
+            f"--reference is {asked.reference!r}; expected one of {', '.join(suite.entries)}, the "
+            f"entries of --suite={asked.suite}."
+        )
+    return dataclasses.replace(suite, reference=asked.reference)
 
 
 def _predict(
@@ -116,7 +132,7 @@ def _run(
     with Interrupt() as interrupt:
         outcomes = run_suite(own, suite, folder, interrupt)
     others = _others([one for one in runs if one.name not in outcomes], suite, folder)
-    _write(folder, asked.reference, {**others, **outcomes})
+    _write(folder, "", {**others, **outcomes})
     bad = [one for one, found in outcomes.items() if found.state in (FAILED, DIFFERS)]
     for one in bad:
         logging.error("error: %s: %s: %s", one, outcomes[one].state, outcomes[one].told)

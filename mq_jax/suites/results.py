@@ -145,7 +145,8 @@ def read_results(
     entries = [entry for entry in entries if any(run.entry == entry for run in runs)]
     if not entries:
         raise FileNotFoundError(
-            f"{folder} has no run of a suite yet; expected folders ENTRY/seed-S with a config.json."
+            f"{folder} has no run of a suite yet; expected folders ENTRY/seed-S with a "
+            "config.json, or a --suite to train."
         )
     if reference and reference not in entries:
         raise ValueError(

@@ -94,6 +94,11 @@ def _configured(suite: Suite, overrides: str, given: Sequence[str]):
     preset, own = words_of(overrides)
     experiment = f"{suite.experiment}:{preset}" if preset else suite.experiment
     words = (f"--config={experiment}", *common, *own, *given)
+    if "seed" in commandline.overridden(["suite", *words]):
+        raise ValueError(
+            "config.seed is given, and the seeds of a suite are its own; change `seeds` or "
+            "`seeds_of` in its file."
+        )
     config = commandline.configured(["suite", *words])
     for sentence in unused_fields(config, commandline.overridden(["suite", *own])):
         raise ValueError(sentence)

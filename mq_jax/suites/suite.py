@@ -97,7 +97,12 @@ def words_of(overrides: str) -> tuple[str, list[str]]:
     Raises:
       ValueError: a word is neither.
     """
-    words, preset = shlex.split(overrides), ""
+    try:
+        words, preset = shlex.split(overrides), ""
+    except ValueError as error:
+        raise ValueError(
+            f"the overrides {overrides!r} cannot be read: {error}; expected words as a shell's."
+        ) from error
     if words and words[0].startswith(":"):
         preset = words.pop(0)[1:]
     for word in words:
@@ -111,6 +116,7 @@ def words_of(overrides: str) -> tuple[str, list[str]]:
 
 def _problems(suite: Suite):
     """What is wrong with a suite in itself."""
+    yield from _of_other_kinds(suite)
     if not suite.entries:
         yield "A suite has no entries; expected at least one name with its overrides."
     for name in suite.entries:
@@ -137,3 +143,29 @@ def _problems(suite: Suite):
             f"seconds is {suite.seconds} and timing_steps {suite.timing_steps}; expected 0 or "
             "more, and at least 20, of which the first window is not counted."
         )
+
+
+def _of_other_kinds(suite: Suite):
+    """Fields that hold another kind of thing than they are for."""
+    entries, of_entries = suite.entries, suite.seeds_of
+    texts = isinstance(entries, Mapping) and all(
+        isinstance(text, str) for pair in entries.items() for text in pair
+    )
+    told = {
+        "entries": (texts, "a dict of overrides by name, both text"),
+        "seeds": (isinstance(suite.seeds, tuple | list), "a tuple, (0, 1, 2) say"),
+        "seeds_of": (
+            isinstance(of_entries, Mapping)
+            and all(isinstance(seeds, tuple | list) for seeds in of_entries.values()),
+            "a dict of tuples by entry",
+        ),
+        **{
+            name: (isinstance(getattr(suite, name), str), "text")
+            for name in ("experiment", "overrides", "reference")
+        },
+        "seconds": (type(suite.seconds) in (int, float), "a number"),
+        "timing_steps": (type(suite.timing_steps) is int, "a whole number"),
+    }
+    for name, (fits, expected) in told.items():
+        if not fits:
+            yield f"{name} of a suite is {getattr(suite, name)!r}; expected {expected}."

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from mq_jax.algorithm.bilevel import THROUGH_OPTIMIZER
 from mq_jax.algorithm.implicit import SOLVERS
 from mq_jax.runs.workdir import flat
 from mq_jax.training.quantizing import DRAWN, NEAREST, UNTRAINED
@@ -55,7 +56,7 @@ _RULES: tuple[_Rule, ...] = (
         "kinds with a codebook read it",
     ),
     _Rule(
-        ("codebook.kind", "codebook.embedding_dim", "codebook.hidden"),
+        ("codebook.kind", "codebook.embedding_dim", "codebook.hidden", "codebook.train_embedding"),
         "quantizer.kind",
         lambda kind: kind in UNTRAINED,
         "kinds with a codebook that a gradient trains read it",
@@ -73,6 +74,12 @@ _RULES: tuple[_Rule, ...] = (
         "kmeans reads it",
     ),
     _Rule(("codebook.base_file",), "codebook.base", lambda base: base != "file", "file reads it"),
+    _Rule(
+        ("codebook.lookup_chunk", "codebook.shard_lookup"),
+        "quantizer.kind",
+        lambda kind: kind in UNTRAINED[1:],
+        "kinds with a codebook read it",
+    ),
     _Rule(
         ("quantizer.commitment", "quantizer.codebook", "quantizer.entropy")
         + ("quantizer.wasserstein", "quantizer.restart_every"),
@@ -105,11 +112,28 @@ _RULES: tuple[_Rule, ...] = (
         "neumann reads it",
     ),
     _Rule(
+        ("inner.pullback_eps",),
+        "train.hypergradient",
+        lambda kind: kind not in (*THROUGH_OPTIMIZER, "pipelined"),
+        "kinds whose derivative passes the optimizer read it",
+    ),
+    _Rule(
         ("train.straight_through",),
         "quantizer.kind",
         lambda kind: kind in DRAWN,
         "kinds whose codes are not drawn read it",
     ),
+)
+
+# Of Adam alone.
+_RULES += tuple(
+    _Rule(
+        tuple(f"{level}.{name}" for name in ("b2", "eps", "eps_root", "pullback_eps")),
+        f"{level}.kind",
+        lambda kind: kind == "sgd",
+        "adam reads it",
+    )
+    for level in ("inner", "outer", "disc")
 )
 
 # A kind's own section.

@@ -342,7 +342,8 @@ FEW = (
 
 
 def make_used(folder, *rows, size=16):
-    return make_run(folder, rows=[used(*row) for row in rows], changes={"codebook.size": size})
+    changes = {"codebook.size": size, "model.layer_norm": True}
+    return make_run(folder, rows=[used(*row) for row in rows], changes=changes)
 
 
 def test_few_codes_at_the_best_step_are_told_with_their_cure(tmp_path):

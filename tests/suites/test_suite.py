@@ -7,6 +7,7 @@ import pytest
 import runs
 
 from mq_jax.commandline import UsageError
+from mq_jax.modes.suite import Asked, compare
 from mq_jax.suites import Suite, read_suite
 from mq_jax.suites.schedule import Shard, find_shard, schedule
 
@@ -69,6 +70,12 @@ def test_first_seeds_come_before_second_ones_each_in_a_folder_of_its_own():
         ({"seeds_of": {"jointly": (1,)}}, "'jointly' is no entry"),
         ({"seeds": (1, 1)}, "expected one or more different whole numbers"),
         ({"seconds": -1.0}, "expected 0 or more"),
+        ({"entries": ["joint"]}, "entries of a suite is .*; expected a dict"),
+        ({"entries": {"joint": None}}, "entries of a suite is .*; expected a dict"),
+        ({"seeds": 3}, "seeds of a suite is 3; expected a tuple"),
+        ({"seeds_of": {"fsq": 3}}, "seeds_of of a suite is .*; expected a dict of tuples"),
+        ({"seconds": "9"}, "seconds of a suite is '9'; expected a number"),
+        ({"overrides": ["train.steps=3"]}, "overrides of a suite is .*; expected text"),
     ],
 )
 def test_a_suite_that_cannot_be_says_so(changes, told):
@@ -81,6 +88,8 @@ def test_a_suite_that_cannot_be_says_so(changes, told):
     [
         ({"entries": {"a": "train.stepz=3"}}, "entry 'a'.*has no field config.train.stepz"),
         ({"entries": {"a": "train.steps"}}, "entry 'a'.*'train.steps' is no override"),
+        ({"entries": {"a": "data.dir='x"}}, "entry 'a'.*cannot be read: No closing quotation"),
+        ({"entries": {"a": "seed=3"}}, "entry 'a'.*the seeds of a suite are its own"),
         ({"entries": {"a": ":fsk"}}, "entry 'a'.*the preset is 'fsk'"),
         ({"entries": {"a": "train.warmup=2"}}, "entry 'a'.*config.train.warmup is 2"),
         ({"entries": {"a": "", "b": ":"}}, "'a' and 'b' of the suite are one configuration"),
@@ -101,9 +110,19 @@ def test_a_file_that_is_no_suite_is_named(tmp_path):
     path.write_text("def get_suite():\n    return 3\n")
     with pytest.raises(ValueError, match="returns a int; expected a mq_jax.suites.Suite"):
         read_suite(str(path))
+    path.write_text("suite = 3\n")
+    with pytest.raises(UsageError, match="has no function get_suite"):
+        read_suite(str(path))
     path.write_text("def get_suite():\n    return 1 / 0\n")
     with pytest.raises(UsageError, match="fails with ZeroDivisionError"):
         read_suite(str(path))
+
+
+def test_a_reference_that_is_no_entry_is_refused_before_any_run(tmp_path):
+    asked = Asked(str(runs.ROOT / "configs" / "suites" / "photos.py"), reference="jointly")
+    with pytest.raises(ValueError, match="--reference is 'jointly'; expected one of joint, none"):
+        compare(tmp_path, asked)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_experiment_of_a_suite_is_found_from_anywhere(tmp_path, monkeypatch):

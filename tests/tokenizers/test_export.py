@@ -282,7 +282,10 @@ def test_a_damaged_orbax_folder_is_named(copied, damage):
         shutil.rmtree(folder / "header")
     else:
         path = folder / "header" / "metadata"
-        path.write_text(path.read_text().replace('"layer_norm": true', '"layer_norm": false'))
+        text = path.read_text()
+        edited = text.replace('"layer_norm": false', '"layer_norm": true')
+        assert edited != text
+        path.write_text(edited)
     with pytest.raises(ValueError, match="orbax (is no whole Orbax folder|is damaged or was ed)"):
         load_tokenizer(copied)
 

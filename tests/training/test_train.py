@@ -27,6 +27,7 @@ from mq_jax.quantizers import codebook
 from mq_jax.report.runs import read_runs
 from mq_jax.runs import checksums
 from mq_jax.runs.checkpoint import Checkpoints
+from mq_jax.runs.workdir import flat
 from mq_jax.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -177,9 +178,10 @@ def test_every_window_is_watched_with_all_its_codes_and_what_ails_is_said_once(
 ):
     monkeypatch.setattr(train, "Watch", _Watched)
     monkeypatch.setattr(code_use, "FEW", 1.1)
-    runs.train_here(runs.configure(train__log_every=5, train__eval_every=100), tmp_path)
+    config = runs.configure(train__log_every=5, train__eval_every=100)
+    runs.train_here(config, tmp_path)
     codebooks, warms, steps, _, drawn = zip(*_Watched.seen, strict=True)
-    assert set(codebooks) == {code_use.Codebook(16, "mlp", True, 1.0)} and set(warms) == {1}
+    assert set(codebooks) == {code_use.codebook_of(flat(config.to_dict()))} and set(warms) == {1}
     # Eight images of 16 x 16 codes a step.
     assert (steps, drawn) == ((5, 10, 12), (5 * 8 * 256, 5 * 8 * 256, 2 * 8 * 256))
     (said,) = [r for r in caplog.records if "Few codes are in use: " in r.getMessage()]

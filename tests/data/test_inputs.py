@@ -94,7 +94,8 @@ def trained_on(monkeypatch, tmp_path, images, **changes):
 
     def compile_program(config, built, mesh):
         # The steps compute nothing, so any program with arrays of the right shapes will do.
-        simple = configure(images)
+        joint = {"train__hypergradient": "joint"}
+        simple = configure(images, **joint if config.train.hypergradient == "joint" else {})
         program = runs.compiled(simple, build(simple, simple.train.steps), mesh)
         inner_step = built.inner_step and recorder("inner_step")
         return program._replace(step=recorder("step"), inner_step=inner_step)

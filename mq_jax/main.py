@@ -123,7 +123,10 @@ _COUNT_FLOPS = flags.DEFINE_bool(
     "compare --dry_run: predicts entries that were not measured, seconds each.",
 )
 _SHARD = flags.DEFINE_string(
-    "shard", "", "compare: I/N, 0/4 to 3/4 say: this part of the runs; empty: by the environment."
+    "shard",
+    "",
+    "compare: I/N, 0/4 to 3/4 say: this part of the runs; empty: as "
+    "SLURM_ARRAY_TASK_ID says, or JOB_COMPLETION_INDEX of MQ_JAX_SHARDS; without these, all.",
 )
 _REFERENCE = flags.DEFINE_string(
     "reference", "", "compare: the entry that others are compared with; empty: the suite's."

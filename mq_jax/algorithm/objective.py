@@ -3,8 +3,8 @@
 L(theta, phi; x) = task(x, x_hat) + lambda_q * quantization + w * a * adversarial(x_hat)
 
 with x_hat = D_theta(z_hat), task = rec + lambda_p * LPIPS, and for plain vector quantization
-quantization = mean((z - z_q)^2). MQVAE is L without LPIPS and
-without the adversarial term; MQGAN has both.
+quantization = mean((z - z_q)^2). MQVAE is L without LPIPS and without the adversarial term; MQGAN
+has both.
 """
 
 from collections.abc import Callable

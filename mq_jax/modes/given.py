@@ -51,12 +51,15 @@ def words(argv: Sequence[str]) -> list[str]:
       `--config.NAME=VALUE` each.
 
     Raises:
-      UsageError: a field and its value are two arguments.
+      UsageError: a field is given in another form.
     """
-    given = [argument for argument in argv[1:] if argument.startswith("--config.")]
+    given = [argument for argument in argv[1:] if commandline.overridden(["", argument])]
     for word in given:
-        if "=" not in word:
-            raise commandline.UsageError(f"{word}: give fields of a suite as {word}=VALUE.")
+        if not word.startswith("--config.") or "=" not in word:
+            (name,) = commandline.overridden(["", word])
+            raise commandline.UsageError(
+                f"{word}: give fields of a suite as --config.{name}=VALUE."
+            )
     return given
 
 

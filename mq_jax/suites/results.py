@@ -65,8 +65,13 @@ class Result(NamedTuple):
 
     @property
     def flops(self) -> float | None:
-        """Of a step on one device, as XLA counts them."""
-        return self.run.cost.flops if self.run.cost else None
+        """Of an inner update on one device, as XLA counts them; None where these differ in cost."""
+        updates = self.run.config["train.unroll"]
+        # Of the two programs that alternate, only the one of both levels is counted.
+        if updates != self.run.config["train.inner_updates"]:
+            return None
+        found = self.run.cost.flops if self.run.cost else None
+        return None if found is None else found / updates
 
 
 class Results(NamedTuple):

@@ -40,13 +40,17 @@ class Scheduled(NamedTuple):
         """The same with other numbers of steps, in another folder.
 
         Args:
-          steps: of the run.
+          steps: of the run, or the nearest number of them that its outer updates divide where
+            one takes several inner updates as one.
           folder: of it.
           fields: further ones of the section train.
 
         Returns:
           A Scheduled.
         """
+        train = self.config.train
+        if train.unroll > 1:
+            steps = max(round(steps / train.inner_updates), 1) * train.inner_updates
         changes = {"steps": steps, **fields}
         config = copy.deepcopy(self.config)
         config.update_from_flattened_dict({f"train.{name}": v for name, v in changes.items()})

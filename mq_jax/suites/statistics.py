@@ -140,9 +140,9 @@ def seeds_needed(deviation: float, difference: float = DIFFERENCE) -> int | None
     # Power grows with n: doubled until it is enough, then halved between.
     high = 2
     while power(high, deviation, difference) < POWER:
-        high *= 2
-        if high > MOST_SEEDS:
+        if high == MOST_SEEDS:
             return None
+        high = min(2 * high, MOST_SEEDS)
     low = high // 2 + 1 if high > 2 else 2
     while low < high:
         middle = (low + high) // 2

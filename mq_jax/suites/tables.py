@@ -60,8 +60,9 @@ def entries_table(results: Results) -> Table:
         "Means over finished seeds, ± the deviation of the sample (over n - 1), of the best "
         "evaluation of each run. Seconds are those of training steps at the median rate, without "
         "compilation, evaluations and checkpoints; what else the machine had to do is in them. "
-        "FLOPs are a step's on one device, as XLA counts them. ×: over those of "
-        f"{visible(results.reference)}."
+        "FLOPs are a step's on one device, as XLA counts them; several inner updates that are one "
+        "program count as so many steps, and of steps that are not alike none are told. "
+        f"×: over those of {visible(results.reference)}."
     )
     return Table("Entries", ["entry", "seeds", *heads, *costs], rows, note)
 

@@ -61,7 +61,7 @@ def timed(scheduled: Scheduled, suite: Suite, folder: pathlib.Path) -> Scheduled
       The run; None where its step is not timed yet.
 
     Raises:
-      ValueError: the timing that is there is of another configuration.
+      ValueError: the timing that is there is of another configuration, or has lost its lines.
     """
     if not suite.seconds:
         return scheduled
@@ -73,6 +73,8 @@ def timed(scheduled: Scheduled, suite: Suite, folder: pathlib.Path) -> Scheduled
         return None
     rows = read_metrics(timing.folder / "metrics.jsonl")
     seconds = seconds_per_step(rows, timing.config.train.batch_size, without_first=True)
+    if seconds is None:
+        raise ValueError(f"{timing.folder} has no rate of its steps; remove it, to time them anew.")
     return scheduled.lasting(max(round(suite.seconds / seconds), 1), scheduled.folder)
 
 

@@ -96,6 +96,13 @@ def _of_levels(config: ConfigDict, kind: str) -> Iterator[str]:
             f"config.train.hypergradient is {hypergradient!r}, and quantizer.kind {kind!r} has "
             "nothing that an outer level could train; expected 'joint'."
         )
+    codebook = config.codebook
+    if kind in NEAREST and codebook.kind == "embedding" and not codebook.train_embedding:
+        yield (
+            "config.codebook.train_embedding is False with kind 'embedding', whose codewords are "
+            f"then never trained, and hypergradient {hypergradient!r}; expected 'joint', or "
+            "another kind of codebook."
+        )
     if kind in NEAREST and fields.commitment != fields.codebook:
         yield (
             f"config.quantizer.commitment is {fields.commitment} and codebook {fields.codebook}; "

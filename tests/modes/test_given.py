@@ -11,8 +11,9 @@ import pytest
 import runs
 from PIL import Image
 
+from mq_jax.commandline import UsageError
 from mq_jax.data import inputs
-from mq_jax.modes import dispatch
+from mq_jax.modes import dispatch, given
 from mq_jax.runs import stored
 from mq_jax.training.validate import validate
 
@@ -264,3 +265,13 @@ def test_validation_images_without_folders_of_classes_do_too(tmp_path):
     training, evaluation = inputs.open_split(config), inputs.open_evaluation(config)
     assert training.class_names == evaluation.class_names == ("n01440764", "n01443537")
     assert (len(evaluation), evaluation[0].label) == (1, -1)
+
+
+@pytest.mark.parametrize(
+    "word", ["--noconfig.data.resize", "-config.data.resize=0", "--config.data.resize"]
+)
+def test_a_field_of_a_suite_in_a_form_that_its_runs_are_not_given_is_refused(word):
+    argv = ["mq_jax.main", "--config.train.steps=3", "--suite=X.py"]
+    assert given.words(argv) == ["--config.train.steps=3"]
+    with pytest.raises(UsageError, match="^-.*: give fields of a suite as --config.data.resize=V"):
+        given.words([*argv, word])

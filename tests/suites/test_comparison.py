@@ -78,6 +78,18 @@ def test_means_are_of_finished_seeds_in_the_order_of_the_suite(folder):
     assert results.runs[0].seconds == pytest.approx(64 * (1 / 10 + 1 / 20 + 1 / 30 + 1 / 40))
 
 
+def test_flops_are_those_of_an_update_as_the_seconds_are(tmp_path):
+    for entry, updates, unroll in (("one", 1, 1), ("all", 4, 4), ("last", 4, 1)):
+        fields = {"train.inner_updates": updates, "train.unroll": unroll, "train.steps": 4}
+        make_run(tmp_path / entry / "seed-0", changes=fields)
+    found = texts(entries_table(read_results(tmp_path, "one")))
+    assert {entry: cells[-2:] for entry, cells in found.items()} == {
+        "all": ["8.74", "0.25"],
+        "last": ["–", "–"],
+        "one": ["34.96", "1.00"],
+    }
+
+
 def test_differences_are_paired_by_seed(folder):
     (table,) = differences_tables(read_results(folder))
     found = texts(table)

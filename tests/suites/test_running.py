@@ -194,6 +194,10 @@ def test_seconds_make_the_same_steps_at_every_start(suite_in):
     assert set(states(made.go()).values()) == {FINISHED}
     assert (timing / "metrics.jsonl").stat().st_mtime_ns == before
     assert read_results(made.folder).entries == ["works"]
+    (timing / "metrics.jsonl").write_text('{"step": 60}\n')
+    assert set(states(made.go()).values()) == {FAILED}
+    with pytest.raises(ValueError, match="has no rate of its steps; remove it"):
+        timed(made.runs[0], made.suite, made.folder)
 
 
 def test_time_is_predicted_from_what_was_measured(suite_in):

@@ -10,6 +10,8 @@ from mq_jax.commandline import UsageError
 from mq_jax.modes.suite import Asked, compare
 from mq_jax.suites import Suite, read_suite
 from mq_jax.suites.schedule import Shard, find_shard, schedule
+from mq_jax.suites.timing import timing_of
+from mq_jax.training.validate import validate
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -130,6 +132,16 @@ def test_the_experiment_of_a_suite_is_found_from_anywhere(tmp_path, monkeypatch)
     suite = read_suite(str(runs.ROOT / "configs" / "suites" / "cifar10_quick.py"))
     assert suite.experiment == str(runs.ROOT / "configs" / "cifar10_mqvae.py")
     assert dataclasses.replace(suite, reference="").compared_with == "joint"
+
+
+def test_a_budget_of_seconds_makes_whole_outer_updates(tmp_path):
+    entries = {"all": "train.inner_updates=8 train.unroll=8"}
+    suite = make(entries=entries, overrides="train.steps=0", seconds=9.0)
+    (scheduled,) = schedule(suite, tmp_path)
+    timing = timing_of(scheduled, suite, tmp_path)
+    assert timing.config.train.steps == 64 and "--config.train.steps=64" in timing.words
+    assert [scheduled.lasting(n, tmp_path).config.train.steps for n in (3, 61, 800)] == [8, 64, 800]
+    validate(timing.config)
 
 
 def test_shards_are_the_whole_and_share_nothing():

@@ -51,6 +51,11 @@ REFUSED = [
         for kind in NEAREST
         for hypergradient in ("unrolled", "none")
     ),
+    (
+        {"codebook.kind": "embedding", "codebook.train_embedding": False},
+        "codebook.train_embedding is False with kind 'embedding'",
+        "expected 'joint'",
+    ),
     (of("cvq", codebook__kind="mlp"), "codebook.kind is 'mlp'", "expected 'embedding'"),
     (of("vq", quantizer__restart_every=9), "codebook.kind is 'mlp'", "expected 'embedding'"),
     (of("cvq", quantizer__restart_every=9), "quantizer.restart_every is 9", "expected 0"),

@@ -23,6 +23,7 @@ class Problem(NamedTuple):
       adversary: how the discriminator learns; None without one.
       ema_decay: of the moving averages of theta, phi and BatchNorm's statistics, 0 for none.
       parts: into which a batch is cut, one in memory at a time (gradient accumulation).
+      written_out: whether several inner updates of one step follow each other without a loop.
     """
 
     objective: Objective
@@ -30,6 +31,7 @@ class Problem(NamedTuple):
     adversary: Adversary | None = None
     ema_decay: float = 0.0
     parts: int = 1
+    written_out: bool = False
 
 
 class Batch(NamedTuple):

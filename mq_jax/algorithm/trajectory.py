@@ -44,6 +44,8 @@ def indirect_part(
     optimizer: optax.GradientTransformation,
     phi: PyTree,
     v: PyTree,
+    *,
+    written_out: bool = False,
 ) -> PyTree:
     """The indirect part of the outer gradient through all of the inner updates.
 
@@ -54,6 +56,7 @@ def indirect_part(
       optimizer: U, or what has its state and the Jacobian to be taken for U's.
       phi: outer parameters, the same in all of the updates.
       v: the outer loss's gradient over theta after the last.
+      written_out: as of `each`.
 
     Returns:
       A tree like phi.
@@ -71,7 +74,7 @@ def indirect_part(
     carry, _ = visit(((v, moments), jax.tree.map(jnp.zeros_like, phi)), last)
     first, middle = (jax.tree.map(lambda leaf, i=i: leaf[i], earlier) for i in (0, slice(1, None)))
     if jax.tree.leaves(middle)[0].shape[0]:
-        carry, _ = each(visit, carry, middle, reverse=True)
+        carry, _ = each(visit, carry, middle, reverse=True, written_out=written_out)
     adjoint, total = carry
     # Of the first update the theta before is given: its gradient over theta is not asked for.
     u, _ = _pull_back(optimizer, first, adjoint)
@@ -80,7 +83,12 @@ def indirect_part(
 
 
 def each(
-    function: Callable, carry: PyTree, over: PyTree, *, reverse: bool = False
+    function: Callable,
+    carry: PyTree,
+    over: PyTree,
+    *,
+    reverse: bool = False,
+    written_out: bool = False,
 ) -> tuple[PyTree, PyTree]:
     """jax.lax.scan, but no loop of one: XLA's CPU backend runs convolutions in one far slower.
 
@@ -89,12 +97,14 @@ def each(
       carry: before the first.
       over: leaves with a leading axis.
       reverse: whether the last slice comes first.
+      written_out: whether the slices follow each other without a loop, for that backend; longer
+        to compile, and more is kept in memory at a time.
 
     Returns:
       (carry, outs with a leading axis).
     """
     if jax.tree.leaves(over)[0].shape[0] != 1:
-        return jax.lax.scan(function, carry, over, reverse=reverse)
+        return jax.lax.scan(function, carry, over, reverse=reverse, unroll=written_out)
     carry, out = function(carry, jax.tree.map(lambda leaf: leaf[0], over))
     return carry, jax.tree.map(lambda leaf: leaf[None], out)
 

@@ -60,7 +60,9 @@ def make_unrolled_step(
             return after, (metrics, taken(state, images, gradient))
 
         *first, last = inner_batches
-        state, (metrics, earlier) = trajectory.each(visit, state, jnp.stack(first))
+        state, (metrics, earlier) = trajectory.each(
+            visit, state, jnp.stack(first), written_out=problem.written_out
+        )
         theta, phi, _ = state.params
         end = taken(state, last, ())
         loss, batch = loss_of(end.context)
@@ -75,7 +77,9 @@ def make_unrolled_step(
         )
         followed = pullback_optimizer or optimizer
         end = end._replace(gradient=gradient)
-        indirect = trajectory.indirect_part(earlier, end, loss_of, followed, phi, v)
+        indirect = trajectory.indirect_part(
+            earlier, end, loss_of, followed, phi, v, written_out=problem.written_out
+        )
         result = Bilevel(theta, opt_state, inner, outer, gradient, direct, indirect)
         state, at_last = advance_both_levels(problem, state, result, batch.images)
         return state, at_last | _over_updates(metrics, at_last)
@@ -110,7 +114,7 @@ def make_rolled_back_step(
         several = isinstance(inner_batches, Sequence)
         images = jnp.stack(inner_batches) if several else inner_batches[None]
         start = state.replace(params=params, opt_state=opt_state)
-        state, again = trajectory.each(visit, start, images)
+        state, again = trajectory.each(visit, start, images, written_out=problem.written_out)
         return state, metrics | _over_updates(again)
 
     return rolled_back_step

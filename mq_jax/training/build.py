@@ -67,6 +67,8 @@ def build(config: ConfigDict, steps: int, mesh: Mesh | None = None) -> Built:
         adversary=_make_adversary(config, steps),
         ema_decay=config.train.ema_decay,
         parts=config.train.accumulate,
+        # XLA's CPU backend runs the convolutions of a loop twenty times slower.
+        written_out=mesh.devices.flat[0].platform == "cpu",
     )
     return Built(problem, *make_steps(problem, config, pullback))
 

@@ -87,8 +87,8 @@ def test_the_indirect_part_is_the_derivative_through_all_updates(name, n):
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("n", [2, 3])
-def test_on_a_quadratic_it_has_its_closed_form(n):
+@pytest.mark.parametrize("n, written_out", [(2, False), (3, False), (4, False), (4, True)])
+def test_on_a_quadratic_it_has_its_closed_form(n, written_out):
     """theta' = theta - r (A theta + B phi): a geometric sum of (I - r A)^k."""
     rate, a, b = 0.1, RNG.normal(size=(3, 3)), RNG.normal(size=(3, 2))
     a = a @ a.T
@@ -103,16 +103,22 @@ def test_on_a_quadratic_it_has_its_closed_form(n):
     taken = taken._replace(opt_state=jax.tree.map(lambda x: jnp.zeros(n, x.dtype), taken.opt_state))
     earlier = jax.tree.map(lambda leaf: leaf[:-1], taken)
     last = jax.tree.map(lambda leaf: leaf[-1], taken)
-    got = trajectory.indirect_part(earlier, last, loss_of, optimizer, phi, v)
+    got = trajectory.indirect_part(
+        earlier, last, loss_of, optimizer, phi, v, written_out=written_out
+    )
     step = np.eye(3) - rate * a
     powers = sum(np.linalg.matrix_power(step, k) for k in range(n))
     np.testing.assert_allclose(got, -rate * b.T @ powers @ v, rtol=1e-10)
 
 
-def test_a_loop_of_one_is_none():
-    count = functools.partial(trajectory.each, lambda carry, x: (carry + x, carry))
-    for n, loops in ((1, False), (3, True)):
-        program = jax.make_jaxpr(count)(jnp.zeros(()), jnp.arange(float(n)))
-        assert ("scan" in str(program)) == loops
-        carry, outs = count(jnp.zeros(()), jnp.arange(1.0, n + 1))
-        assert carry == n * (n + 1) / 2 and outs.shape == (n,)
+@pytest.mark.parametrize(
+    "n, written_out, loops", [(1, False, False), (3, False, True), (3, True, False)]
+)
+def test_a_loop_of_one_is_none_and_one_that_is_written_out_neither(n, written_out, loops):
+    count = functools.partial(
+        trajectory.each, lambda carry, x: (carry + x, carry), written_out=written_out
+    )
+    program = jax.jit(count).lower(jnp.zeros(()), jnp.arange(float(n))).as_text()
+    assert ("stablehlo.while" in program) == loops
+    carry, outs = count(jnp.zeros(()), jnp.arange(1.0, n + 1))
+    assert carry == n * (n + 1) / 2 and outs.shape == (n,)

@@ -57,7 +57,8 @@ def reference_key(images: ImageSet, space: Space) -> str:
     Returns:
       A digest of the data, its geometry, the network with its input, and the number of images.
     """
-    told = [_VERSION, images.identity(), images.count, images.side, space.network, MOST_NEIGHBOURS]
+    measured = [space.names, space.network, MOST_NEIGHBOURS]
+    told = [_VERSION, images.identity(), images.count, images.side, measured]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
 

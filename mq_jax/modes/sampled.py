@@ -100,7 +100,8 @@ def run_sample_evaluation(
         raise ValueError("--samples is measured by one process, on all its devices; start one.")
     samples = open_image_set(asked.samples)
     settings = _settings(asked.samples, samples.count)
-    reference, lpips_dir = _reference(config, asked, typed)
+    reference = _reference(config, asked, samples.side, typed)
+    lpips_dir = "" if config is None else config.perceptual.dir
     spaces, names = _spaces(metrics, lpips_dir, weights_dir)
     cache, started = cache_directory(), time.monotonic()
     bar = console.ImageBar((samples.count + reference.count) * len(spaces))
@@ -125,9 +126,8 @@ def run_sample_evaluation(
     _leave(_folder(asked), card, spaces)
 
 
-def _reference(config, asked: AskedSamples, typed) -> tuple[ImageSet, str]:
-    """The reference, and the folder of LPIPS's weights."""
-    lpips_dir = "" if config is None else config.perceptual.dir
+def _reference(config, asked: AskedSamples, side: int, typed) -> ImageSet:
+    """The reference of samples of this side."""
     if asked.reference is not None:
         wanted = [name for name in typed if name.startswith("data.")]
         if wanted:
@@ -135,7 +135,7 @@ def _reference(config, asked: AskedSamples, typed) -> tuple[ImageSet, str]:
                 f"config.{wanted[0]} was given and --reference, which takes images as they are; "
                 "give one of them."
             )
-        return open_image_set(asked.reference), lpips_dir
+        return open_image_set(asked.reference)
     if config is None:
         raise ValueError(
             "--samples has nothing to be measured against: give an experiment whose data is the "
@@ -152,8 +152,11 @@ def _reference(config, asked: AskedSamples, typed) -> tuple[ImageSet, str]:
     take_sizes(config)
     move_to_this_machine(config)
     config.data.eval_split = asked.split or config.data.train_split
+    if side == config.data.image_size and "data.eval_image_size" not in typed:
+        # Of the side that was trained on, which need not be that of the evaluation.
+        config.data.eval_image_size = side
     validate(config)
-    return DataImages(config), lpips_dir
+    return DataImages(config)
 
 
 def _spaces(metrics: str, lpips_dir: str, weights_dir: str) -> tuple[tuple[Space, ...], list[str]]:

@@ -5,6 +5,7 @@ python -m mq_jax.main --workdir=DIR
 python -m mq_jax.main --workdir=DIR --mode=evaluate|export|report
 python -m mq_jax.main --workdir=DIR --mode=evaluate --images=FOLDER [--size=N] [--name=NAME]
 python -m mq_jax.main --mode=evaluate --compare DIR DIR ...
+python -m mq_jax.main --mode=evaluate --samples=FILE_OR_FOLDER --config=configs/X.py [--split=S]
 python -m mq_jax.main --mode=report DIR DIR ... --output=FILE
 python -m mq_jax.main --config=configs/photos_mqvae.py --mode=plan [--devices=N] [--images=N]
 python -m mq_jax.main --mode=compare --suite=configs/suites/NAME.py --workdir=DIR [--dry_run]
@@ -43,7 +44,9 @@ _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _METRICS = flags.DEFINE_string(
     "metrics",
     "all",
-    "evaluate: of ssim, lpips_alex, lpips_vgg and fid or frechet_vgg, divided by commas.",
+    "evaluate: of ssim, lpips_alex, lpips_vgg and fid or frechet_vgg, divided by commas. "
+    "evaluate --samples: of gfid, sfid, inception_score, precision, recall and frechet_vgg, "
+    "precision_vgg, recall_vgg.",
 )
 _WEIGHTS_DIR = flags.DEFINE_string(
     "weights_dir", "", "Folder of the Inception weights for fid; empty: this program's cache."
@@ -64,6 +67,12 @@ _NAME = flags.DEFINE_string(
 _SIZE = flags.DEFINE_integer(
     "size", None, "evaluate: side to which images are scaled and cropped, pixels.", lower_bound=1
 )
+_SAMPLES = flags.DEFINE_string(
+    "samples",
+    "",
+    "evaluate: generated images, a folder or an .npz file with arr_0, to be measured against the "
+    "configuration's data or --reference.",
+)
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "export, tokens: replaces an export, a token set that is there."
 )
@@ -71,10 +80,13 @@ _OUTPUT = flags.DEFINE_string(
     "output",
     "",
     "report: the file; empty: report.html in the folder of the only run. tokens: folder of the "
-    "token set.",
+    "token set. evaluate --samples: folder of evaluation.json; empty: that of the samples.",
 )
 _SPLIT = flags.DEFINE_string(
-    "split", "", "tokens: of the data; empty: the run's training split, of --images all."
+    "split",
+    "",
+    "tokens: of the data; empty: the run's training split, of --images all. evaluate --samples: of "
+    "the reference; empty: the training split.",
 )
 _VIEWS = flags.DEFINE_string(
     "views",
@@ -129,14 +141,17 @@ _SHARD = flags.DEFINE_string(
     "SLURM_ARRAY_TASK_ID says, or JOB_COMPLETION_INDEX of MQ_JAX_SHARDS; without these, all.",
 )
 _REFERENCE = flags.DEFINE_string(
-    "reference", "", "compare: the entry that others are compared with; empty: the suite's."
+    "reference",
+    "",
+    "compare: the entry that others are compared with; empty: the suite's. evaluate --samples: "
+    "images as they are, a folder or an .npz file, instead of the configuration's data.",
 )
 _FLAGS = (
     *(_CONFIG, _WORKDIR, _MODE, _METRICS, _WEIGHTS_DIR, _DOWNLOAD_WEIGHTS, _COMPARE, _UNLIKE),
     *(_STEP, _NAME, _SIZE, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
     *(_DEVICES, _IMAGES, _PEAK, _COMPILE, _SUITE, _DRY_RUN),
     *(_COUNT_FLOPS, _SHARD, _REFERENCE),
-    *(_SPLIT, _VIEWS, _SHARDS, _BEAM),
+    *(_SPLIT, _VIEWS, _SHARDS, _BEAM, _SAMPLES),
 )
 
 

@@ -7,6 +7,7 @@ from absl import logging
 
 from mq_jax.data.contents import evaluated_images
 from mq_jax.evaluation.protocol import FILE, FOLDER, read_evaluation
+from mq_jax.runs.workdir import flat
 
 
 def evaluations_beside(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
@@ -51,6 +52,23 @@ def told(card: dict[str, Any]) -> str:
     """What an evaluation is of, in a phrase."""
     data = card["protocol"]["data"]
     return evaluated_images(data["source"], data["split"], data["images"], data["image_size"])
+
+
+def sampler(card: dict[str, Any]) -> dict[str, Any] | None:
+    """The settings of a sampler, by dotted name.
+
+    Args:
+      card: of an evaluation.
+
+    Returns:
+      Empty where none are known of the generated images; None for an evaluation of other images.
+    """
+    generation, samples = card["run"].get("generation"), card["protocol"].get("samples")
+    of_samples = isinstance(generation, dict) and isinstance(samples, dict)
+    if not of_samples or not isinstance(samples.get("images"), int):
+        return None
+    settings = generation.get("settings")
+    return flat(settings) if isinstance(settings, dict) else {}
 
 
 def _name(path: pathlib.Path) -> str:

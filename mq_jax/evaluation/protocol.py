@@ -25,7 +25,7 @@ FILE = "evaluation.json"
 FOLDER = "evaluations"
 
 # The section of a card that moves the last digits of its numbers, not their meaning.
-_COMPUTATION = "computation"
+COMPUTATION = "computation"
 
 # Counts up when the meaning of a number changes.
 VERSION = 1
@@ -86,7 +86,7 @@ def protocol_card(
             "perplexity": "exp of the entropy of the codes of the whole set",
             **{name: _measure(name, card) for name, card in measures.card.items()},
         },
-        _COMPUTATION: _computation(config),
+        COMPUTATION: _computation(config),
     }
 
 
@@ -159,7 +159,7 @@ def unlike(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
     Returns:
       A phrase for each entry that is not equal in all, empty where the numbers compare.
     """
-    return _differences(cards, lambda section: section != _COMPUTATION)
+    return _differences(cards, lambda section: section != COMPUTATION)
 
 
 def computed_unlike(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -173,7 +173,7 @@ def computed_unlike(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
     Returns:
       A phrase for each entry that is not equal in all.
     """
-    return _differences(cards, lambda section: section == _COMPUTATION)
+    return _differences(cards, lambda section: section == COMPUTATION)
 
 
 def _differences(cards, asked):
@@ -195,7 +195,6 @@ def _differences(cards, asked):
 
 def _computation(config):
     """In which precision and on which devices."""
-    device = jax.devices()[0]
     return {
         "precision": {
             # The one kind of model that reads the field.
@@ -204,11 +203,17 @@ def _computation(config):
             "codebook, z, pixels and measures": "float32, highest",
             "deterministic": config.deterministic,
         },
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "count": jax.device_count(),
-        },
+        "device": computing_device(),
+    }
+
+
+def computing_device() -> dict[str, Any]:
+    """The kind of the devices and their number, fit for JSON."""
+    device = jax.devices()[0]
+    return {
+        "platform": device.platform,
+        "kind": device.device_kind,
+        "count": jax.device_count(),
     }
 
 
@@ -216,7 +221,7 @@ def _key(card):
     """What makes two evaluations one: protocol, wherever it was computed, and step."""
     if not card:
         return ""
-    protocol = {name: part for name, part in card["protocol"].items() if name != _COMPUTATION}
+    protocol = {name: part for name, part in card["protocol"].items() if name != COMPUTATION}
     return json.dumps([protocol, card["run"]["step"]], sort_keys=True)
 
 

@@ -43,6 +43,12 @@ class Moments(NamedTuple):
         features = np.asarray(features, np.float64)
         return cls(len(features), features.sum(0), features.T @ features)
 
+    @classmethod
+    def of_gaussian(cls, mean: np.ndarray, covariance: np.ndarray) -> Moments:
+        """Moments with a mean f[D] and a covariance f[D, D], as if of two vectors."""
+        mean, covariance = (np.asarray(x, np.float64) for x in (mean, covariance))
+        return cls(2, 2 * mean, covariance + 2 * np.outer(mean, mean))
+
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets together."""
         return Moments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))

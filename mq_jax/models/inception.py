@@ -16,6 +16,12 @@ import numpy as np
 SIDE = 299
 DIM = 2048
 
+# sFID's features: the first channels of a block's output, which are those of its branch1x1. The
+# block is `mixed_6` of the network of 2015, whose `mixed` is Mixed_5b and `mixed_3` Mixed_6a.
+SPATIAL_BLOCK = "Mixed_6d"
+SPATIAL_CHANNELS = 7
+SPATIAL_DIM = 17 * 17 * SPATIAL_CHANNELS
+
 
 class Convolution(NamedTuple):
     """A convolution, followed by a ReLU; padded to keep the size where it is asked for."""
@@ -195,9 +201,30 @@ def inception_features(weights: dict, images: jax.Array) -> jax.Array:
     """
     shape = (len(images), SIDE, SIDE, 3)
     x = jax.image.resize(images, shape, "bilinear", antialias=False)
+    *_, (_, last) = _maps(weights, x)
+    return jnp.mean(last, axis=(1, 2))
+
+
+def inception_activations(weights: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The activations of pool3 and the spatial ones of sFID (Nash et al., 2021).
+
+    Args:
+      weights: as inception_weights.load_weights returns them.
+      x: f32[B, h, w, 3], what the first convolution sees; of 299 x 299 in a measure.
+
+    Returns:
+      pool3 f32[B, 2048], and the first 7 channels of Mixed_6d's branch1x1, f32[B, 2023].
+    """
+    maps = dict(_maps(weights, x))
+    spatial = maps[SPATIAL_BLOCK][..., :SPATIAL_CHANNELS]
+    return jnp.mean(maps[BLOCKS[-1].name], axis=(1, 2)), spatial.reshape(len(x), -1)
+
+
+def _maps(weights, x):
+    """The name of each block and its output, f32[B, h, w, C], in order."""
     for block in BLOCKS:
         x = jnp.concatenate([_branch(weights, block, b, x) for b in block.branches], axis=-1)
-    return jnp.mean(x, axis=(1, 2))
+        yield block.name, x
 
 
 def _branch(weights, block, layers, x):

@@ -18,7 +18,7 @@ import tqdm
 
 from mq_jax.devices.cache import cache_directory
 from mq_jax.devices.places import local_path
-from mq_jax.models.inception import weight_shapes
+from mq_jax.models.inception import DIM, weight_shapes
 from mq_jax.models.restricted import RestrictedUnpickler, content
 from mq_jax.storage.files import replacing
 
@@ -28,6 +28,10 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 # Of BatchNorm in that network.
 EPSILON = 1e-3
+
+# The classes of that network, 8 more than ImageNet's, and the tensor of their logits.
+CLASSES = 1008
+_LOGITS = "fc.weight"
 
 # What a file of the format before the zip archives begins with.
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -79,10 +83,32 @@ def load_weights(directory: str = "", *, sha256: str = SHA256) -> dict:
       ValueError: the file is not the published one.
       pickle.UnpicklingError: the file holds anything but tensors.
     """
-    path = find(directory)
-    data = content(path)
-    _check_hash(data, sha256, path)
-    return fold(read_tensors(data))
+    return fold(_published(directory, sha256))
+
+
+def load_network(directory: str = "", *, sha256: str = SHA256) -> tuple[dict, np.ndarray]:
+    """The published weights together with those of the classes' logits.
+
+    Args:
+      directory: as find's.
+      sha256: of the file.
+
+    Returns:
+      As load_weights, and f32[2048, 1008], without the bias: the Inception score has none.
+
+    Raises:
+      FileNotFoundError: as load_weights.
+      ValueError: as load_weights.
+      pickle.UnpicklingError: as load_weights.
+    """
+    tensors = _published(directory, sha256)
+    kernel = tensors.get(_LOGITS)
+    if kernel is None or kernel.shape != (CLASSES, DIM):
+        found = "lack" if kernel is None else f"have {kernel.shape} for"
+        raise ValueError(
+            f"the Inception weights {found} {_LOGITS}; expected {(CLASSES, DIM)}, of {FILE}."
+        )
+    return fold(tensors), np.ascontiguousarray(kernel.T)
 
 
 def download(directory: str = "", *, url: str = URL, sha256: str = SHA256) -> pathlib.Path:
@@ -252,6 +278,14 @@ def _fetch(url, target):
             while block := response.read(2**18):
                 file.write(block)
                 bar.update(len(block))
+
+
+def _published(directory, sha256):
+    """The tensors of the file, once its hash is found to be right."""
+    path = find(directory)
+    data = content(path)
+    _check_hash(data, sha256, path)
+    return read_tensors(data)
 
 
 def _check_hash(data, sha256, origin):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mq_jax.devices.places import local_path
+from mq_jax.evaluation.named import sampler
 from mq_jax.evaluation.protocol import FOLDER, computed_unlike, read_evaluation, unlike
 from mq_jax.modes.table import evaluation_table
 from mq_jax.runs.differing import differing_fields, shown
@@ -39,11 +40,12 @@ def compare_evaluations(paths: Sequence[str], *, unlike_too: bool) -> None:
             "Evaluate under one protocol, or show them all the same: --unlike."
         )
     names = _names(places)
-    _print_fields({names[path]: place for path, place in places.items()})
-    rows = {
-        f"{names[path]}, step {card['run']['step']}": card["metrics"]
-        for path, card in cards.items()
-    }
+    samplers = {names[path]: sampler(card) for path, card in cards.items()}
+    if None in samplers.values():
+        _print_fields({names[path]: place for path, place in places.items()})
+    else:
+        _print_differing("Sampler settings that differ", samplers)
+    rows = {_titled(names[path], card): card["metrics"] for path, card in cards.items()}
     console.print_table("Evaluations", *evaluation_table(rows, prefix=""))
     for difference in differing:
         tell(f"Unlike: {difference}")
@@ -71,14 +73,26 @@ def _print_fields(places: Mapping[str, pathlib.Path]) -> None:
     """The fields in which the runs differ, a column each; who has no configuration is named."""
     configs = {name: _config(place) for name, place in places.items()}
     known = {name: config for name, config in configs.items() if config is not None}
-    fields = differing_fields(known)
-    if fields:
-        rows = [[field, *map(shown, values)] for field, values in fields.items()]
-        console.print_table("Fields that differ", ["", *known], rows)
-    elif len(known) > 1:
+    if not _print_differing("Fields that differ", known) and len(known) > 1:
         tell("The runs differ in no field of their configurations.")
     for name in sorted(set(configs) - set(known)):
         tell(f"{name} lies in no run's folder: in which fields it differs is not known.")
+
+
+def _print_differing(title: str, known: Mapping[str, Mapping[str, Any]]) -> bool:
+    """What is not equal in all, a column each; whether there is any."""
+    fields = differing_fields(known)
+    if fields:
+        rows = [[field, *map(shown, values)] for field, values in fields.items()]
+        console.print_table(title, ["", *known], rows)
+    return bool(fields)
+
+
+def _titled(name: str, card: Mapping[str, Any]) -> str:
+    """A row's title: of generated images their number, of reconstructions the step."""
+    if sampler(card) is None:
+        return f"{name}, step {card['run']['step']}"
+    return f"{name}, {card['protocol']['samples']['images']} samples"
 
 
 def _config(place: pathlib.Path) -> dict[str, Any] | None:

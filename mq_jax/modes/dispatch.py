@@ -28,6 +28,7 @@ from mq_jax.modes.exporting import run_export
 from mq_jax.modes.planning import plan
 from mq_jax.modes.reporting import run_report
 from mq_jax.modes.restored import move_to_this_machine
+from mq_jax.modes.taken import require_taken
 from mq_jax.modes.tokensets import asked_of, run_tokens
 from mq_jax.modes.training import run_training
 from mq_jax.terminal import console
@@ -40,19 +41,6 @@ _ORDERLY_SECONDS = 5
 
 # Those of mq_jax.main.
 FLAGS = flags.FLAGS
-
-# Flags that only some modes look at; the others refuse them.
-_FLAGS_OF_MODES = {
-    "step": ("evaluate", "export"),
-    **dict.fromkeys(("name", "size", "compare", "unlike"), ("evaluate",)),
-    "images": ("evaluate", "plan", "tokens"),
-    "devices": ("plan",),
-    "overwrite": ("export", "tokens"),
-    "output": ("report", "tokens"),
-    **dict.fromkeys(("split", "views", "shards", "beam"), ("tokens",)),
-    "accept_changed_data": ("train",),
-    **dict.fromkeys(("suite", "dry_run", "count_flops", "shard", "reference"), ("compare",)),
-}
 
 
 def run_program() -> int:
@@ -150,7 +138,7 @@ def _stopped(name: str) -> int:
 def _dispatch(folders: Sequence[str]) -> int:
     """Runs the mode that was asked for."""
     mode = FLAGS.mode
-    _require_taken(folders)
+    require_taken(FLAGS, folders)
     if mode == "plan":
         asked = {"devices": FLAGS.devices, "images": _count(FLAGS.images)}
         plan(_given_config(), **asked, peak_tflops=FLAGS.peak_tflops, compiled=FLAGS.compile)
@@ -173,31 +161,6 @@ def _dispatch(folders: Sequence[str]) -> int:
     return 0
 
 
-def _require_taken(folders: Sequence[str]) -> None:
-    """Raises for what was given and the mode would not look at."""
-    mode, comparing = FLAGS.mode, FLAGS.mode == "evaluate" and FLAGS.compare
-    taker = "--compare" if comparing else mode
-    for name, modes in _FLAGS_OF_MODES.items():
-        flag = FLAGS[name]
-        refused = mode not in modes or (comparing and name not in ("compare", "unlike"))
-        if refused and flag.present and flag.value is not False:
-            takers = " and ".join(f"--mode={each}" for each in modes)
-            raise commandline.UsageError(
-                f"--{name}={flag.value} is of {takers}; {taker} takes none."
-            )
-    # A shell's variable that is not set; the run's own images would stand for it.
-    if FLAGS["images"].present and not FLAGS.images:
-        raise commandline.UsageError("--images is empty; give a value, or leave it out.")
-    typed = commandline.overridden(sys.argv)
-    if typed and (comparing or mode in ("export", "report")):
-        raise commandline.UsageError(
-            f"--config.{typed[0]} changes nothing here: {taker} takes runs as they are; "
-            "leave it out."
-        )
-    if folders and not (comparing or mode == "report"):
-        raise commandline.UsageError(f"{folders[0]!r} is no flag; all arguments are flags.")
-
-
 def _compare() -> int:
     """Trains the runs of a suite and writes the tables, or the tables alone."""
     # Its statistics take a second to load, for which no other mode shall wait.
@@ -213,13 +176,20 @@ def _compare() -> int:
 
 def _compute(mode: str) -> int:
     """Trains or evaluates, on all processes of the run."""
-    folder, weights_dir = _workdir(), FLAGS.weights_dir
+    folder, weights_dir = None if FLAGS.samples else _workdir(), FLAGS.weights_dir
     typed = commandline.overridden(sys.argv)
     local_path(weights_dir, "--weights_dir")
     require_platform()
     with together():
         if FLAGS.download_weights and jax.process_index() == 0:
             inception_weights.download(weights_dir)
+    if FLAGS.samples:
+        # Measures that no other mode shall wait for.
+        from mq_jax.modes import sampled
+
+        asked = {"metrics": FLAGS.metrics, "weights_dir": weights_dir, "typed": typed}
+        sampled.run_sample_evaluation(FLAGS.config, sampled.asked_of(FLAGS), **asked)
+        return 0
     if mode == "evaluate":
         images = local_path(FLAGS.images, "--images") if FLAGS.images else None
         wanted = Wanted(FLAGS.step, FLAGS.name, images, FLAGS.size)

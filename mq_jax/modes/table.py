@@ -6,7 +6,8 @@ from mq_jax.report.names import METRICS
 
 # Errors first, then what they are made with.
 ORDER = (
-    *("mse", "psnr", "ssim", "lpips_alex", "lpips_vgg", "fid", "frechet_vgg"),
+    *("mse", "psnr", "ssim", "lpips_alex", "lpips_vgg", "fid", "gfid", "sfid", "frechet_vgg"),
+    *("inception_score", "precision", "recall", "precision_vgg", "recall_vgg"),
     *("usage", "perplexity"),
 )
 

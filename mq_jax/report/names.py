@@ -55,6 +55,33 @@ METRICS = {
         -1,
         "Fréchet distance in VGG16's features; not to be compared with FID.",
     ),
+    "gfid": Metric(
+        "gFID",
+        "{:.3f}",
+        -1,
+        "Fréchet distance of generated images to a data set, as ADM's evaluator measures it.",
+    ),
+    "sfid": Metric(
+        "sFID", "{:.3f}", -1, "As gFID, in features that know where in the image they are."
+    ),
+    "inception_score": Metric(
+        "Inception score",
+        "{:.2f}",
+        1,
+        "How certain a classifier is of each generated image, and how varied over all of them.",
+    ),
+    "precision": Metric(
+        "Precision", "{:.4f}", 1, "Share of generated images that lie among those of the data."
+    ),
+    "recall": Metric(
+        "Recall", "{:.4f}", 1, "Share of the data's images that lie among the generated ones."
+    ),
+    "precision_vgg": Metric(
+        "Precision VGG", "{:.4f}", 1, "Precision in VGG16's features; not to be compared with it."
+    ),
+    "recall_vgg": Metric(
+        "Recall VGG", "{:.4f}", 1, "Recall in VGG16's features; not to be compared with it."
+    ),
     "usage": Metric(
         "Usage", f"{{:{USAGE}}}", 1, "Share of codes that occur at all in the evaluation set."
     ),

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.interpreters import partial_eval
 
 from mq_jax.models import inception, inception_weights
 
@@ -95,6 +96,48 @@ def test_images_are_resized_by_pytorchs_bilinear_rule(monkeypatch):
     monkeypatch.setattr(inception.jnp, "mean", lambda x, axis: x)
     found = inception.inception_features({}, jnp.asarray(images))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_spatial_features_are_seven_channels_of_mixed_6d_and_see_nothing_behind_it():
+    """By what they depend on: the third block at 17 x 17 whose 7 x 7 convolutions have 160."""
+    images = jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
+    pool, spatial = jax.eval_shape(inception.inception_activations, SHAPES, images)
+    assert (pool.shape, spatial.shape) == ((1, inception.DIM), (1, inception.SPATIAL_DIM))
+    assert spatial.shape == (1, 2023)
+
+    def second(weights, x):
+        return inception.inception_activations(weights, x)[1]
+
+    jaxpr = jax.make_jaxpr(second)(SHAPES, images).jaxpr
+    _, used = partial_eval.dce_jaxpr(jaxpr, [True])
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(SHAPES)]
+    read = {path[0].key for path, own in zip(paths, used[:-1], strict=True) if own}
+    blocks = {key.rpartition(".")[0] for key in read}
+    assert blocks == {"", *(f"Mixed_5{x}" for x in "bcd"), *(f"Mixed_6{x}" for x in "abcd")}
+    (block,) = [block for block in inception.BLOCKS if block.name == "Mixed_6d"]
+    first = block.branches[0][0]
+    assert first.name == "branch1x1" and first.features >= inception.SPATIAL_CHANNELS == 7
+    widths = {x: SHAPES[f"Mixed_6{x}.branch7x7_1"]["bias"].shape[0] for x in "bcde"}
+    assert widths == {"b": 128, "c": 160, "d": 160, "e": 192}
+
+
+def test_the_spatial_features_are_the_first_channels_behind_the_relu(monkeypatch):
+    blocks = [
+        inception.Block(f"Mixed_6{x}", ((inception.Convolution("branch1x1", 9),),)) for x in "cde"
+    ]
+    monkeypatch.setattr(inception, "BLOCKS", blocks)
+    rng, x = np.random.default_rng(0), np.random.default_rng(1).normal(size=(2, 3, 3, 4))
+    weights, expected = {}, x.reshape(-1, 4)
+    for block, inputs in zip(blocks, (4, 9, 9), strict=True):
+        kernel, bias = rng.normal(size=(inputs, 9)), rng.normal(size=9)
+        own = {"kernel": kernel[None, None], "bias": bias}
+        weights[f"{block.name}.branch1x1"] = jax.tree.map(np.float32, own)
+        expected = np.maximum(expected @ kernel + bias, 0)
+        if block.name == "Mixed_6d":
+            spatial = expected[:, :7].reshape(2, -1)
+    found = inception.inception_activations(weights, jnp.float32(x))
+    np.testing.assert_allclose(found[0], expected.reshape(2, 9, 9).mean(1), rtol=1e-4)
+    np.testing.assert_allclose(found[1], spatial, rtol=1e-4, atol=1e-5)
 
 
 # The file, written by hand as PyTorch writes it: PyTorch itself is not needed.
@@ -260,6 +303,21 @@ def test_the_weights_of_a_file_are_folded(published):
     np.testing.assert_allclose(found[key]["bias"], bias, rtol=1e-6)
     kernel = own[f"{key}.conv.weight"][3, 5] * factor[3]
     np.testing.assert_allclose(found[key]["kernel"][:, :, 5, 3], kernel, rtol=1e-6)
+
+
+def test_the_logits_have_the_files_weights_and_no_bias(monkeypatch):
+    tensors = {"fc.bias": np.ones(1008, np.float32)}
+    monkeypatch.setattr(inception_weights, "_published", lambda *_: tensors)
+    monkeypatch.setattr(inception_weights, "fold", lambda found: found)
+    with pytest.raises(ValueError, match="lack fc.weight; expected .1008, 2048"):
+        inception_weights.load_network()
+    tensors["fc.weight"] = np.arange(2048 * 1008, dtype=np.float32).reshape(2048, 1008)
+    with pytest.raises(ValueError, match="have .2048, 1008. for fc.weight"):
+        inception_weights.load_network()
+    tensors["fc.weight"] = tensors["fc.weight"].T
+    network, classifier = inception_weights.load_network()
+    np.testing.assert_array_equal(classifier, tensors["fc.weight"].T)
+    assert network is tensors
 
 
 def test_another_file_is_refused_before_it_is_read(published):

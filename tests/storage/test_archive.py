@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from mq_jax.storage.archive import Stored, read_arrays
+from mq_jax.storage.archive import Stored, array_names, array_shape, read_arrays, read_rows
 
 ARRAYS = {
     "names": np.array(["a", "é", ""]),
@@ -142,3 +142,38 @@ def test_no_flipped_bit_raises_anything_else_or_changes_an_array():
             for name, array in ARRAYS.items():
                 np.testing.assert_array_equal(found[name], array)
     assert refused > 200
+
+
+NUMBERS = EXPECTED["numbers"]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_rows_are_read_a_part_at_a_time(rows):
+    data = archive()
+    assert array_names(data) == list(ARRAYS)
+    assert array_shape(data, "numbers", NUMBERS) == (2, 3, 4)
+    parts = list(read_rows(data, "numbers", NUMBERS, rows))
+    assert [len(part) for part in parts] == [min(rows, 2)] * len(parts)
+    np.testing.assert_array_equal(np.concatenate(parts), ARRAYS["numbers"])
+    assert list(read_rows(data, "none", EXPECTED["none"], rows)) == []
+
+
+def test_rows_that_lie_apart_or_are_none_are_refused():
+    for name in ("columns", "one"):
+        with pytest.raises(ValueError, match=f"{name} has no rows that lie one after another"):
+            array_shape(archive(), name, EXPECTED[name])
+
+
+def test_a_damaged_row_is_told_once_it_is_reached_in_one_line():
+    array = np.random.default_rng(0).integers(0, 256, (8, 2**16), np.uint8)
+    data = bytearray(archive({"x": array}, np.savez))
+    data[data.index(array[6].tobytes())] ^= 1
+    parts = read_rows(bytes(data), "x", Stored("u", 2), 4)
+    np.testing.assert_array_equal(next(parts), array[:4])
+    with pytest.raises(ValueError, match="no whole .npz file: Bad CRC"):
+        next(parts)
+
+
+def test_more_bytes_than_are_allowed_are_refused_before_any_is_read():
+    with pytest.raises(ValueError, match="numbers has 224 bytes; expected at most 100"):
+        next(read_rows(archive(), "numbers", NUMBERS, 1, most=100))

@@ -4,7 +4,9 @@
   python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=runs/photos
 
 Trains on random 64 x 64 crops and evaluates on held-out regions of 128 x 128.
-Measured on two shared CPU cores: 5.0 minutes; MSE 0.0252, PSNR 23.23 dB on the held-out regions.
+Measured on two shared CPU cores: 5 minutes or less; on the held-out regions MSE 0.0228 and 0.0237, PSNR
+23.81 and 23.58 dB, 56% and 63% of the codes in use, of seeds 0 and 1. Codes come and go from one
+evaluation to the next until the learning rate falls.
 """
 
 from configs import base, quantizers
@@ -20,6 +22,8 @@ def get_config(preset: str = ""):
     config.train.log_every = 20
     config.train.eval_every = 100
     config.train.checkpoint_every = 100
+    # Without it a quarter of the codes come into use, at the same error (README, "Few codes in use?").
+    config.outer.learning_rate_ratio = 20.0
     config.data.source = "photos"
     config.data.image_size = 64
     config.data.eval_image_size = 128

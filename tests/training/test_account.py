@@ -81,8 +81,8 @@ def test_an_early_report_has_no_use_of_codes_to_tell():
 @pytest.mark.parametrize(
     ("kind", "told", "named"),
     [
-        ("vq groups of residuals", "autoencoder 743, codebook 588", "codebook/1/2/embedding"),
-        ("bsq groups", "autoencoder 765", "autoencoder/encoder/Conv_2/kernel"),
+        ("vq groups of residuals", "autoencoder 735, codebook 588", "codebook/1/2/embedding"),
+        ("bsq groups", "autoencoder 753", "autoencoder/encoder/Conv_2/kernel"),
     ],
 )
 def test_parameters_in_tuples_are_named_and_counted_and_nothing_is_no_part(

@@ -18,6 +18,8 @@ from mq_jax.training.program import checkpoint_target, compile_program, start
 CONFIG = runs.configure(
     train__hypergradient="joint",
     model__channels=(8,),
+    # A fresh encoder's z is small: sums in another order would give some of it another code.
+    model__layer_norm=True,
     codebook__hidden=16,
     mesh__shard_from=16,
     data__image_size=8,

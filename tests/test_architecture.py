@@ -29,6 +29,7 @@ GRAPH = {
     "planning": "training data devices terminal",
     "tokenizers": "training models data images algorithm quantizers runs storage devices",
     "tokensets": "tokenizers data images storage devices",
+    "generation": "",
     "report": "evaluation images runs storage terminal",
     "commandline": "terminal",
     "suites": "commandline report training evaluation runs storage devices terminal",

@@ -35,7 +35,7 @@ GRAPH = {
     "suites": "commandline report training evaluation runs storage devices terminal",
     "modes": "suites commandline report planning tokensets tokenizers training evaluation metrics "
     "models data images algorithm runs storage devices terminal",
-    "bench": "commandline tokenizers training data quantizers storage devices terminal",
+    "bench": "commandline generation tokenizers training data quantizers storage devices terminal",
 }
 # What a program's file imports only once its arguments are known.
 PROGRAMS = {

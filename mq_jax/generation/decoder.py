@@ -29,12 +29,26 @@ class Decoder(Network):
         Returns:
           f32[B, n, J, K].
         """
-        embedded = self.embedding(tokens)
+        context = self.contexts(tokens, labels, train=train)
+        return self.levels(context, self.embedding(tokens), train=train)
+
+    def contexts(
+        self, tokens: jax.Array, labels: jax.Array | None, *, train: bool = False
+    ) -> jax.Array:
+        """What the levels of every place are predicted from.
+
+        Args:
+          tokens: as above; the last place's are not read.
+          labels: as above.
+          train: as above.
+
+        Returns:
+          f[B, n, C].
+        """
         label = self.embedding.label(labels, len(tokens))
-        x = jnp.concatenate([label, embedded.sum(-2)[:, :-1]], axis=1)
+        x = jnp.concatenate([label, self.embed(tokens[:, :-1])], axis=1)
         x = self.dropout(x, deterministic=not train)
-        context, _ = self.trunk(x, angles=self.angles(0, self.space.places), train=train)
-        return self.levels(context, embedded, train=train)
+        return self.trunk(x, angles=self.angles(0, self.space.places), train=train)[0]
 
     def prefill(
         self, labels: jax.Array | None, tokens: jax.Array, cache: Cache

@@ -109,10 +109,39 @@ class MaskedPrior:
         given: jax.Array | None = None,
         known: jax.Array | None = None,
     ) -> jax.Array:
-        """As Prior.sample: each step draws all places and keeps those it is surest of.
+        """As Prior.sample; known places are told to all others."""
+        settings = {"given": given, "known": known}
+        return self.fill(params, images, labels, rng, sampling, **settings)[0]
 
-        Surest by ln p + choice_noise (1 - (t + 1) / T) Gumbel; a place that is kept stays. Known
-        places are told to all others.
+    def fill(
+        self,
+        params: Any,
+        images: jax.Array,
+        labels: jax.Array | None,
+        rng: jax.Array,
+        sampling: Sampling,
+        *,
+        given: jax.Array | None = None,
+        known: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Draws tokens: each step draws all places and keeps those it is surest of.
+
+        Surest by ln p + choice_noise (1 - (t + 1) / T) Gumbel; a place that is kept stays.
+
+        Args:
+          params: the parameters.
+          images: i32[B], numbers of the images in the whole draw.
+          labels: i32[B], or None where there are no classes.
+          rng: a key, the same for the whole draw.
+          sampling: its settings.
+          given: i32[B, n, J], tokens that are kept where they are known.
+          known: bool[B, n] or bool[n].
+
+        Returns:
+          (tokens i32[B, n, J]; bool[T, B, n], the places that each of the T steps filled).
+
+        Raises:
+          ValueError: as Prior.sample's.
         """
         labels, copies = conditions(self.space, images, labels, sampling)
         tokens, known = completion(self.space, images, given, known)
@@ -122,12 +151,12 @@ class MaskedPrior:
         def step(carry, here):
             tokens, known = carry
             number, scale = here
+            now = folded(keys, number)
             context = self.model.apply(
                 {"params": params},
                 *(jnp.concatenate([tokens] * copies), labels, jnp.concatenate([known] * copies)),
                 method="contexts",
             )
-            now = folded(keys, number)
             drawn, log_p = draw_places(
                 self.model, {"params": params}, context, folded(now, 0), sampling, scale
             )
@@ -140,5 +169,5 @@ class MaskedPrior:
         scales = guidance_scales(
             sampling.guidance, steps, sampling.guidance_schedule, sampling.guidance_power
         )
-        (tokens, _), _ = jax.lax.scan(step, (tokens, known), (jnp.arange(steps), scales))
-        return tokens
+        (tokens, _), kept = jax.lax.scan(step, (tokens, known), (jnp.arange(steps), scales))
+        return tokens, kept

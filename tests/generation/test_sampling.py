@@ -29,11 +29,13 @@ def sampler(kind, **settings):
     """Compiled once for each kind and setting; tokens of images by their labels."""
     prior, params = prior_of(kind)
     sampling = Sampling(**{"steps": 5, **settings})
-    return tiny.jit(
-        lambda images, labels, rng, known: prior.sample(
-            params, images, labels, rng, sampling, given=GIVEN[images % BATCH], known=known
-        )
-    )
+
+    @tiny.jit
+    def run(images, labels, rng, known):
+        given = jnp.asarray(GIVEN)[images % BATCH]
+        return prior.sample(params, images, labels, rng, sampling, given=given, known=known)
+
+    return run
 
 
 def sample(kind, images=IMAGES, rng=RNG, known=None, **settings):

@@ -67,7 +67,7 @@ def test_a_masked_prior_counts_the_places_that_it_masks():
 
 def test_the_bound_weighs_images_alike_whatever_is_masked():
     """Of a prior that takes all codes for equally likely, it is ln K a token."""
-    prior = make_prior("masked", levels=2)
+    prior = make_prior("masked")
     params, (tokens, labels, _) = draw(prior), make_batch(prior.space)
     params["levels"]["head"] *= 0
     found = tiny.jit(lambda p: prior.likelihood(p, tokens, labels, RNG))(params)

@@ -8,10 +8,9 @@ import numpy as np
 import optax
 import pytest
 import tiny
-from tiny_prior import PRIORS, draw, make_batch, make_prior
+from tiny_prior import draw, make_batch, make_prior
 
 from mq_jax.devices import sharding
-from mq_jax.generation.losses import Prediction
 from mq_jax.generation.space import TokenSpace
 
 SPACE = TokenSpace(3, 3, 1, 4)
@@ -32,8 +31,8 @@ def source(rng, batch):
     return jnp.stack(tokens, axis=-1)[..., None]
 
 
-def trained(prior, steps, batch, rate, jit):
-    """Parameters after Adam's steps on fresh chains, in one loop."""
+def reached(prior, params, steps, batch, rate, jit, draws=1):
+    """Nats a token of fresh chains after Adam's steps on others, in one program."""
     optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps), b2=0.98)
 
     def step(carry, number):
@@ -46,23 +45,17 @@ def trained(prior, steps, batch, rate, jit):
         updates, moments = optimizer.update(slope, moments)
         return (optax.apply_updates(params, updates), moments), None
 
-    @jit
-    def run():
-        params = prior.init(RNG)
-        carry = params, optimizer.init(params)
-        return jax.lax.scan(step, carry, jnp.arange(steps))[0][0]
-
-    return run()
-
-
-def nats(prior, params, draws, jit):
-    """Nats a token of fresh chains."""
-
-    def one(_, number):
+    def measure(params, number):
         chain_rng, rng = jax.random.split(jax.random.fold_in(jax.random.key(1), number))
-        return None, prior.likelihood(params, source(chain_rng, 1024), None, rng)
+        return params, prior.likelihood(params, source(chain_rng, 1024), None, rng)
 
-    found = jit(lambda: jax.lax.scan(one, None, jnp.arange(draws))[1])()
+    @jit
+    def run(params):
+        carry = params, optimizer.init(params)
+        params = jax.lax.scan(step, carry, jnp.arange(steps))[0][0]
+        return jax.lax.scan(measure, params, jnp.arange(draws))[1]
+
+    found = run(params)
     return float(found.nats.sum() / found.tokens.sum())
 
 
@@ -72,40 +65,37 @@ def make(kind, **changes):
     return prior if kind == "decoder" else type(prior)(prior.model, smoothing=0.0)
 
 
-@pytest.mark.parametrize("kind, steps", [("decoder", 60), ("masked", 400)])
-def test_a_short_training_learns_that_codes_follow_one_another(kind, steps):
+def test_a_short_training_learns_that_codes_follow_one_another():
     """Below ln 4, which is the entropy of codes without their order."""
-    prior = make(kind)
-    params = trained(prior, steps, batch=32, rate=2e-2, jit=tiny.jit)
-    assert ENTROPY < nats(prior, params, 1, tiny.jit) < 0.9 * np.log(4)
+    prior = make("decoder")
+    params = draw(prior)
+    params["levels"]["head"] *= 0
+    assert ENTROPY < reached(prior, params, 60, 32, 2e-2, tiny.jit) < 0.9 * np.log(4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", PRIORS)
-def test_a_prior_reaches_the_entropy_of_its_source(kind):
+@pytest.mark.parametrize("kind, steps, batch", [("decoder", 800, 64), ("masked", 6000, 128)])
+def test_a_prior_reaches_the_entropy_of_its_source(kind, steps, batch):
     prior = make(kind, layers=2, width=32)
-    steps = 800 if kind == "decoder" else 4000
-    params = trained(prior, steps, batch=64, rate=4e-3, jit=jax.jit)
-    reached = nats(prior, params, 40, jax.jit)
-    assert 0.995 * ENTROPY < reached < 1.01 * ENTROPY
+    params = jax.jit(prior.init)(RNG)
+    nats = reached(prior, params, steps, batch, 5e-3, jax.jit, draws=40)
+    assert 0.995 * ENTROPY < nats < 1.01 * ENTROPY
 
 
-def test_parameters_split_over_devices_have_the_same_loss_and_gradient():
+@pytest.mark.parametrize("gradient", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_parameters_split_over_devices_have_the_same_loss_and_gradient(gradient):
     prior = make_prior("masked", layers=1)
     params, (tokens, labels, _) = draw(prior), make_batch(prior.space, batch=8)
 
-    def slopes(params, tokens, labels) -> tuple[Prediction, dict]:
-        def loss(params):
-            found = prior.loss(params, tokens, labels, RNG, train=True)
-            return found.objective, found
+    def loss(params, tokens, labels):
+        return prior.loss(params, tokens, labels, RNG, train=True).objective
 
-        gradient, found = jax.grad(loss, has_aux=True)(params)
-        return found, gradient
-
+    run = tiny.jit(jax.value_and_grad(loss) if gradient else loss)
     mesh = sharding.make_mesh(data=2, fsdp=4)
     split = jax.device_put(params, sharding.shardings(params, mesh, shard_from=64))
-    assert len(split["embedding"]["tokens"].addressable_shards[0].data.shape) == 3
+    kernel = split["trunk"]["layers"]["ffn"]["up"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // 4
     batch = jax.device_put((tokens, labels), sharding.split(mesh))
-    alone, together = tiny.jit(slopes)(params, tokens, labels), tiny.jit(slopes)(split, *batch)
+    alone, together = run(params, tokens, labels), run(split, *batch)
     compare = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
     jax.tree.map(compare, alone, together)

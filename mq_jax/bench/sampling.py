@@ -14,7 +14,7 @@ from mq_jax.generation.sizes import net_of
 from mq_jax.generation.space import TokenSpace
 from mq_jax.terminal import console
 
-BATCH = 4
+BATCH = 2
 CODES = 1024
 SIDES = (8, 16)
 

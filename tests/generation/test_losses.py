@@ -30,6 +30,7 @@ def test_a_byte_has_eight_bits():
     assert bits(math.log(256)) == pytest.approx(8)
 
 
+@pytest.mark.slow
 def test_a_decoder_counts_every_token_once():
     prior = make_prior("decoder", levels=2)
     params, (tokens, labels, _) = draw(prior), make_batch(prior.space)
@@ -65,6 +66,7 @@ def test_a_masked_prior_counts_the_places_that_it_masks():
     np.testing.assert_allclose(found.objective, each.mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_bound_weighs_images_alike_whatever_is_masked():
     """Of a prior that takes all codes for equally likely, it is ln K a token."""
     prior = make_prior("masked")
@@ -77,33 +79,36 @@ def test_the_bound_weighs_images_alike_whatever_is_masked():
 
 def test_masks_have_as_many_places_as_the_schedule_says():
     way = jnp.array([0.0, 0.5, 2 / 3, 0.999])
-    np.testing.assert_array_equal(cosine_count(way, 16), [16, 12, 8, 1])
-    np.testing.assert_array_equal(uniform_count(way, 16), [1, 9, 11, 16])
-    counts = jnp.array([1, 5, 16])
-    masked = choose_places(RNG, counts, 16)
+    cosine, uniform = tiny.jit(lambda r: (cosine_count(r, 16), uniform_count(r, 16)))(way)
+    np.testing.assert_array_equal(cosine, [16, 12, 8, 1])
+    np.testing.assert_array_equal(uniform, [1, 9, 11, 16])
+    counts = np.tile([1, 4, 7, 4], 1000)
+    masked = np.asarray(tiny.jit(lambda counts: choose_places(RNG, counts, 16))(counts))
     np.testing.assert_array_equal(masked.sum(-1), counts)
-    many = choose_places(RNG, jnp.full(4000, 4), 16)
-    np.testing.assert_allclose(many.mean(0), 0.25, atol=0.03)
+    np.testing.assert_allclose(masked.mean(0), 0.25, atol=0.03)
 
 
 def test_steps_leave_as_many_places_as_published():
     left, before = [], jnp.array([256])
+    after = tiny.jit(lambda before, first, step: still_masked(before, first, step, 8))
     for step in range(8):
-        before = still_masked(before, jnp.array([256]), step, 8)
+        before = after(before, jnp.array([256]), step)
         left.append(int(before[0]))
     expected = [math.floor(256 * math.cos(math.pi / 2 * (t + 1) / 8)) for t in range(7)]
     assert left == [*expected, 0]
     # One place stays until the last step; none is none.
-    np.testing.assert_array_equal(
-        still_masked(jnp.array([1, 0, 2]), jnp.array([3, 0, 3]), 0, 8), [1, 0, 1]
-    )
+    np.testing.assert_array_equal(after(jnp.array([1, 0, 2]), jnp.array([3, 0, 3]), 0), [1, 0, 1])
 
 
-def test_labels_are_dropped_at_their_rate_and_only_in_training():
+def test_labels_are_dropped_at_their_rate():
     labels = jnp.zeros(4000, jnp.int32)
     dropped = drop_labels(labels, 3, 0.1, RNG)
     assert set(np.unique(dropped)) == {0, 3} and 0.08 < np.mean(dropped == 3) < 0.12
     assert drop_labels(None, 0, 0.1, RNG) is None
+
+
+@pytest.mark.slow
+def test_labels_are_dropped_in_training_alone():
     prior = make_prior("decoder", token_dropout=0.0, residual_dropout=0.0, ffn_dropout=0.0)
     params, (tokens, labels, _) = draw(prior), make_batch(prior.space)
     always = type(prior)(prior.model, class_dropout=1.0)

@@ -82,15 +82,15 @@ def test_a_prior_reaches_the_entropy_of_its_source(kind, steps, batch):
     assert 0.995 * ENTROPY < nats < 1.01 * ENTROPY
 
 
-@pytest.mark.parametrize("gradient", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_parameters_split_over_devices_have_the_same_loss_and_gradient(gradient):
+@pytest.mark.slow
+def test_parameters_split_over_devices_have_the_same_loss_and_gradient():
     prior = make_prior("masked", layers=1)
     params, (tokens, labels, _) = draw(prior), make_batch(prior.space, batch=8)
 
     def loss(params, tokens, labels):
         return prior.loss(params, tokens, labels, RNG, train=True).objective
 
-    run = tiny.jit(jax.value_and_grad(loss) if gradient else loss)
+    run = tiny.jit(jax.value_and_grad(loss))
     mesh = sharding.make_mesh(data=2, fsdp=4)
     split = jax.device_put(params, sharding.shardings(params, mesh, shard_from=64))
     kernel = split["trunk"]["layers"]["ffn"]["up"]["kernel"]

@@ -44,6 +44,7 @@ def test_a_transformer_is_its_formula(kind, levels, qk_norm):
     np.testing.assert_allclose(out, expected, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_token_reaches_later_places_and_later_levels_alone():
     prior = make_prior("decoder", levels=3)
     params = draw(prior)
@@ -56,6 +57,7 @@ def test_a_token_reaches_later_places_and_later_levels_alone():
     assert not moved[:5].any() and moved[6:].all()
 
 
+@pytest.mark.slow
 def test_a_masked_place_reaches_no_place_but_its_own_later_levels():
     prior = make_prior("masked", levels=3)
     params = draw(prior)
@@ -72,6 +74,7 @@ def test_a_masked_place_reaches_no_place_but_its_own_later_levels():
     assert moved(7).all(axis=-1)[[0, 5, 11]].all()
 
 
+@pytest.mark.slow
 def test_fresh_parameters_take_all_codes_for_equally_likely():
     prior = make_prior("decoder")
     tokens, labels, known = make_batch(prior.space)

@@ -15,6 +15,8 @@ class Masked(Network):
     def setup(self):
         super().setup()
         self.mask = self.param("mask", INIT, (self.net.width,))
+        # As in MaskGIT: masked places are alike but for these, and rotation tells distances alone.
+        self.places = self.param("places", INIT, (self.space.places, self.net.width))
 
     def __call__(
         self,
@@ -59,6 +61,7 @@ class Masked(Network):
         """
         mask = self.mask.astype(self.net.dtype)
         x = jnp.where(known[..., None], self.embed(tokens), mask)
+        x = x + self.places.astype(self.net.dtype)
         x = jnp.concatenate([self.embedding.label(labels, len(tokens)), x], axis=1)
         x = self.dropout(x, deterministic=not train)
         context, _ = self.trunk(x, angles=self.angles(0, x.shape[1]), train=train)

@@ -47,6 +47,7 @@ def test_a_decoder_counts_every_token_once():
     np.testing.assert_allclose(found.objective, expected.mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_masked_prior_counts_the_places_that_it_masks():
     prior = make_prior("masked", levels=2)
     params, (tokens, labels, _) = draw(prior), make_batch(prior.space)

@@ -74,11 +74,10 @@ def test_a_short_training_learns_that_codes_follow_one_another():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind, steps, batch", [("decoder", 800, 64), ("masked", 6000, 128)])
-def test_a_prior_reaches_the_entropy_of_its_source(kind, steps, batch):
-    prior = make(kind, layers=2, width=32)
+def test_a_decoder_reaches_the_entropy_of_its_source():
+    prior = make("decoder", layers=2, width=32)
     params = jax.jit(prior.init)(RNG)
-    nats = reached(prior, params, steps, batch, 5e-3, jax.jit, draws=40)
+    nats = reached(prior, params, 800, 64, 4e-3, jax.jit, draws=40)
     assert 0.995 * ENTROPY < nats < 1.01 * ENTROPY
 
 

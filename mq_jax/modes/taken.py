@@ -28,7 +28,7 @@ _FLAGS_OF_MODES = {
 }
 
 # Of a prior, the second stage.
-_OF_PRIORS = ("train", "report")
+_OF_PRIORS = ("train", "plan", "report")
 
 
 def require_taken(given: flags.FlagValues, folders: Sequence[str]) -> None:

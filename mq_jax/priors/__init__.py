@@ -6,6 +6,6 @@ The models are of generation/, the loop is of training/; here is what is between
 from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
-    from mq_jax.priors.build import Built, build, init_state, steps_of
-    from mq_jax.priors.fields import validate
+    from mq_jax.priors.build import Built, init_state, make_prior, steps_of
+    from mq_jax.priors.fields import RULES
     from mq_jax.priors.state import PriorState

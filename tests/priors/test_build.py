@@ -1,9 +1,11 @@
 """A prior's optimizer and its length."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import prior_runs
 import pytest
+import tiny
 
 from mq_jax.generation.space import TokenSpace
 from mq_jax.priors.build import build, init_state, make_net, steps_of
@@ -16,8 +18,12 @@ def test_all_weights_decay_but_the_scales_of_normalisations():
     built = build(config, SPACE, 10)
     state = jax.eval_shape(lambda: init_state(built, config))
     ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), state.params)
-    still = jax.tree.map(np.zeros_like, ones)
-    updates, _ = built.optimizer.update(still, built.optimizer.init(ones), ones)
+
+    def update(params):
+        still = jax.tree.map(jnp.zeros_like, params)
+        return built.optimizer.update(still, built.optimizer.init(params), params)[0]
+
+    updates = tiny.jit(update)(ones)
     decayed = {}
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
         # Whole: every number of an array alike.

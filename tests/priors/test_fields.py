@@ -62,7 +62,7 @@ def test_the_base_has_exactly_the_fields_that_have_rules():
             "masekd",
             "config.prior.kind is 'masekd'; expected one of autoregressive, m",
         ),
-        ("train.warmup", 2, r"config.train.warmup is 2; expected a number in \[0, 1\]"),
+        ("train.warmup", 2.5, r"config.train.warmup is 2.5; expected a number in \[0, 1\]"),
         ("tokens", "gs://bucket/set", "config.tokens is 'gs://bucket/set', an address"),
         ("prior.heads", 7, "expected the width to be a multiple of 4 heads"),
     ],

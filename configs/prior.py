@@ -76,6 +76,7 @@ def get_config() -> ConfigDict:
     config.data.holdout = "hash"  # as in configs/base.py
     config.data.views = "center"  # stored of a training image, divided by commas: center, as in the
     #                               tokenizer's evaluation | flip | ten-crop | ten-crop:RANGE
+    #                               | random:NUMBER
     config.data.max_bad_share = 0.01  # share of unreadable images that is left out, and no more
     config.data.max_pixels = 10**8  # of an image; larger ones count as unreadable
     config.data.max_bytes = 2**28  # of an image file, likewise; 0: any

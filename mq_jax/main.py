@@ -93,7 +93,7 @@ _VIEWS = flags.DEFINE_string(
     "views",
     "center",
     "tokens: stored of each image, divided by commas: center (as in evaluation), flip, ten-crop "
-    "(at 1.1 and 1.05 times the side), ten-crop:RANGE.",
+    "(at 1.1 and 1.05 times the side), ten-crop:RANGE, random:NUMBER.",
 )
 _SHARDS = flags.DEFINE_integer(
     "shards", 0, "tokens: number of files; 0: by the number of images.", lower_bound=0

@@ -1,4 +1,4 @@
-"""Trains, evaluates and exports image tokenizers: flags, and one dispatch.
+"""Trains, evaluates and exports image tokenizers, and trains priors: flags, and one dispatch.
 
 python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR
 python -m mq_jax.main --workdir=DIR
@@ -10,6 +10,7 @@ python -m mq_jax.main --mode=report DIR DIR ... --output=FILE
 python -m mq_jax.main --config=configs/photos_mqvae.py --mode=plan [--devices=N] [--images=N]
 python -m mq_jax.main --mode=compare --suite=configs/suites/NAME.py --workdir=DIR [--dry_run]
 python -m mq_jax.main --mode=compare --workdir=DIR
+python -m mq_jax.main --config=configs/photos_prior.py --workdir=DIR --config.tokens=TOKENIZER
 python -m mq_jax.main --workdir=DIR --mode=tokens --output=TOKENS [--split=S] [--views=center,flip]
 
 The second goes on with the run in DIR, from its config.json; --config=DIR/config.json begins
@@ -92,7 +93,7 @@ _VIEWS = flags.DEFINE_string(
     "views",
     "center",
     "tokens: stored of each image, divided by commas: center (as in evaluation), flip, ten-crop "
-    "(at 1.1 and 1.05 times the side), ten-crop:RANGE.",
+    "(at 1.1 and 1.05 times the side), ten-crop:RANGE, random:NUMBER.",
 )
 _SHARDS = flags.DEFINE_integer(
     "shards", 0, "tokens: number of files; 0: by the number of images.", lower_bound=0

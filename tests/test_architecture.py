@@ -26,15 +26,17 @@ GRAPH = {
     "evaluation": "metrics data images algorithm quantizers runs storage devices",
     "training": "evaluation metrics models data images algorithm quantizers runs storage devices "
     "terminal",
-    "planning": "training data devices terminal",
     "tokenizers": "training models data images algorithm quantizers runs storage devices",
     "tokensets": "tokenizers data images storage devices",
+    "generation": "",
+    "priors": "tokensets generation training metrics data algorithm runs storage devices",
+    "planning": "priors tokensets generation training data runs devices terminal",
     "report": "evaluation images runs storage terminal",
     "commandline": "terminal",
     "suites": "commandline report training evaluation runs storage devices terminal",
-    "modes": "suites commandline report planning tokensets tokenizers training evaluation metrics "
-    "models data images algorithm runs storage devices terminal",
-    "bench": "commandline tokenizers training data quantizers storage devices terminal",
+    "modes": "suites commandline report planning priors tokensets tokenizers training evaluation "
+    "metrics models data images algorithm runs storage devices terminal",
+    "bench": "commandline generation tokenizers training data quantizers storage devices terminal",
 }
 # What a program's file imports only once its arguments are known.
 PROGRAMS = {

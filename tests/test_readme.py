@@ -23,6 +23,10 @@ _TINY = (
     "--config.train.steps=4 --config.train.eval_every=2 --config.train.checkpoint_every=2 "
     "--config.train.batch_size=8 --config.train.log_every=2 --config.eval.batch_size=8"
 )
+_TINY_PRIOR = (
+    f"{_TINY} --config.prior.layers=2 --config.prior.heads=2 --config.prior.width=16 "
+    "--config.data.views=center"
+)
 
 # What a command of the README needs to end within a test; None: it is not run, for the reason
 # beside it. The first pattern that is found in a command decides.
@@ -36,6 +40,7 @@ RULES = {
     r"--suite=\$S": _TINY,
     r"launch/(local|multi_gpu)\.sh": _TINY,
     r"launch/quickstart\.sh": "",
+    r"--config=configs/photos_prior\.py": _TINY_PRIOR,
     r"--config=configs/folder_mqvae\.py": _TINY,
     r"": "",
 }

@@ -151,6 +151,11 @@ def value_and_gradient(
     return (value, aux), gradient
 
 
+def in_parts(rows: jax.Array, parts: int) -> jax.Array:
+    """[B, ...] -> [parts, B / parts, ...], each part with rows of every device."""
+    return rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
+
+
 def mean_over_parts(
     function: Callable[[PyTree], tuple[PyTree, Any]], batch: PyTree
 ) -> tuple[PyTree, Any]:

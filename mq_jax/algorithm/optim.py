@@ -37,6 +37,23 @@ def make_warmup_cosine(
     return schedule
 
 
+def make_warmup_constant(learning_rate: float, *, warmup: int) -> Callable[[jax.Array], jax.Array]:
+    """A linear warm-up as make_warmup_cosine's, then the same rate for ever.
+
+    Args:
+      learning_rate: after it.
+      warmup: updates of the warm-up; 0 for none.
+
+    Returns:
+      count -> learning rate, f32[].
+    """
+
+    def schedule(count):
+        return learning_rate * jnp.minimum((count + 1) / max(warmup, 1), 1)
+
+    return schedule
+
+
 def make_optimizer(
     kind: str,
     schedule: Callable[[jax.Array], jax.Array],
@@ -47,6 +64,7 @@ def make_optimizer(
     eps_root: float,
     weight_decay: float,
     clip: float,
+    decays: Callable[[tuple], bool] | None = None,
 ) -> optax.GradientTransformation:
     """An Optax transformation.
 
@@ -60,6 +78,7 @@ def make_optimizer(
         derivative of sqrt at an exactly-zero second moment is infinite.
       weight_decay: decoupled weight decay, 0 for none.
       clip: largest global gradient norm, 0 for no clipping.
+      decays: path of a leaf in the parameter tree -> whether its weights decay; None: all do.
 
     Returns:
       The transformation.
@@ -75,7 +94,10 @@ def make_optimizer(
     else:
         raise ValueError(f"optimizer kind is {kind!r}; expected one of {KINDS}.")
     if weight_decay:
-        stages.append(optax.add_decayed_weights(weight_decay))
+        mask = decays and (
+            lambda params: jax.tree_util.tree_map_with_path(lambda path, _: decays(path), params)
+        )
+        stages.append(optax.add_decayed_weights(weight_decay, mask))
     return optax.chain(*stages, optax.scale_by_learning_rate(schedule))
 
 
@@ -128,3 +150,25 @@ def restarted(
         is_leaf=absent,
     )
     return jax.tree.map(jnp.where, masks, optimizer.init(params), opt_state)
+
+
+def averaged(average: Any, now: Any, decay: float, step: jax.Array) -> Any:
+    """The exponential moving average, one step later.
+
+    Args:
+      average: a tree.
+      now: a tree like it.
+      decay: in (0, 1); less during the first steps, of which there are few.
+      step: i32[], steps before this one.
+
+    Returns:
+      decay * average + (1 - decay) * now; what is no floating-point number, as it is now.
+    """
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+
+    def of_leaf(old, new):
+        # A count of steps has no average.
+        moves = jnp.issubdtype(new.dtype, jnp.floating)
+        return decay * old + (1 - decay) * new if moves else new
+
+    return jax.tree.map(of_leaf, average, now)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from mq_jax.algorithm import bilevel
 from mq_jax.algorithm.adversary import Adversary
 from mq_jax.algorithm.objective import Objective
-from mq_jax.algorithm.optim import restarted
+from mq_jax.algorithm.optim import averaged, restarted
 from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.algorithm.step_metrics import two_level_metrics
 
@@ -53,8 +53,7 @@ def level_keys(state: TrainState) -> jax.Array:
 
 def cut(images: jax.Array, key: jax.Array, parts: int) -> Batch:
     """[B, ...] -> [parts, B / parts, ...], each part with rows of every device and a key."""
-    images = images.reshape(-1, parts, *images.shape[1:]).swapaxes(0, 1)
-    return Batch(images, jax.random.split(key, parts))
+    return Batch(bilevel.in_parts(images, parts), jax.random.split(key, parts))
 
 
 def make_loss(
@@ -127,15 +126,8 @@ def advance(problem, state, params, opt_state, images, outputs):
         quantizer=quantizer_state,
     )
     if problem.ema_decay:
-        # The first averages span few steps, as there are few.
-        decay = jnp.minimum(problem.ema_decay, (1 + state.step) / (10 + state.step))
-
-        def average(old, new):
-            # A count of steps has no average.
-            moves = jnp.issubdtype(new.dtype, jnp.floating)
-            return decay * old + (1 - decay) * new if moves else new
-
-        advanced = advanced.replace(ema=jax.tree.map(average, state.ema, advanced.raw))
+        moved = averaged(state.ema, advanced.raw, problem.ema_decay, state.step)
+        advanced = advanced.replace(ema=moved)
     return advanced, metrics
 
 

@@ -83,6 +83,16 @@ class TrainState:
     past: Any = ()
 
     @property
+    def parts(self) -> dict[str, Any]:
+        """Parameters by the name of their part."""
+        return self.params._asdict()
+
+    @property
+    def learned(self) -> Any:
+        """All that a finite run keeps finite."""
+        return self.params, self.batch_stats
+
+    @property
     def raw(self) -> Model:
         """The model as the last step left it."""
         trained = self.params.autoencoder, self.params.codebook

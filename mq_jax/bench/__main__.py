@@ -1,7 +1,7 @@
-"""Timings: train steps and their pieces, lookups, quantizers, input, start, tokenizers.
+"""Timings: train steps, their pieces, lookups, quantizers, input, start, tokenizers, sampling.
 
-python -m mq_jax.bench [--part=step|unroll|pieces|lookup|quantizers|input|startup|tokenizer]
-    [--config=configs/X.py]
+python -m mq_jax.bench [--part=step|unroll|pieces|lookup|quantizers|input|startup|tokenizer
+    |sampling] [--config=configs/X.py]
 
 On one core unless --cores says otherwise. Steps are interleaved in one process, so that a
 machine whose speed drifts slows them all alike: read the ratios.
@@ -23,7 +23,17 @@ from mq_jax.terminal.escaping import visible
 from mq_jax.terminal.streams import protect_streams
 
 DEFAULT_CONFIG = "configs/cifar10_mqvae.py"
-PARTS = ("step", "unroll", "pieces", "lookup", "quantizers", "input", "startup", "tokenizer")
+PARTS = (
+    "step",
+    "unroll",
+    "pieces",
+    "lookup",
+    "quantizers",
+    "input",
+    "startup",
+    "tokenizer",
+    "sampling",
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", DEFAULT_CONFIG, "The experiment.", lock_config=True

@@ -8,6 +8,7 @@ from mq_jax.bench.input import bench_input
 from mq_jax.bench.lookup import bench_lookup
 from mq_jax.bench.pieces import bench_pieces
 from mq_jax.bench.quantizers import bench_quantizers
+from mq_jax.bench.sampling import bench_sampling
 from mq_jax.bench.startup import bench_startup
 from mq_jax.bench.step import bench_step
 from mq_jax.bench.tokenizer import bench_tokenizer
@@ -49,6 +50,7 @@ def run_part(
         "quantizers": lambda: bench_quantizers(config, rounds),
         "input": lambda: bench_input(config, cores),
         "startup": bench_startup,
+        "sampling": lambda: bench_sampling(rounds),
         "tokenizer": lambda: bench_tokenizer(config, rounds),
     }
     parts[part]()

@@ -14,6 +14,8 @@ from mq_jax.quantizers import histogram
 # Later than any step: no value was non-finite.
 NEVER = np.iinfo(np.int32).max
 
+_COUNTS = "inner/code_counts"
+
 
 @flax.struct.dataclass
 class CodeHistogram(clu_metrics.Metric):
@@ -85,7 +87,8 @@ def make_window(names: Sequence[str]) -> type[clu_metrics.Collection]:
 
     Returns:
       A CLU collection: averages of the scalars (those of the outer level over the steps that
-      had one), usage and perplexity of `inner/code_counts`, and `first_nonfinite` by term.
+      had one), usage and perplexity of `inner/code_counts` where a step counts codes, and
+      `first_nonfinite` by term.
     """
     terms = terms_of(names)
 
@@ -93,11 +96,13 @@ def make_window(names: Sequence[str]) -> type[clu_metrics.Collection]:
         return {"values": jnp.stack([outputs[name] for name in terms]), "step": step}
 
     fields = {_identifier(name): _average(name, names) for name in terms}
+    if _COUNTS in names:
+        fields |= {
+            "inner__usage": Usage.from_output(_COUNTS),
+            "inner__perplexity": Perplexity.from_output(_COUNTS),
+        }
     return clu_metrics.Collection.create(
-        **fields,
-        inner__usage=Usage.from_output("inner/code_counts"),
-        inner__perplexity=Perplexity.from_output("inner/code_counts"),
-        first_nonfinite=FirstNonFinite.from_fun(values_of_terms),
+        **fields, first_nonfinite=FirstNonFinite.from_fun(values_of_terms)
     )
 
 
@@ -138,7 +143,7 @@ def terms_of(names: Sequence[str]) -> list[str]:
     Returns:
       The names, without the histogram and the bookkeeping.
     """
-    return sorted(set(names) - {"inner/code_counts", "outer/updates"})
+    return sorted(set(names) - {_COUNTS, "outer/updates"})
 
 
 def first_nonfinite(window: clu_metrics.Collection, names: Sequence[str]) -> tuple[int, list[str]]:

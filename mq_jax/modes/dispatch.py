@@ -26,11 +26,13 @@ from mq_jax.modes.comparing import compare_evaluations
 from mq_jax.modes.evaluation import Wanted, run_evaluation
 from mq_jax.modes.exporting import run_export
 from mq_jax.modes.planning import plan
+from mq_jax.modes.priors import run_prior_training
 from mq_jax.modes.reporting import run_report
 from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.modes.taken import require_taken
 from mq_jax.modes.tokensets import asked_of, run_tokens
 from mq_jax.modes.training import run_training
+from mq_jax.runs.stages import is_prior
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
 from mq_jax.training.taking import take_sizes
@@ -196,8 +198,11 @@ def _compute(mode: str) -> int:
         asked = {"metrics": FLAGS.metrics, "weights_dir": weights_dir, "typed": typed}
         run_evaluation(folder, _evaluated_config(typed), wanted, **asked)
         return 0
-    asked = {"accept_changed_data": FLAGS.accept_changed_data, "typed": typed}
-    ended = run_training(_given_config(), folder, weights_dir, **asked)
+    config, accept = _given_config(), {"accept_changed_data": FLAGS.accept_changed_data}
+    if is_prior(config):
+        ended = run_prior_training(config, folder, **accept)
+    else:
+        ended = run_training(config, folder, weights_dir, typed=typed, **accept)
     code = FLAGS.interrupted_code if ended.startswith("SIG") else 0
     if ended.startswith("SIG"):
         logging.info("%s: saved. To go on:\n  %s", ended, _command())

@@ -1,9 +1,12 @@
 """--mode=export: the best checkpoint of a run as files of its own."""
 
 import pathlib
+import shlex
 
+import jax
 from ml_collections import ConfigDict
 
+from mq_jax.devices.agreement import together
 from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation.named import evaluations_beside, is_of_the_run
@@ -40,6 +43,27 @@ def run_export(folder: pathlib.Path, *, overwrite: bool, step: int | None = None
     validate(config)
     with held_together(folder, "export later"):
         _write(folder, config, overwrite, step)
+
+
+def require_export(folder: pathlib.Path) -> None:
+    """Exports a run that has no export yet; all processes of a run make this call.
+
+    Args:
+      folder: of a run, or of an export.
+
+    Raises:
+      ValueError: there are several processes, of which one alone can export; or as run_export.
+      OSError: something cannot be read or written.
+    """
+    if not (folder / "config.json").is_file() or (folder / FOLDER).is_dir():
+        return
+    with together():
+        if jax.process_count() > 1:
+            raise ValueError(
+                f"{folder} has no export, which one process makes: --mode=export "
+                f"--workdir={shlex.quote(str(folder))}; then start the others again."
+            )
+    run_export(folder, overwrite=False)
 
 
 def _write(folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int | None) -> None:

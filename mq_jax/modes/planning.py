@@ -4,8 +4,13 @@ import jax
 from ml_collections import ConfigDict
 
 from mq_jax.data import inputs
+from mq_jax.devices.places import local_path
 from mq_jax.planning.plan import make_plan, use_virtual_devices
 from mq_jax.planning.tables import print_plan
+from mq_jax.priors import fields
+from mq_jax.priors.build import steps_of
+from mq_jax.runs.stages import is_prior
+from mq_jax.tokensets.reading import open_tokens
 from mq_jax.training.build import total_steps
 from mq_jax.training.validate import validate
 
@@ -25,7 +30,10 @@ def plan(
     Raises:
       ValueError: the configuration is wrong, or it counts epochs of images that are not there.
     """
-    validate(config)
+    if is_prior(config):
+        fields.validate(config)
+    else:
+        validate(config)
     fsdp = config.mesh.fsdp
     devices = devices or config.mesh.data * fsdp or fsdp * max(8 // fsdp, 1)
     steps = _steps(config, images)
@@ -37,6 +45,8 @@ def plan(
 
 def _steps(config, images):
     """Steps of the run; epochs need the number of images."""
+    if is_prior(config):
+        return _steps_of_prior(config, images)
     if config.train.steps or images:
         return total_steps(config, images)
     try:
@@ -47,3 +57,16 @@ def _steps(config, images):
             "many images is not known."
         ) from error
     return total_steps(config, found)
+
+
+def _steps_of_prior(config, images):
+    """As _steps, of a prior: images of its token set."""
+    if not config.train.steps and not images:
+        try:
+            images = len(open_tokens(local_path(config.tokens, "config.tokens")))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{error} Or give --images=N: config.train.epochs is {config.train.epochs}, of how "
+                "many images is not known."
+            ) from error
+    return steps_of(config, images)

@@ -9,6 +9,7 @@ ORDER = (
     *("mse", "psnr", "ssim", "lpips_alex", "lpips_vgg", "fid", "gfid", "sfid", "frechet_vgg"),
     *("inception_score", "precision", "recall", "precision_vgg", "recall_vgg"),
     *("usage", "perplexity"),
+    *("nats_per_token", "bits_per_token", "nats_per_pixel", "bits_per_pixel"),
 )
 
 

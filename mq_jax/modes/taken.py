@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from mq_jax.commandline import UsageError, overridden
+from mq_jax.runs.stages import is_prior
 
 # Of --mode=evaluate with --samples, which takes other flags than that of a run.
 _SAMPLES = "evaluate --samples"
@@ -25,6 +26,9 @@ _FLAGS_OF_MODES = {
     **dict.fromkeys(("suite", "dry_run", "count_flops", "shard"), ("compare",)),
     "reference": ("compare", _SAMPLES),
 }
+
+# Of a prior, the second stage.
+_OF_PRIORS = ("train", "plan", "report")
 
 
 def require_taken(given: flags.FlagValues, folders: Sequence[str]) -> None:
@@ -55,6 +59,11 @@ def require_taken(given: flags.FlagValues, folders: Sequence[str]) -> None:
         raise UsageError(
             f"--config.{typed[0]} changes nothing here: {taker} takes runs as they are; "
             "leave it out."
+        )
+    if mode not in _OF_PRIORS and given.config is not None and is_prior(given.config):
+        raise UsageError(
+            f"The configuration is that of a prior, which --mode={mode} does not take; a prior "
+            f"has {' and '.join(_OF_PRIORS)}."
         )
     if folders and not (comparing or mode == "report"):
         raise UsageError(f"{folders[0]!r} is no flag; all arguments are flags.")

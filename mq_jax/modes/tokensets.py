@@ -15,11 +15,10 @@ from mq_jax.commandline import UsageError
 from mq_jax.data.splits import HOLDOUTS
 from mq_jax.devices.agreement import together
 from mq_jax.devices.places import local_path
-from mq_jax.modes.exporting import run_export
+from mq_jax.modes.exporting import require_export
 from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.terminal.console import ImageBar
 from mq_jax.terminal.streams import tell
-from mq_jax.tokenizers.export_reading import FOLDER
 from mq_jax.tokensets.making import Made, make_token_set
 from mq_jax.tokensets.shards import Spec
 from mq_jax.training.taking import take_sizes
@@ -89,14 +88,7 @@ def run_tokens(
     """
     with together():
         spec = _spec(folder, config, asked, typed)
-    if (folder / "config.json").is_file() and not (folder / FOLDER).is_dir():
-        with together():
-            if jax.process_count() > 1:
-                raise ValueError(
-                    f"{folder} has no export, which one process makes: --mode=export "
-                    f"--workdir={shlex.quote(str(folder))}; then start the others again."
-                )
-        run_export(folder, overwrite=False)
+    require_export(folder)
     started = time.monotonic()
     made = _made(spec, asked)
     if jax.process_index() == 0:

@@ -1,7 +1,6 @@
 """--mode=train: checks all that can be checked, claims the folder, trains, sums up."""
 
 import contextlib
-import json
 import pathlib
 import sys
 from collections.abc import Collection
@@ -12,21 +11,17 @@ from ml_collections import ConfigDict
 
 from mq_jax.data import inputs
 from mq_jax.devices.agreement import together
-from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.measures import load_measures
+from mq_jax.modes.claiming import claimed
 from mq_jax.modes.older import take_over
 from mq_jax.modes.table import evaluation_table
-from mq_jax.modes.unchanged import keep_to_data, require_alike, tell_data, trained_steps
+from mq_jax.modes.unchanged import require_alike, trained_steps
 from mq_jax.report import write_report
 from mq_jax.report.codes import too_few
 from mq_jax.report.runs import read_runs
-from mq_jax.runs import workdir
-from mq_jax.runs.differing import FREE_FIELDS
 from mq_jax.runs.standing import best_row, read_settled
 from mq_jax.runs.writers import read_metrics
-from mq_jax.storage.files import write_atomically
-from mq_jax.storage.joint_lock import held_together
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
 from mq_jax.terminal.streams import tell
@@ -79,28 +74,22 @@ def run_training(
         )
     contents = {"train": split.contents(), "evaluation": eval_source.contents()}
     require_alike(contents)
-    with together():
-        if jax.process_index() == 0:
-            workdir.require_writable(folder)
-    with held_together(folder, "give another --workdir"):
-        with together():
-            if jax.process_index() == 0:
-                workdir.claim(folder, config.to_dict(), FREE_FIELDS)
-                told = keep_to_data(folder, contents, accept=accept_changed_data)
-                text = json.dumps(environment(), indent=2) + "\n"
-                write_atomically(folder / "environment.json", text)
-                console.log_to_file(folder / "train.log")
-                if told:
-                    logging.warning("%s", told)
-        tell_data(contents)
+    with claimed(config, folder, lambda: contents, accept=accept_changed_data):
         ended = train(config, steps, sources, eval_source, frozen, measures, folder)
-        if not ended.startswith("SIG") and jax.process_index() == 0:
-            _print_summary(folder, ended, monitored(config))
+        sum_up(folder, ended, monitored(config))
     return ended
 
 
-def _print_summary(folder: pathlib.Path, ended: str, monitor: str) -> None:
-    """The report, then the table at the end of a training run and where to look."""
+def sum_up(folder: pathlib.Path, ended: str, monitor: str) -> None:
+    """The report, then the table at the end of a training of either stage and where to look.
+
+    Args:
+      folder: of the run.
+      ended: why; nothing is told after a signal.
+      monitor: logged name of the metric that decides which checkpoint is best.
+    """
+    if ended.startswith("SIG") or jax.process_index():
+        return
     report = folder / "report.html"
     try:
         write_report([folder], report)

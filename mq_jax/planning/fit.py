@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mq_jax.planning.plan import Plan
+from mq_jax.runs.stages import is_prior
 
 GB = 10**9
 # Of the devices that are looked at, in GB.
@@ -43,7 +44,7 @@ def needs_of(plan: Plan) -> Needs:
       Its Needs.
     """
     held = {holding.name: holding.per_device for holding in plan.holdings}
-    gradients = sum(size for name, size in held.items() if name.startswith("params/"))
+    gradients = sum(size for name, size in held.items() if name.startswith("params"))
     temporary = [step.compiled.temporary for step in plan.steps if step.compiled]
     known = bool(temporary)
     activations = max(max(temporary) - gradients, 0) if known else 0
@@ -99,17 +100,19 @@ def _of_batches(plan: Plan, needs: Needs, limit: float) -> Iterator[str]:
 
 
 def _of_layers(plan: Plan, needs: Needs, limit: float) -> Iterator[str]:
-    """What keeps less of the activations of nets of VQGAN's kind and of LPIPS."""
+    """What keeps less of the activations of transformers, nets of VQGAN's kind and LPIPS."""
     config = plan.config
-    large = config.model.kind == "vqgan" or config.perceptual.net != "none"
+    name = "prior" if is_prior(config) else "model"
+    net = config[name]
+    large = name == "prior" or net.kind == "vqgan" or config.perceptual.net != "none"
     rest = needs.given + needs.gradients
     if not large or not needs.activations or rest > limit:
         return
-    if not config.model.remat:
-        yield "--config.model.remat=True (how much less, its own plan tells)"
+    if not net.remat:
+        yield f"--config.{name}.remat=True (how much less, its own plan tells)"
     halved = rest + needs.activations / 2
-    if config.model.dtype == "float32" and halved <= limit:
-        yield f"--config.model.dtype=bfloat16 ({_about(halved)} at best)"
+    if net.dtype == "float32" and halved <= limit:
+        yield f"--config.{name}.dtype=bfloat16 ({_about(halved)} at best)"
 
 
 def _of_sharing(plan: Plan, needs: Needs, limit: float) -> Iterator[str]:

@@ -21,6 +21,9 @@ _PARTS = (
     ("hyper-net", "Codebook"),
     ("hyper-net", "Bridge"),
     ("quantizer", "quantizer"),
+    # Of a prior.
+    ("transformer", "/trunk/"),
+    ("heads", "/levels/"),
 )
 REST = "optimizers, the rest"
 PARTS = (*dict.fromkeys(part for part, _ in _PARTS), REST)

@@ -1,11 +1,9 @@
 """What a run takes, told without data and without an accelerator: its step on virtual devices."""
 
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -13,8 +11,8 @@ from ml_collections import ConfigDict
 from mq_jax.devices import sharding
 from mq_jax.planning import flops, hlo, hlo_merge
 from mq_jax.planning.flops import Flops
-from mq_jax.training.build import Built, build
-from mq_jax.training.program import Lowered, lower_program
+from mq_jax.planning.subjects import Subject, make_subject
+from mq_jax.training.program import Lowered
 
 # XLA's CPU backend drops rematerialisation's barriers before it schedules, and then merges what
 # they kept apart; and machine code, which level 0 makes sooner, changes nothing that is told here.
@@ -141,28 +139,15 @@ def make_plan(config: ConfigDict, devices: int, *, compiled: bool = True) -> Pla
         )
     # On one device a traced program has every array whole, those inside shard_map too.
     traced = mesh if compiled else sharding.make_mesh(1, 1, jax.devices()[:1])
-    # No FLOP and no byte depends on the number of steps, which only the schedules know.
-    built = build(config, 1000, traced)
-    logging.info("tracing the step for %d device(s) ...", traced.size)
-    begin = time.monotonic()
-    lowered = lower_program(config, built, traced)
-    logging.info("... %.0f s", time.monotonic() - begin)
-    updates = config.train.unroll
-    kinds = {f"{updates} inner and outer" if updates > 1 else "inner and outer": lowered.step}
-    if config.train.hypergradient == "joint":
-        kinds = {"joint": lowered.step}
-    if lowered.inner_step:
-        kinds["inner alone"] = lowered.inner_step
-    every = config.train.inner_updates
-    shares = dict.fromkeys(kinds, 1 / every) | {"inner alone": 1 - updates / every}
+    subject = make_subject(config, traced)
     steps = [
-        StepPlan(name, shares[name], *_read(name, kind, mesh if compiled else None))
-        for name, kind in kinds.items()
+        StepPlan(name, share, *_read(name, lowered, mesh if compiled else None))
+        for name, (share, lowered) in subject.steps.items()
     ]
-    given = _given(config, lowered, mesh)
-    held = _holdings(given), _state_by_fsdp(config, lowered, mesh)
-    codes, forward = _forward(config, built, lowered)
-    return Plan(config, mesh, *held, codes, _parameters(given), forward, steps)
+    given = _given(config, subject, mesh)
+    held = _holdings(given), _state_by_fsdp(config, subject.lowered, mesh)
+    told = subject.codes, subject.parameters, subject.forward
+    return Plan(config, mesh, *held, *told, steps)
 
 
 def _read(name: str, lowered: jax.stages.Lowered, mesh: Mesh | None) -> tuple:
@@ -186,17 +171,15 @@ def _read(name: str, lowered: jax.stages.Lowered, mesh: Mesh | None) -> tuple:
     return parts, Compiled(*sizes, hlo.traffic(module), seconds)
 
 
-def _given(config: ConfigDict, lowered: Lowered, mesh: Mesh) -> dict[str, Any]:
+def _given(config: ConfigDict, subject: Subject, mesh: Mesh) -> dict[str, Any]:
     """All that a step is given, with its shardings on the mesh."""
-    size = config.data.image_size
-    images = jax.ShapeDtypeStruct(
-        (1 + config.train.unroll, config.train.batch_size, size, size, 3),
-        jnp.uint8,
-        sharding=jax.NamedSharding(mesh, jax.P(None, sharding.AXES)),
+    carried = sharding.placed(subject.lowered.target, mesh, config.mesh.shard_from)
+    frozen = sharding.whole(subject.lowered.frozen, mesh)
+    batches = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.split(mesh)),
+        subject.batches,
     )
-    carried = sharding.placed(lowered.target, mesh, config.mesh.shard_from)
-    frozen = sharding.whole(lowered.frozen, mesh)
-    parts = {"metrics": carried["window"], "LPIPS, frozen": frozen, "batches": images}
+    parts = {"metrics": carried["window"], "LPIPS, frozen": frozen, "batches": batches}
     return {"state": carried["state"]} | {
         name: part for name, part in parts.items() if jax.tree.leaves(part)
     }
@@ -219,70 +202,3 @@ def _state_by_fsdp(config: ConfigDict, lowered: Lowered, mesh: Mesh) -> dict[int
         state = sharding.placed(lowered.target["state"], other, config.mesh.shard_from)
         sizes[fsdp] = sharding.total(sharding.holdings(state)).per_device
     return sizes
-
-
-def _parameters(given: dict[str, Any]) -> dict[str, int]:
-    """Numbers that are trained or frozen, by part."""
-    theta, phi, psi = given["state"].params
-    trees = {
-        "encoder": theta["encoder"],
-        "decoder": theta["decoder"],
-        "codebook": phi,
-        "discriminator": psi,
-        "LPIPS, frozen": given.get("LPIPS, frozen", ()),
-    }
-    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in trees.items()}
-    return {name: size for name, size in sizes.items() if size}
-
-
-def _forward(config: ConfigDict, built: Built, lowered: Lowered) -> tuple:
-    """(codes of an image, matrix FLOPs of one forward pass of each part over a batch)."""
-    size, objective = config.data.image_size, built.objective
-    shape = (config.train.batch_size, size, size, 3)
-    images = jax.ShapeDtypeStruct(shape, jnp.float32)
-    (theta, phi, psi), frozen = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-        (tuple(lowered.target["state"].params), lowered.frozen),
-    )
-
-    def encode(theta, images):
-        variables = {"params": theta}
-        return objective.autoencoder.apply(
-            variables, images, train=True, method="encode", mutable=["batch_stats"]
-        )[0]
-
-    def decode(theta, z):
-        return objective.autoencoder.apply(
-            {"params": theta}, z, train=True, method="decode", mutable=["batch_stats"]
-        )[0]
-
-    z = jax.eval_shape(encode, theta, images)
-    fixed = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), lowered.target["state"].quantizer
-    )
-    quantizer = objective.quantizer
-    depth = (quantizer.depth,) if quantizer.depth else ()
-    z_q = jax.ShapeDtypeStruct((*z.shape[:-1], quantizer.dim), z.dtype)
-    folded = jax.eval_shape(quantizer.fold, phi, fixed)
-    passes = {
-        "encoder": _matrix_flops(encode, theta, images),
-        "decoder": _matrix_flops(decode, theta, z_q),
-        "hyper-net": _matrix_flops(quantizer.fold, phi, fixed),
-        "lookup": _matrix_flops(quantizer.encode, folded, z),
-    }
-    if objective.adversarial:
-        judge = objective.adversarial.discriminator
-        passes["discriminator"] = _matrix_flops(
-            lambda psi, images: judge.apply({"params": psi}, images), psi, images
-        )
-    if objective.perceptual:
-        both = _matrix_flops(objective.perceptual.distance, frozen, images, images)
-        passes["LPIPS"] = both / 2
-    return (*z.shape[1:3], *depth), passes
-
-
-def _matrix_flops(function: Callable, *shapes: Any) -> float:
-    """Of a function's convolutions and products, with nothing merged."""
-    text = jax.jit(function).lower(*shapes).as_text("hlo", debug_info=True)
-    found = flops.by_part(hlo.executed(hlo.parse(text)))
-    return sum(part.matrix for part in found.values())

@@ -4,6 +4,7 @@ from mq_jax.data.inputs import reads_outer
 from mq_jax.devices import sharding
 from mq_jax.planning import fit, flops
 from mq_jax.planning.plan import Plan
+from mq_jax.runs.stages import is_prior
 from mq_jax.terminal.console import print_table
 from mq_jax.terminal.streams import tell_block
 
@@ -33,15 +34,34 @@ def print_plan(plan: Plan, steps: int, peak: float = 0.0) -> None:
     _print_hours(plan, steps, peak)
 
 
-def _print_model(plan):
-    config, mesh = plan.config, plan.mesh
-    side, train = config.data.image_size, config.train
-    codes = " x ".join(map(str, plan.codes))
-    level = " for each level" if reads_outer(config) else ""
-    tell_block(
+def _net(config):
+    """The section with the dtype."""
+    return config.prior if is_prior(config) else config.model
+
+
+def _batches(config):
+    """Batches that a step reads beside the inner level's, and these."""
+    return 2 if not is_prior(config) and reads_outer(config) else 1
+
+
+def _subject(plan):
+    """What is trained, in a line."""
+    config, codes = plan.config, " x ".join(map(str, plan.codes))
+    dtype = f"{_net(config).dtype}{', rematerialised' if _net(config).remat else ''}"
+    if is_prior(config):
+        return f"Prior ({config.prior.kind}, {config.prior.size}) over {codes} tokens; {dtype}"
+    side, codebook = config.data.image_size, config.codebook
+    return (
         f"{side} x {side} pixels to {codes} codes ({config.quantizer.kind}), "
-        f"K = {config.codebook.size:,}, D = {config.codebook.dim}; {config.model.dtype}"
-        f"{', rematerialised' if config.model.remat else ''}\n"
+        f"K = {codebook.size:,}, D = {codebook.dim}; {dtype}"
+    )
+
+
+def _print_model(plan):
+    train, mesh = plan.config.train, plan.mesh
+    level = " for each level" if _batches(plan.config) > 1 else ""
+    tell_block(
+        f"{_subject(plan)}\n"
         f"{train.batch_size} images a step{level}, in {train.accumulate} part(s), on {mesh.size} "
         f"device(s): data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}\n"
     )
@@ -163,9 +183,9 @@ def _print_traffic(plan):
 
 
 def _print_hours(plan, steps, peak):
-    kind = plan.config.model.dtype
+    kind = _net(plan.config).dtype
     peaks = PEAKS[kind] | ({"--peak_tflops": peak} if peak else {})
-    levels = 2 if reads_outer(plan.config) else 1
+    levels = _batches(plan.config)
     each = plan.matrix_flops / plan.mesh.size
     rows = []
     for name, rate in peaks.items():

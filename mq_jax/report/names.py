@@ -88,6 +88,16 @@ METRICS = {
     "perplexity": Metric(
         "Perplexity", "{:.1f}", 1, "As many equally frequent codes would carry as much information."
     ),
+    "nats_per_token": Metric(
+        "Nats per token", "{:.4f}", -1, "Mean of -ln p of a token; ln K for a guess."
+    ),
+    "bits_per_token": Metric("Bits per token", "{:.4f}", -1, "In bits; log2 K for a guess."),
+    "nats_per_pixel": Metric(
+        "Nats per pixel", "{:.5f}", -1, "Of all tokens of an image, over its pixels."
+    ),
+    "bits_per_pixel": Metric(
+        "Bits per pixel", "{:.5f}", -1, "Of all tokens of an image, over its pixels."
+    ),
 }
 
 PREFIXES = {
@@ -95,6 +105,7 @@ PREFIXES = {
     "inner": "Inner level: the auto-encoder",
     "outer": "Outer level: the codebook",
     "disc": "Discriminator",
+    "prior": "Prior",
     "train": "Speed",
 }
 

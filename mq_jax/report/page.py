@@ -16,8 +16,9 @@ from mq_jax.report.codes import too_few
 from mq_jax.report.evaluations import others_table, pictured
 from mq_jax.report.names import METRICS, number
 from mq_jax.report.pictures import pictures
-from mq_jax.report.runs import Run, read_runs
+from mq_jax.report.runs import Run, monitor_of, read_runs
 from mq_jax.report.sections import plotted
+from mq_jax.runs.stages import is_prior
 from mq_jax.runs.standing import FIRST
 from mq_jax.storage.files import write_atomically
 
@@ -132,6 +133,8 @@ def _page(runs: Sequence[Run]) -> str:
 
 def _in_words(run: Run) -> str:
     config = run.config
+    if is_prior(config):
+        return f"Prior, {config['prior.kind']}, of size {config['prior.size']}"
     codes = codes_in_words(codebook_of(config))
     return (
         f"{config['model.kind'].upper()} on {config['data.source']} at "
@@ -146,7 +149,7 @@ def _tiles(run: Run) -> list[Tile]:
     values, _ = tables.evaluated(run)
     tiles = []
     if run.best is not None:
-        monitor = run.config["eval.monitor"]
+        monitor = monitor_of(run.config)
         by = METRICS[monitor].label if monitor in METRICS else monitor
         last = f"of {run.rows[-1]['step']:,}, by {by}"
         if run.best["step"] >= run.settled > FIRST:
@@ -155,8 +158,9 @@ def _tiles(run: Run) -> list[Tile]:
     for name, metric in METRICS.items():
         if values.get(name) is not None:
             way = "higher is better" if metric.better > 0 else "lower is better"
-            notes = {"usage": "of the codes", "perplexity": f"of {_all_codes(run):,}"}
-            tiles.append(Tile(metric.label, number(name, values[name]), notes.get(name, way)))
+            if name in ("usage", "perplexity"):
+                way = "of the codes" if name == "usage" else f"of {_all_codes(run):,}"
+            tiles.append(Tile(metric.label, number(name, values[name]), way))
     return tiles
 
 

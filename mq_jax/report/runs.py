@@ -1,7 +1,7 @@
 """The files of runs, as the report needs them; a piece that is missing is named, not missed."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -10,6 +10,7 @@ from mq_jax.evaluation.named import evaluations_beside, is_of_the_run, told
 from mq_jax.evaluation.protocol import read_evaluation
 from mq_jax.runs.cost import Cost, read_cost
 from mq_jax.runs.snapshot import Snapshot, read_snapshot
+from mq_jax.runs.stages import is_prior
 from mq_jax.runs.standing import FIRST, best_row, read_settled
 from mq_jax.runs.workdir import flat, read_config
 from mq_jax.runs.writers import read_metrics
@@ -26,6 +27,21 @@ _NEEDED = {
     **{"quantizer.kind": TEXT, "quantizer.groups": whole(1), "quantizer.depth": whole(1)},
     **{"quantizer.restart_every": whole(0), "quantizer.ema.restart_below": NUMBER},
 }
+
+
+_NEEDED_OF_PRIORS = {"prior.kind": TEXT, "prior.size": TEXT, "train.batch_size": whole(1)}
+
+
+def monitor_of(config: Mapping[str, Any]) -> str:
+    """The metric, without its prefix, that decides which step of a run is the best.
+
+    Args:
+      config: by dotted name.
+
+    Returns:
+      A name.
+    """
+    return "nats_per_token" if is_prior(config) else config["eval.monitor"]
 
 
 class Notice(NamedTuple):
@@ -94,8 +110,9 @@ def read_runs(folders: Sequence[pathlib.Path]) -> list[Run]:
 
 def _read_run(folder: pathlib.Path, name: str) -> Run:
     config = flat(read_config(folder))
+    prior = is_prior(config)
     try:
-        check(config, _NEEDED)
+        check(config, _NEEDED_OF_PRIORS if prior else _NEEDED)
     except ValueError as error:
         raise ValueError(
             f"{folder / 'config.json'} cannot be used ({error}); expected the configuration that "
@@ -119,17 +136,19 @@ def _read_run(folder: pathlib.Path, name: str) -> Run:
     rows = piece(_read_rows, "metrics.jsonl, the curves,", training)
     if rows == []:
         notices.append(Notice("metrics.jsonl has no whole line yet.", training))
-    snapshot = piece(read_snapshot, "snapshot.npz, pictures and codes,", evaluating)
-    evaluation = piece(
-        read_evaluation, "evaluation.json, the protocol and all metrics,", evaluating
-    )
+    snapshot = evaluation = None
+    if not prior:
+        snapshot = piece(read_snapshot, "snapshot.npz, pictures and codes,", evaluating)
+        evaluation = piece(
+            read_evaluation, "evaluation.json, the protocol and all metrics,", evaluating
+        )
     environment = piece(_read_environment, "environment.json, packages and devices,", training)
     cost = piece(read_cost, "cost.json, parameters and FLOPs,", training)
     settled = piece(
         read_settled, "settled.json, the step of the whole adversarial weight,", training
     )
     settled = FIRST if settled is None else settled
-    best = best_row(rows or [], f"eval/{config['eval.monitor']}", settled)
+    best = best_row(rows or [], f"eval/{monitor_of(config)}", settled)
     if best is not None:
         steps = {
             "evaluation.json": evaluation and evaluation["run"]["step"],

@@ -12,6 +12,7 @@ from mq_jax.report.names import METRICS, number
 from mq_jax.report.runs import Run
 from mq_jax.runs.cost import Cost
 from mq_jax.runs.differing import ABSENT, differing_fields, shown
+from mq_jax.runs.stages import is_prior
 from mq_jax.runs.workdir import flat
 from mq_jax.terminal.escaping import visible
 
@@ -116,7 +117,7 @@ def configuration_tables(run: Run) -> tuple[Table, Table | None]:
     fields = sorted(run.config.items())
     every = [[Cell(name), Cell(visible(shown(value)))] for name, value in fields]
     whole = Table(f"All {len(every)} fields", ["field", "value"], every)
-    defaults = _defaults()
+    defaults = _defaults("configs.prior" if is_prior(run.config) else "configs.base")
     if defaults is None:
         return whole, None
     rows = [
@@ -236,10 +237,10 @@ def _of_row(row):
     return {n.removeprefix("eval/"): v for n, v in row.items() if n.startswith("eval/")}
 
 
-def _defaults() -> dict[str, Any] | None:
+def _defaults(module: str) -> dict[str, Any] | None:
     """The defaults by dotted name; configs/ is beside the package, and not always there."""
     try:
-        config = importlib.import_module("configs.base").get_config()
+        config = importlib.import_module(module).get_config()
     except (ImportError, AttributeError):
         return None
     # As config.json has them: tuples are lists there.

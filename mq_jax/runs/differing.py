@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Where a machine keeps what is read: no part of an experiment.
-_PLACES = ("data.dir", "perceptual.dir")
+_PLACES = ("data.dir", "perceptual.dir", "tokens", "eval_tokens")
 ABSENT = object()
 
 # These change where a run reads, where it computes, how fast, and the order in which it adds;
@@ -13,6 +13,7 @@ ABSENT = object()
 FREE_FIELDS = (
     *("data.dir", "data.threads", "data.workers", "perceptual.dir", "codebook.base_file"),
     *("mesh", "codebook.shard_lookup", "deterministic"),
+    *("tokens", "eval_tokens"),
 )
 
 

@@ -4,6 +4,8 @@ import copy
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from mq_jax.runs.stages import is_prior
+
 # Fields that configurations gained after the first runs, in the order in which they came.
 ADDED: dict[str, Any] = {
     "data.holdout": "every-tenth",
@@ -99,8 +101,10 @@ def lacking(config: Mapping[str, Any]) -> dict[str, Any]:
       config: nested, as config.json has it.
 
     Returns:
-      Values by dotted name; empty for a configuration of today.
+      Values by dotted name; empty for a configuration of today, and for that of a prior.
     """
+    if is_prior(config):
+        return {}
     replacing = {}
     for old, (name, values) in REPLACED.items():
         section, field = old.split(".")

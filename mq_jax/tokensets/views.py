@@ -3,6 +3,9 @@
 A ten-crop is that of LlamaGen (Sun et al., 2024): at a range R the image is prepared as for
 evaluation, but at a side of floor(R * S) pixels, and its four corners and its centre are cropped to
 S pixels, as they are and mirrored. LlamaGen stores those of the ranges 1.1 and 1.05.
+
+Random crops are those of the tokenizer's own training, at places that the number of the crop alone
+draws: of images much larger than S a ten-crop would see the middle.
 """
 
 import re
@@ -11,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from mq_jax.images.transforms import make_eval_transform
+from mq_jax.images.transforms import make_eval_transform, make_train_transform
 
 # What "ten-crop" alone stands for.
 _RANGES = ("1.1", "1.05")
-_CHOICE = re.compile(r"center|flip|ten-crop(:(?P<range>\d+(\.\d+)?))?")
+_CHOICE = re.compile(r"center|flip|ten-crop(:(?P<range>\d+(\.\d+)?))?|random:[1-9]\d{0,3}")
 _CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right", "center")
 # At twice the side the corners leave the middle of each edge out.
 _LARGEST_RANGE = 2.0
@@ -28,8 +31,8 @@ def make_views(
 
     Args:
       choice: one or several of `center`, the view of evaluation; `flip`, that mirrored;
-        `ten-crop:R`, ten at a range R in (1, 2]; and `ten-crop`, those of 1.1 and 1.05. Divided by
-        commas.
+        `ten-crop:R`, ten at a range R in (1, 2]; `ten-crop`, those of 1.1 and 1.05; and `random:N`,
+        N random crops, each mirrored with probability 0.5. Divided by commas.
       preparation: arguments of images.transforms.make_eval_transform.
 
     Returns:
@@ -61,7 +64,7 @@ def _parts(choice: str) -> list[str]:
         if match is None:
             raise ValueError(
                 f"--views={choice}: {part!r} is no view; expected center, flip, ten-crop (ranges "
-                f"{' and '.join(_RANGES)}) or ten-crop:RANGE, divided by commas."
+                f"{' and '.join(_RANGES)}), ten-crop:RANGE or random:NUMBER, divided by commas."
             )
         plain = match[0] == "ten-crop"
         parts += [f"ten-crop:{each}" for each in _RANGES] if plain else [match[0]]
@@ -74,6 +77,8 @@ def _family(part: str, side: int, preparation: Mapping[str, Any]):
         prepared, mirrored = make_eval_transform(**preparation), part == "flip"
         return [part], lambda image: prepared(image)[None, :, :: -1 if mirrored else 1]
     written = part.partition(":")[2]
+    if part.startswith("random:"):
+        return _random(int(written), preparation)
     room = int(side * float(written)) - side
     if not 0 < room <= (_LARGEST_RANGE - 1) * side:
         raise ValueError(
@@ -91,3 +96,13 @@ def _family(part: str, side: int, preparation: Mapping[str, Any]):
 
     names = [f"ten-crop:{written} {corner}" for corner in _CORNERS]
     return names + [f"{name} of the mirror" for name in names], ten
+
+
+def _random(count: int, preparation: Mapping[str, Any]):
+    """As _family, of so many crops of training."""
+    augmented = make_train_transform(**preparation, flip=0.5)
+
+    def crops(image: np.ndarray) -> np.ndarray:
+        return np.stack([augmented(image, np.random.default_rng(k)) for k in range(count)])
+
+    return [f"random {k}" for k in range(count)], crops

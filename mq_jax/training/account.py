@@ -33,11 +33,20 @@ def log_beginning(config: ConfigDict, downsampling: int) -> None:
         told += f" (evaluation: {_codes_in_words(evaluated, downsampling)})"
     codebook = codebook_of(flat(config.to_dict()))
     logging.info("Codes: %s; each is one of %s", told, codes_in_words(codebook))
+    log_compiling(config.train.hypergradient)
+
+
+def log_compiling(kind: str) -> None:
+    """Logs that the train step is compiled now.
+
+    Args:
+      kind: of step, a word.
+    """
     cache = jax.config.jax_compilation_cache_dir
     logging.info(
         "Compiling the train step (%s) for %d device(s), which takes seconds for small nets and "
         "minutes for large ones%s",
-        *(config.train.hypergradient, jax.device_count()),
+        *(kind, jax.device_count()),
         f"; the next start may find it in {cache}" if cache else "",
     )
 
@@ -50,7 +59,7 @@ def log_sizes(state: TrainState, mesh: Mesh) -> None:
       mesh: over which it lies.
     """
     # By path: of a tuple, as groups and levels have it, the overview would ask the shape.
-    params = by_path(state.params._asdict())
+    params = by_path(state.parts)
     logging.debug("%s", Block(parameter_overview.get_parameter_overview(params)))
     sizes = _parameters(state)
     logging.info("Parameters: %s", ", ".join(f"{n} {size:,}" for n, size in sizes.items()))
@@ -67,16 +76,19 @@ def log_sizes(state: TrainState, mesh: Mesh) -> None:
     )
 
 
-def window_in_words(row: Mapping[str, float]) -> list[str]:
+def window_in_words(row: Mapping[str, float], loss: str = "inner/loss") -> list[str]:
     """Phrases on the steps since the last report.
 
     Args:
       row: metrics by logged name; the use of codes may be absent.
+      loss: logged name of the loss.
 
     Returns:
       Speed, loss and, where it is known, usage.
     """
-    phrases = [f"{row['train/images_per_second']:.0f} images/s", f"loss {row['inner/loss']:.4f}"]
+    phrases = [f"{row['train/images_per_second']:.0f} images/s", f"loss {row[loss]:.4f}"]
+    if "prior/bits_per_token" in row:
+        phrases.append(f"{row['prior/bits_per_token']:.3f} bits/token")
     if "inner/usage" in row:
         phrases.append(f"usage {usage_in_words(row['inner/usage'])}")
     return phrases
@@ -126,5 +138,5 @@ def _codes_in_words(side, downsampling):
 
 def _parameters(state):
     """Numbers that are trained, by part."""
-    leaves = {name: jax.tree.leaves(part) for name, part in state.params._asdict().items()}
+    leaves = {name: jax.tree.leaves(part) for name, part in state.parts.items()}
     return {name: sum(leaf.size for leaf in own) for name, own in leaves.items() if own}

@@ -1,6 +1,6 @@
 """The compiled train step of a run, and the arrays that it starts from or is restored to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,9 +21,9 @@ class Program(NamedTuple):
 
     Attributes:
       target: as checkpoint_target returns it.
-      step: (state, window, frozen, inner u8[B, H, W, 3], outer u8[B, H, W, 3]) ->
-        (state, window, loss), compiled; the state and the window are donated. With train.unroll
-        above 1, inner is a tuple of so many.
+      step: (state, window, frozen, *batches) -> (state, window, loss), compiled; the state and the
+        window are donated. Batches of the first stage are inner u8[B, H, W, 3] and outer u8[B, H,
+        W, 3]; with train.unroll above 1, inner is a tuple of so many.
       inner_step: the same without the outer level; None where every step has one.
       names: names of the train step's metrics.
       flops: of one step on one device, as XLA counts them.
@@ -65,7 +65,18 @@ def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
     Returns:
       A Program.
     """
-    lowered = lower_program(config, built, mesh)
+    return compiled(lower_program(config, built, mesh))
+
+
+def compiled(lowered: Lowered) -> Program:
+    """Compiles the steps of any stage.
+
+    Args:
+      lowered: traced.
+
+    Returns:
+      A Program.
+    """
     step = lowered.step.compile()
     inner_step = lowered.inner_step and lowered.inner_step.compile()
     flops = (step.cost_analysis() or {}).get("flops", float("nan"))
@@ -85,28 +96,56 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
     """
     target = checkpoint_target(config, built, mesh)
     shapes = _step_metrics(config, built, target["state"])
-    window = type(target["window"])
-    everywhere = sharding.replicated(mesh)
     images = _batch(config, jnp.uint8, sharding.split(mesh))
     frozen = sharding.whole(frozen_shapes(config), mesh)
 
     def lower(train_step, inner_images):
-        def step(state, window_so_far, frozen, inner_images, outer_images):
+        def step(state, frozen, inner_images, outer_images):
             batches = jax.tree.map(from_uint8, (inner_images, outer_images))
-            state, metrics = train_step(state, *batches, frozen)
-            # An inner step has no outer metrics: zeros, with a weight of zero.
-            absent = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
-            update = window.single_from_model_output(step=state.step, **(absent | metrics))
-            return state, window_so_far.merge(update), metrics["inner/loss"]
+            return train_step(state, *batches, frozen)
 
-        places = jax.tree.map(lambda leaf: leaf.sharding, target["state"]), everywhere, everywhere
-        # Donated: the old state is dead after this call and holds twice the parameters.
-        jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=places)
-        return jitted.lower(target["state"], target["window"], frozen, inner_images, images)
+        given = frozen, inner_images, images
+        return lower_step(step, target, given, shapes, "inner/loss", mesh)
 
     inner_step = built.inner_step and lower(built.inner_step, images)
     step = lower(built.train_step, _of_a_step(config, images))
     return Lowered(target, frozen, step, inner_step, tuple(sorted(shapes)))
+
+
+def lower_step(
+    train_step: Callable,
+    target: Mapping[str, Any],
+    given: Sequence[Any],
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    loss: str,
+    mesh: Mesh,
+) -> jax.stages.Lowered:
+    """Traces a step of any stage together with the window that its metrics are merged into.
+
+    Args:
+      train_step: (state, *given) -> (state, metrics).
+      target: {"state": ..., "window": ...} with shardings.
+      given: the rest of what a step takes, with shardings.
+      shapes: of the metrics, by name; a step may lack some.
+      loss: name of that which is returned.
+      mesh: from sharding.make_mesh.
+
+    Returns:
+      Of (state, window, *given) -> (state, window, loss), which donates the first two.
+    """
+    window, everywhere = type(target["window"]), sharding.replicated(mesh)
+
+    def step(state, window_so_far, *given):
+        state, metrics = train_step(state, *given)
+        # An inner step has no outer metrics: zeros, with a weight of zero.
+        absent = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+        update = window.single_from_model_output(step=state.step, **(absent | metrics))
+        return state, window_so_far.merge(update), metrics[loss]
+
+    places = jax.tree.map(lambda leaf: leaf.sharding, target["state"]), everywhere, everywhere
+    # Donated: the old state is dead after this call and holds twice the parameters.
+    jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=places)
+    return jitted.lower(target["state"], target["window"], *given)
 
 
 def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
@@ -139,16 +178,31 @@ def start(
       {"state": TrainState at step 0, "window": metrics of no step}, as checkpoint_target's.
     """
     state = checkpoint_target(config, built, mesh)["state"]
+    tables = jax.device_put(tuple(tables), sharding.replicated(mesh))
+    return started(lambda tables: _start(config, built, tables), state, mesh, tables)
+
+
+def started(make: Callable, state: Any, mesh: Mesh, *given: Any) -> dict[str, Any]:
+    """The arrays before the first step of any stage.
+
+    Args:
+      make: (*given) -> {"state": ..., "window": ...}, traceable.
+      state: its descriptions with shardings.
+      mesh: from sharding.make_mesh.
+      given: arrays.
+
+    Returns:
+      What it makes, on the devices.
+    """
     # The window of this trace is of a class of its own, so that no tree describes it beforehand.
     places = {
         "state": jax.tree.map(lambda leaf: leaf.sharding, state),
         "window": sharding.replicated(mesh),
     }
-    jitted = jax.jit(lambda tables: _start(config, built, tables), out_shardings=places)
-    tables = jax.device_put(tuple(tables), sharding.replicated(mesh))
     # Random numbers compile slowly on a CPU and run once: a third of the time at level 1.
     options = {"xla_backend_optimization_level": 1}
-    return jitted.lower(tables).compile(compiler_options=options)(tables)
+    lowered = jax.jit(make, out_shardings=places).lower(*given)
+    return lowered.compile(compiler_options=options)(*given)
 
 
 def _start(config, built, tables=()):

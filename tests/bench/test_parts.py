@@ -8,7 +8,17 @@ import runs
 
 from mq_jax.bench import parts
 
-PARTS = ("step", "unroll", "pieces", "lookup", "quantizers", "input", "startup", "tokenizer")
+PARTS = (
+    "step",
+    "unroll",
+    "pieces",
+    "lookup",
+    "quantizers",
+    "input",
+    "startup",
+    "tokenizer",
+    "sampling",
+)
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -82,7 +82,7 @@ def test_a_training_goes_on_without_what_only_people_look_at(tmp_path, monkeypat
     monkeypatch.setattr("PIL.Image.Image.save", full)
     monkeypatch.setattr("tensorboardX.record_writer.RecordWriter.__init__", full)
     monkeypatch.setattr("mq_jax.training.train.write_snapshot", full)
-    monkeypatch.setattr("mq_jax.training.train.write_cost", full)
+    monkeypatch.setattr("mq_jax.training.loop.write_cost", full)
     monkeypatch.setattr("mq_jax.modes.training.write_report", full)
     outcome = runs.cli(*runs.arguments(), f"--workdir={tmp_path / 'w'}", out=FullDisk())
     assert outcome.code == 0, outcome.err

@@ -42,11 +42,25 @@ def test_a_ten_crop_without_a_range_is_that_of_both_published_ones():
     np.testing.assert_array_equal(views(IMAGE), explicit[1](IMAGE))
 
 
+def test_random_crops_are_patches_of_the_image_or_its_mirror_and_more_of_them_begin_alike():
+    preparation = {**PREPARATION, "resize": False}
+    names, views = make_views("random:12", preparation)
+    crops = views(IMAGE)
+    assert crops.shape == (12, 32, 32, 3) and names[-1] == "random 11"
+    windows = np.lib.stride_tricks.sliding_window_view(IMAGE, (32, 32, 3)).reshape(-1, 32, 32, 3)
+    patches = {window.tobytes() for window in windows}
+    ways = {(c.tobytes() in patches, c[:, ::-1].tobytes() in patches) for c in crops}
+    assert ways == {(True, False), (False, True)}
+    assert len({crop.tobytes() for crop in crops}) == 12
+    np.testing.assert_array_equal(make_views("random:3", preparation)[1](IMAGE), crops[:3])
+
+
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
         ("centre", "'centre' is no view; expected center, flip, ten-crop"),
         ("", "'' is no view"),
+        ("random:0", "'random:0' is no view"),
         ("center,center", "names a view twice"),
         ("ten-crop,ten-crop:1.1", "names a view twice"),
         ("ten-crop:1.01", "crops from 32; expected at least 33 and at most 64"),

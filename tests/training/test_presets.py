@@ -23,9 +23,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 
 FLAGS = flags.FLAGS
 PRESETS = quantizers.PRESETS
-NO_EXPERIMENTS = ("__init__", "base", "mqvae", "mqgan", "quantizers")
+NO_EXPERIMENTS = ("__init__", "base", "mqvae", "mqgan", "quantizers", "prior")
 EXPERIMENTS = sorted(
-    path.stem for path in runs.ROOT.glob("configs/*.py") if path.stem not in NO_EXPERIMENTS
+    path.stem
+    for path in runs.ROOT.glob("configs/*.py")
+    if path.stem not in NO_EXPERIMENTS and not path.stem.endswith("_prior")
 )
 # Those that know the released code's values under a word of its own.
 RELEASED = {

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 EXPERIMENTS = sorted(
     path.stem
     for path in (runs.ROOT / "configs").glob("*.py")
-    if path.stem not in ("__init__", "base", "mqvae", "mqgan", "quantizers")
+    if path.stem not in ("__init__", "base", "mqvae", "mqgan", "quantizers", "prior")
+    and not path.stem.endswith("_prior")
 )
 PRESETS = [(name, preset) for name in ("ffhq_mqgan", "imagenet_mqgan") for preset in mqgan.PRESETS]
 

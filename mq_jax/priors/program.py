@@ -1,0 +1,90 @@
+"""The compiled step of a prior's training, and the arrays that it starts from or is restored to."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mq_jax.devices import sharding
+from mq_jax.metrics.collections import empty_window
+from mq_jax.priors.build import Built, init_state
+from mq_jax.priors.step import LOSS
+from mq_jax.training.program import Lowered, lower_step, started
+
+
+def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
+    """Traces the train step, donations and shardings included.
+
+    Args:
+      config: validated.
+      built: of the same configuration.
+      mesh: from sharding.make_mesh.
+
+    Returns:
+      A Lowered without an inner step.
+    """
+    target = checkpoint_target(config, built, mesh)
+    shapes = _step_metrics(config, built, target["state"])
+    given = (), *batch(config, built, sharding.split(mesh))
+    step = lower_step(built.train_step, target, given, shapes, LOSS, mesh)
+    return Lowered(target, (), step, None, tuple(sorted(shapes)))
+
+
+def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
+    """What a checkpoint holds, as shapes, dtypes and shardings; computes nothing.
+
+    Args:
+      config: validated.
+      built: of the same configuration.
+      mesh: from sharding.make_mesh.
+
+    Returns:
+      {"state": PriorState, "window": collection}, with ShapeDtypeStructs for leaves.
+    """
+    shapes = jax.eval_shape(lambda: _start(config, built))
+    return sharding.placed(shapes, mesh, config.mesh.shard_from)
+
+
+def start(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
+    """The arrays before the first step.
+
+    Args:
+      config: validated.
+      built: of the same configuration.
+      mesh: from sharding.make_mesh.
+
+    Returns:
+      {"state": PriorState at step 0, "window": metrics of no step}, as checkpoint_target's.
+    """
+    state = checkpoint_target(config, built, mesh)["state"]
+    return started(lambda: _start(config, built), state, mesh)
+
+
+def batch(config: ConfigDict, built: Built, placement: Any) -> tuple:
+    """Descriptions of a batch.
+
+    Args:
+      config: its batch size is read.
+      built: of the same configuration.
+      placement: a sharding or None.
+
+    Returns:
+      (tokens i32[B, n, J], labels i32[B]).
+    """
+    size, space = config.train.batch_size, built.prior.space
+    shapes = (size, space.places, space.levels), (size,)
+    return tuple(jax.ShapeDtypeStruct(shape, jnp.int32, sharding=placement) for shape in shapes)
+
+
+def _start(config, built):
+    """The arrays of `start`; traceable."""
+    state = init_state(built, config)
+    return {"state": state, "window": empty_window(_step_metrics(config, built, state))}
+
+
+def _step_metrics(config, built, state):
+    """Shapes and dtypes of the train step's metrics, by name."""
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    return jax.eval_shape(built.train_step, state, (), *batch(config, built, None))[1]

@@ -1,0 +1,91 @@
+"""The second stage: a prior over a token set, for the loop to train."""
+
+import pathlib
+import time
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from mq_jax.devices import sharding
+from mq_jax.generation.space import TokenSpace
+from mq_jax.priors.build import build
+from mq_jax.priors.feed import TokenFeed
+from mq_jax.priors.likelihood import MONITOR, Likelihood
+from mq_jax.priors.program import lower_program, start
+from mq_jax.priors.step import LOSS
+from mq_jax.runs.standing import FIRST
+from mq_jax.tokensets.reading import TokenSet
+from mq_jax.training.account import log_compiling
+from mq_jax.training.loop import run_stage
+from mq_jax.training.program import compiled
+from mq_jax.training.stage import Seen, Stage
+
+
+def train_prior(
+    config: ConfigDict,
+    steps: int,
+    space: TokenSpace,
+    tokens: TokenSet,
+    eval_tokens: TokenSet,
+    workdir: pathlib.Path,
+) -> str:
+    """Trains until the last step, early stopping or a signal; resumes where it was.
+
+    Args:
+      config: validated; the workdir is claimed for it.
+      steps: of the whole run, from build.steps_of.
+      space: of both sets, from spaces.space_of.
+      tokens: that are trained on.
+      eval_tokens: that validate.
+      workdir: holds all outputs.
+
+    Returns:
+      Why it ended: "finished", "stopped early" or the name of a signal.
+
+    Raises:
+      FloatingPointError: a loss, a gradient or a parameter is infinite or not a number.
+      OSError: an output could not be written.
+      ValueError: a record of tokens is damaged, or no checkpoint can be restored.
+    """
+
+    def make_stage():
+        return _make_stage(config, steps, space, tokens, eval_tokens)
+
+    return run_stage(make_stage, workdir, monitor=MONITOR)
+
+
+def _make_stage(config, steps, space, tokens, eval_tokens) -> Stage:
+    """Builds and compiles."""
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    feed = TokenFeed(config, tokens, space, mesh)
+    built = build(config, space, steps)
+    _log_space(space)
+    log_compiling(config.prior.kind)
+    compiling = time.monotonic()
+    program = compiled(lower_program(config, built, mesh))
+    compile_seconds = time.monotonic() - compiling
+    likelihood = Likelihood(config, built.prior, eval_tokens, mesh)
+    return Stage(
+        config=config,
+        steps=steps,
+        monitor=MONITOR,
+        settled=FIRST,
+        loss=LOSS,
+        mesh=mesh,
+        program=program,
+        compile_seconds=compile_seconds,
+        step_at=lambda number: (program.step, 1),
+        feed=feed,
+        frozen=(),
+        start=lambda: start(config, built, mesh),
+        evaluate=lambda state, step: Seen(likelihood.run(state), {}),
+        begun=lambda step, row, window: [],
+        remedy="a lower config.optimizer.clip",
+    )
+
+
+def _log_space(space):
+    """What an image is to the prior."""
+    codes = f"{space.height} x {space.width}" + (f" x {space.levels}" if space.levels > 1 else "")
+    classes = f"{space.classes} classes" if space.classes else "no classes"
+    logging.info("Tokens: %s of an image, each one of %s; %s", codes, f"{space.size:,}", classes)

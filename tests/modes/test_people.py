@@ -133,7 +133,7 @@ def test_an_evaluation_into_a_full_file_exits_as_promised(stream, finished):
 
 def test_a_run_without_a_single_good_evaluation_ends_with_a_summary(tmp_path, capsys, caplog):
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "eval/mse": null}\n')
-    training._print_summary(tmp_path, "finished", "eval/mse")
+    training.sum_up(tmp_path, "finished", "eval/mse")
     out = capsys.readouterr().out
     assert out.startswith(f"Training finished: {tmp_path}\n") and "best" not in out
     assert "The report could not be written" in caplog.text
@@ -146,7 +146,7 @@ def test_the_summary_names_the_true_end_and_the_best_of_the_checkpoints(tmp_path
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     for settled, best in ((1, "best (step 2) 0.4000"), (4, "best (step 5) 0.5500")):
         write_settled(tmp_path, settled)
-        training._print_summary(tmp_path, "finished", "eval/mse")
+        training.sum_up(tmp_path, "finished", "eval/mse")
         out = re.sub("[ │|]+", " ", capsys.readouterr().out)
         for row in ("start (step 0) 0.1000", "end (step 6) -", best):
             assert row in out
@@ -155,7 +155,7 @@ def test_the_summary_names_the_true_end_and_the_best_of_the_checkpoints(tmp_path
 def test_few_codes_are_said_below_the_table_as_in_the_report(tmp_path, capsys):
     use = {"eval/mse": 0.5, "eval/usage": 0.25, "eval/perplexity": 2.8}
     run = make_run(tmp_path / "run", rows=[{"step": 1, **use}], changes={"codebook.size": 16})
-    training._print_summary(run, "finished", "eval/mse")
+    training.sum_up(run, "finished", "eval/mse")
     told = capsys.readouterr().out
     (sentence,) = [line for line in told.splitlines() if line.startswith("Few codes are in use: 4")]
     assert told.index("25.0%") < told.index(sentence) < told.index("Report: ")

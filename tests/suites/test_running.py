@@ -110,7 +110,8 @@ def test_a_failed_run_stops_no_other_and_is_tried_again(suite_in):
     assert states(again) == states(first) and again["works seed 0"].told == "as it was found"
     assert read_ending(made.folder / "fails" / "seed-0").starts == 2
     ending = read_ending(made.folder / "works" / "seed-0")
-    assert (ending.exit_code, ending.step, ending.starts) == (0, STEPS, 1) and ending.seconds > 0
+    assert (ending.exit_code, ending.step, ending.starts) == (0, STEPS, 1)
+    assert 0 <= ending.seconds < 60
     results = read_results(made.folder)
     assert results.entries == ["works"]
     assert results.ailments == [("fails seed 0", "Not begun: the data is not there.")]

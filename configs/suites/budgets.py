@@ -1,4 +1,6 @@
-"""What suites on two CPU cores share; not a suite itself."""
+"""What suites share; not a suite itself."""
+
+from mq_jax.suites import Suite
 
 # Of CIFAR-10: 800 steps in minutes, evaluated on 2,000 test images.
 QUICK = (
@@ -14,3 +16,34 @@ PLAIN = "model.layer_norm=False"
 NORMED = "model.layer_norm=True"
 
 THREE = (0, 1, 2)
+
+
+def mqvae_paper(experiment: str) -> Suite:
+    """MQ on a VQ-VAE beside its parts and the paper's other columns, three seeds each."""
+    kinds = ("unrolled", "pipelined", "none", "joint", "finite-difference")
+    presets = ("vqvae", "ema", "sqvae", "cvq", "gumbel", "simvq", "wasserstein", "rotation", "fsq")
+    return Suite(
+        experiment=experiment,
+        entries=_entries(kinds, ":code", presets),
+        seeds=THREE,
+        reference="joint",
+    )
+
+
+def mqgan_paper(experiment: str) -> Suite:
+    """MQ on a VQGAN beside its parts and other quantizers."""
+    kinds = ("unrolled", "pipelined", "none", "joint")
+    presets = ("vqvae", "ema", "cvq", "vqgan_lc", "simvq", "ibq", "fsq", "lfq", "bsq")
+    released = ":code train.hypergradient=finite-difference model.dtype=float32"
+    return Suite(
+        experiment=experiment, entries=_entries(kinds, released, presets), reference="joint"
+    )
+
+
+def _entries(kinds, released, presets):
+    """Hyper-gradients by their kind, the released code's values, presets by their word."""
+    return {
+        **{kind: f"train.hypergradient={kind}" for kind in kinds},
+        "code": released,
+        **{preset: f":{preset}" for preset in presets},
+    }

@@ -6,21 +6,10 @@
 Cost and result: not measured.
 """
 
-from configs.suites.budgets import THREE
+from configs.suites.budgets import mqvae_paper
 from mq_jax.suites import Suite
 
 
 def get_suite() -> Suite:
     """MQ as the paper has it is `unrolled`; `code` has the released code's values."""
-    kinds = ("unrolled", "pipelined", "none", "joint", "finite-difference")
-    presets = ("vqvae", "ema", "sqvae", "cvq", "gumbel", "simvq", "wasserstein", "rotation", "fsq")
-    return Suite(
-        experiment="configs/cifar10_mqvae.py",
-        entries={
-            **{kind: f"train.hypergradient={kind}" for kind in kinds},
-            "code": ":code",
-            **{preset: f":{preset}" for preset in presets},
-        },
-        seeds=THREE,
-        reference="joint",
-    )
+    return mqvae_paper("configs/cifar10_mqvae.py")

@@ -6,19 +6,10 @@
 One seed: a run is days on the GPUs that it is for. Cost and result: not measured.
 """
 
+from configs.suites.budgets import mqgan_paper
 from mq_jax.suites import Suite
 
 
 def get_suite() -> Suite:
     """MQ as the paper has it is `unrolled`; `code` has the released code's values."""
-    kinds = ("unrolled", "pipelined", "none", "joint")
-    presets = ("vqvae", "ema", "cvq", "vqgan_lc", "simvq", "ibq", "fsq", "lfq", "bsq")
-    return Suite(
-        experiment="configs/ffhq_mqgan.py",
-        entries={
-            **{kind: f"train.hypergradient={kind}" for kind in kinds},
-            "code": ":code train.hypergradient=finite-difference model.dtype=float32",
-            **{preset: f":{preset}" for preset in presets},
-        },
-        reference="joint",
-    )
+    return mqgan_paper("configs/ffhq_mqgan.py")

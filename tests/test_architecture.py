@@ -121,7 +121,7 @@ def test_data_knows_no_more_of_the_algorithm_than_its_parts():
 
 
 def test_the_bilevel_engine_knows_nothing_of_the_rest():
-    engine = ("implicit", "bilevel", "trajectory")
+    engine = ("accumulation", "implicit", "bilevel", "trajectory")
     known = {
         name[:2] for file in engine for name in imports_of(PACKAGE / "algorithm" / f"{file}.py")
     }

@@ -16,7 +16,8 @@ import optax
 from flax import linen as nn
 
 from mq_jax.algorithm import losses
-from mq_jax.algorithm.bilevel import mean_over_parts, take_step
+from mq_jax.algorithm.accumulation import mean_over_parts
+from mq_jax.algorithm.bilevel import take_step
 from mq_jax.algorithm.objective import Opponent
 from mq_jax.algorithm.state import TrainState
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mq_jax.algorithm.accumulation import mean_over_parts
 from mq_jax.algorithm.implicit import SOLVERS, Implicit, solve
 
 PyTree = Any
@@ -149,40 +150,6 @@ def value_and_gradient(
 
     (value, gradient), aux = mean_over_parts(on_part, batch)
     return (value, aux), gradient
-
-
-def in_parts(rows: jax.Array, parts: int) -> jax.Array:
-    """[B, ...] -> [parts, B / parts, ...], each part with rows of every device."""
-    return rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
-
-
-def mean_over_parts(
-    function: Callable[[PyTree], tuple[PyTree, Any]], batch: PyTree
-) -> tuple[PyTree, Any]:
-    """The mean of a function over the parts of a batch, one part at a time.
-
-    Args:
-      function: part -> (what is averaged, aux).
-      batch: leaves [parts, ...].
-
-    Returns:
-      (mean, aux with a leading axis over the parts).
-    """
-    parts = jax.tree.leaves(batch)[0].shape[0]
-    first = jax.tree.map(lambda leaf: leaf[0], batch)
-    # Not a loop of one: XLA's CPU backend runs the convolutions of a loop far slower.
-    if parts == 1:
-        mean, aux = function(first)
-        return mean, jax.tree.map(lambda leaf: leaf[None], aux)
-
-    def visit(total, part):
-        value, aux = function(part)
-        return jax.tree.map(lambda t, x: t + x / parts, total, value), aux
-
-    nothing = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, first)[0]
-    )
-    return jax.lax.scan(visit, nothing, batch)
 
 
 def mixed_derivative(

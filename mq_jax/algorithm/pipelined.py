@@ -24,7 +24,7 @@ from mq_jax.algorithm.state import Past, TrainState
 PyTree = Any
 
 
-class Taken(NamedTuple):
+class InnerStep(NamedTuple):
     """An inner step that was taken: what the derivative through it needs.
 
     Attributes:
@@ -51,7 +51,7 @@ def hypergradient(
     opt_state: PyTree,
     phi: PyTree,
     batch: PyTree,
-    taken: Taken,
+    taken: InnerStep,
     *,
     pullback_optimizer: optax.GradientTransformation | None = None,
 ) -> bilevel.Bilevel:
@@ -159,4 +159,4 @@ def _taken(problem, state, frozen, straight_through):
     batch = cut(past.images, level_keys(then)[0], problem.parts)
     loss = make_loss(problem, then, frozen, straight_through)
     theta, phi, _ = past.params
-    return Taken(loss, theta, past.opt_state, phi, past.gradient, batch)
+    return InnerStep(loss, theta, past.opt_state, phi, past.gradient, batch)

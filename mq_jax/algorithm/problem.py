@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mq_jax.algorithm import bilevel
+from mq_jax.algorithm.accumulation import in_parts
 from mq_jax.algorithm.adversary import Adversary
 from mq_jax.algorithm.objective import Objective
 from mq_jax.algorithm.optim import averaged, restarted
@@ -53,7 +54,7 @@ def level_keys(state: TrainState) -> jax.Array:
 
 def cut(images: jax.Array, key: jax.Array, parts: int) -> Batch:
     """[B, ...] -> [parts, B / parts, ...], each part with rows of every device and a key."""
-    return Batch(bilevel.in_parts(images, parts), jax.random.split(key, parts))
+    return Batch(in_parts(images, parts), jax.random.split(key, parts))
 
 
 def make_loss(

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mq_jax.algorithm.accumulation import each
 from mq_jax.algorithm.bilevel import Loss, PyTree, mixed_derivative, take_step
 
 
@@ -56,7 +57,7 @@ def indirect_part(
       optimizer: U, or what has its state and the Jacobian to be taken for U's.
       phi: outer parameters, the same in all of the updates.
       v: the outer loss's gradient over theta after the last.
-      written_out: as of `each`.
+      written_out: as of accumulation.each.
 
     Returns:
       A tree like phi.
@@ -80,33 +81,6 @@ def indirect_part(
     u, _ = _pull_back(optimizer, first, adjoint)
     loss, batch = loss_of(first.context)
     return _sum(total, mixed_derivative(loss, first.theta, phi, batch, u))
-
-
-def each(
-    function: Callable,
-    carry: PyTree,
-    over: PyTree,
-    *,
-    reverse: bool = False,
-    written_out: bool = False,
-) -> tuple[PyTree, PyTree]:
-    """jax.lax.scan, but no loop of one: XLA's CPU backend runs convolutions in one far slower.
-
-    Args:
-      function: (carry, slice) -> (carry, out).
-      carry: before the first.
-      over: leaves with a leading axis.
-      reverse: whether the last slice comes first.
-      written_out: whether the slices follow each other without a loop, for that backend; longer
-        to compile, and more is kept in memory at a time.
-
-    Returns:
-      (carry, outs with a leading axis).
-    """
-    if jax.tree.leaves(over)[0].shape[0] != 1:
-        return jax.lax.scan(function, carry, over, reverse=reverse, unroll=written_out)
-    carry, out = function(carry, jax.tree.map(lambda leaf: leaf[0], over))
-    return carry, jax.tree.map(lambda leaf: leaf[None], out)
 
 
 def _pull_back(optimizer, taken, adjoint):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mq_jax.algorithm import trajectory
+from mq_jax.algorithm.accumulation import each
 from mq_jax.algorithm.bilevel import Bilevel, take_step, value_and_gradient
 from mq_jax.algorithm.mq import STRAIGHT_THROUGH, TrainStep, inner_update
 from mq_jax.algorithm.problem import Problem, advance_both_levels, cut, level_keys, make_loss
@@ -60,7 +61,7 @@ def make_unrolled_step(
             return after, (metrics, taken(state, images, gradient))
 
         *first, last = inner_batches
-        state, (metrics, earlier) = trajectory.each(
+        state, (metrics, earlier) = each(
             visit, state, jnp.stack(first), written_out=problem.written_out
         )
         theta, phi, _ = state.params
@@ -114,7 +115,7 @@ def make_rolled_back_step(
         several = isinstance(inner_batches, Sequence)
         images = jnp.stack(inner_batches) if several else inner_batches[None]
         start = state.replace(params=params, opt_state=opt_state)
-        state, again = trajectory.each(visit, start, images, written_out=problem.written_out)
+        state, again = each(visit, start, images, written_out=problem.written_out)
         return state, metrics | _over_updates(again)
 
     return rolled_back_step

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax
 import optax
 
-from mq_jax.algorithm.bilevel import in_parts, mean_over_parts, take_step
+from mq_jax.algorithm.accumulation import in_parts, mean_over_parts
+from mq_jax.algorithm.bilevel import take_step
 from mq_jax.algorithm.optim import averaged
 from mq_jax.generation.losses import bits
 from mq_jax.generation.prior import Prior

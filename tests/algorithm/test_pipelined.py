@@ -11,6 +11,7 @@ import tiny
 import tiny_gan
 
 from mq_jax.algorithm import bilevel, mq, pipelined
+from mq_jax.algorithm.accumulation import mean_over_parts
 from mq_jax.algorithm.problem import make_loss
 from mq_jax.algorithm.state import Parts
 
@@ -38,7 +39,7 @@ def test_both_parts_have_their_closed_form_on_a_quadratic(parts):
     gradient_0 = A @ theta_0 + B @ phi_0
     theta = theta_0 - RATE * gradient_0
     state = sgd.init(theta)
-    taken = pipelined.Taken(quadratic, theta_0, state, phi_0, gradient_0, parts[::-1])
+    taken = pipelined.InnerStep(quadratic, theta_0, state, phi_0, gradient_0, parts[::-1])
     result = pipelined.hypergradient(quadratic, sgd, theta, state, phi, parts, taken)
 
     v = A @ theta + B @ phi
@@ -52,7 +53,7 @@ def test_a_pullback_optimizer_changes_the_indirect_part_alone():
     adam, other = (tiny.make_adam(RATE, eps=eps, eps_root=1e-2) for eps in (1e-3, 1.0))
     theta, phi, parts = matrix(2, 3), matrix(3, 2), np.ones(1)
     gradient = A @ theta + B @ phi
-    taken = pipelined.Taken(quadratic, theta, adam.init(theta), phi, gradient, parts)
+    taken = pipelined.InnerStep(quadratic, theta, adam.init(theta), phi, gradient, parts)
     _, after = bilevel.take_step(adam, gradient, adam.init(theta), theta)
     solve = functools.partial(
         pipelined.hypergradient, quadratic, adam, theta, after, phi, parts, taken
@@ -115,7 +116,7 @@ def exact_parts(problem, frozen, straight_through, before, state, images):
         theta, _ = bilevel.take_step(
             problem.optimizers.autoencoder, gradient, before.opt_state.autoencoder, theta
         )
-        value, _ = bilevel.mean_over_parts(lambda part: outer(theta, outer_phi, part), batches[1])
+        value, _ = mean_over_parts(lambda part: outer(theta, outer_phi, part), batches[1])
         return value
 
     return jax.grad(through_the_step, argnums=(1, 0))(before.params.codebook, state.params.codebook)

@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from mq_jax.algorithm import trajectory
+from mq_jax.algorithm.accumulation import each
 from mq_jax.algorithm.bilevel import take_step, value_and_gradient
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -115,9 +116,7 @@ def test_on_a_quadratic_it_has_its_closed_form(n, written_out):
     "n, written_out, loops", [(1, False, False), (3, False, True), (3, True, False)]
 )
 def test_a_loop_of_one_is_none_and_one_that_is_written_out_neither(n, written_out, loops):
-    count = functools.partial(
-        trajectory.each, lambda carry, x: (carry + x, carry), written_out=written_out
-    )
+    count = functools.partial(each, lambda carry, x: (carry + x, carry), written_out=written_out)
     program = jax.jit(count).lower(jnp.zeros(()), jnp.arange(float(n))).as_text()
     assert ("stablehlo.while" in program) == loops
     carry, outs = count(jnp.zeros(()), jnp.arange(1.0, n + 1))

@@ -4,9 +4,9 @@
   python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=runs/photos
 
 Trains on random 64 x 64 crops and evaluates on held-out regions of 128 x 128.
-Measured on two shared CPU cores: 5 minutes or less; on the held-out regions, seeds 0 and 1, MSE
-0.0228 and 0.0237, PSNR 23.81 and 23.58 dB, 56% and 63% of the codes in use. Codes come and go from
-one evaluation to the next until the learning rate falls.
+Measured on the held-out regions, seeds 0 and 1: MSE 0.0228 and 0.0237, PSNR 23.81 and 23.58 dB, 56%
+and 63% of the codes in use, which come and go until the learning rate falls. As many steps took 5.0
+minutes on two shared CPU cores with LayerNorm and one rate for all; not timed anew.
 """
 
 from configs import base, quantizers

@@ -1,7 +1,6 @@
 """The second stage: a prior over a token set, for the loop to train."""
 
 import pathlib
-import time
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -61,9 +60,7 @@ def _make_stage(config, steps, space, tokens, eval_tokens) -> Stage:
     built = build(config, space, steps)
     _log_space(space)
     log_compiling(config.prior.kind)
-    compiling = time.monotonic()
-    program = compiled(lower_program(config, built, mesh))
-    compile_seconds = time.monotonic() - compiling
+    program = compiled(lambda: lower_program(config, built, mesh))
     likelihood = Likelihood(config, built.prior, eval_tokens, mesh)
     return Stage(
         config=config,
@@ -73,7 +70,6 @@ def _make_stage(config, steps, space, tokens, eval_tokens) -> Stage:
         loss=LOSS,
         mesh=mesh,
         program=program,
-        compile_seconds=compile_seconds,
         step_at=lambda number: (program.step, 1),
         feed=feed,
         frozen=(),

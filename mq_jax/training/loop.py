@@ -68,7 +68,7 @@ class _Run:
         self._empty_like = jax.jit(empty_like, out_shardings=sharding.replicated(stage.mesh))
         logging.info(
             "Compiled in %.1f s: %.2f GFLOP a step, %d steps, %d device(s)",
-            *(stage.compile_seconds, self._program.flops / 1e9),
+            *(self._program.compile_seconds, self._program.flops / 1e9),
             *(self._total, jax.device_count()),
         )
 
@@ -98,7 +98,7 @@ class _Run:
         """What the step takes and the state holds, in the log and in cost.json."""
         log_sizes(self._state, self._mesh)
         if jax.process_index() == 0:
-            flops, seconds = self._program.flops, self._stage.compile_seconds
+            flops, seconds = self._program.flops, self._program.compile_seconds
             cost = cost_of(self._state, self._mesh, flops=flops, compile_seconds=seconds)
             with for_people("cost.json"):
                 write_cost(self._workdir, cost)

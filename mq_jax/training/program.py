@@ -1,5 +1,6 @@
 """The compiled train step of a run, and the arrays that it starts from or is restored to."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ class Program(NamedTuple):
       inner_step: the same without the outer level; None where every step has one.
       names: names of the train step's metrics.
       flops: of one step on one device, as XLA counts them.
+      compile_seconds: from the trace to the compiled steps.
     """
 
     target: dict[str, Any]
@@ -34,6 +36,7 @@ class Program(NamedTuple):
     inner_step: Callable | None
     names: tuple[str, ...]
     flops: float
+    compile_seconds: float
 
 
 class Lowered(NamedTuple):
@@ -65,22 +68,25 @@ def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
     Returns:
       A Program.
     """
-    return compiled(lower_program(config, built, mesh))
+    return compiled(lambda: lower_program(config, built, mesh))
 
 
-def compiled(lowered: Lowered) -> Program:
-    """Compiles the steps of any stage.
+def compiled(lower: Callable[[], Lowered]) -> Program:
+    """Traces and compiles the steps of any stage.
 
     Args:
-      lowered: traced.
+      lower: traces them.
 
     Returns:
       A Program.
     """
+    began = time.monotonic()
+    lowered = lower()
     step = lowered.step.compile()
     inner_step = lowered.inner_step and lowered.inner_step.compile()
     flops = (step.cost_analysis() or {}).get("flops", float("nan"))
-    return Program(lowered.target, step, inner_step, lowered.names, flops)
+    seconds = time.monotonic() - began
+    return Program(lowered.target, step, inner_step, lowered.names, flops, seconds)
 
 
 def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:

@@ -63,7 +63,6 @@ class Stage:
       loss: logged name of what a step returns.
       mesh: of the run.
       program: compiled.
-      compile_seconds: that this took.
       step_at: number of a step -> (the compiled step that is due, the updates that it takes).
       feed: what steps are given.
       frozen: weights that no step changes, on the devices.
@@ -80,7 +79,6 @@ class Stage:
     loss: str
     mesh: Mesh
     program: Program
-    compile_seconds: float
     step_at: Callable[[int], tuple[Callable, int]]
     feed: Batches
     frozen: Any

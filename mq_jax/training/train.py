@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import time
 from typing import Any
 
 import jax
@@ -82,9 +81,7 @@ def _make_stage(config, steps, sources, eval_source, frozen, measures, workdir, 
     feed = Feed(config, sources, mesh)
     built = build(config, steps, mesh)
     log_beginning(config, built.problem.objective.autoencoder.downsampling)
-    compiling = time.monotonic()
     program = compile_program(config, built, mesh)
-    compile_seconds = time.monotonic() - compiling
     frozen = jax.device_put(frozen, sharding.replicated(mesh))
     evaluator = Evaluator(config, built.objective, eval_source, mesh, measures)
 
@@ -103,7 +100,6 @@ def _make_stage(config, steps, sources, eval_source, frozen, measures, workdir, 
         loss="inner/loss",
         mesh=mesh,
         program=program,
-        compile_seconds=compile_seconds,
         step_at=step_at,
         feed=feed,
         frozen=frozen,

@@ -38,13 +38,15 @@ export WORLD_SIZE=${#gpus[@]} LOCAL_WORLD_SIZE=${#gpus[@]}
 # Without job control a background process ignores SIGINT; with it, each has a group of its own.
 set -m
 pids=()
-for rank in "${!gpus[@]}"; do
-    RANK=$rank LOCAL_RANK=$rank "${command[@]}" &
-    pids+=($!)
-done
+signalled=0
 # Each signal goes on to all; a second one makes them quit at once.
 trap 'signalled=1; kill -INT "${pids[@]}" 2>/dev/null || true' INT
 trap 'signalled=1; kill -TERM "${pids[@]}" 2>/dev/null || true' TERM
+for rank in "${!gpus[@]}"; do
+    ((signalled)) && break
+    RANK=$rank LOCAL_RANK=$rank "${command[@]}" &
+    pids+=($!)
+done
 
 status=0
 for pid in "${pids[@]}"; do

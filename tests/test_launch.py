@@ -191,7 +191,7 @@ def test_the_warning_of_the_end_reaches_a_suite(tmp_path):
     program = """#!/usr/bin/env bash
 trap 'exit 75' TERM
 kill -TERM $PPID
-sleep 20 & wait
+sleep 20 >/dev/null 2>&1 & wait
 """
     given = {"SUITE": "s.py", "SLURM_SUBMIT_DIR": str(tmp_path)}
     given |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}

@@ -9,6 +9,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from mq_jax.runs.earlier import REPLACED
 from mq_jax.terminal.spelling import nearest, suggestion
 from mq_jax.terminal.streams import standard_output
 
@@ -269,6 +270,8 @@ def _check_overrides(argv: Sequence[str], path: str, config: ConfigDict) -> None
                 raise UsageError(f"--{flag}: {walked} is {section!r}, not a section.")
             if key not in section:
                 near = suggestion(key, section, f"{walked}.")
+                if replaced := REPLACED.get(flag.partition(".")[2]):
+                    near = f"; config.{replaced[0]} has taken its place"
                 raise UsageError(
                     f"--{flag}: {path} has no field {walked}.{key}{near}; {walked} has "
                     f"{', '.join(sorted(section))}."

@@ -32,7 +32,7 @@ GRAPH = {
     "priors": "tokensets generation training metrics data algorithm runs storage devices",
     "planning": "priors tokensets generation training data runs devices terminal",
     "report": "evaluation images runs storage terminal",
-    "commandline": "terminal",
+    "commandline": "runs terminal",
     "suites": "commandline report training evaluation runs storage devices terminal",
     "modes": "suites commandline report planning priors tokensets tokenizers training evaluation "
     "metrics models data images algorithm runs storage devices terminal",

@@ -162,6 +162,11 @@ def test_a_field_that_a_run_does_not_have_is_told_with_its_file(begun):
     refused(outcome, f"{begun}/config.json has no field config.train.stepz (did you mean config.")
 
 
+def test_a_field_of_before_is_told_with_the_one_that_took_its_place(begun):
+    outcome = runs.cli(f"--workdir={begun}", "--config.data.disjoint=True")
+    refused(outcome, "no field config.data.disjoint; config.train.outer_data has taken its place")
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"data": 3}', '{"a.b": 1}', '{"__class__": 1}', '{"train": {"a.b": 1}}']
 )

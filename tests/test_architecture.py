@@ -30,6 +30,7 @@ GRAPH = {
     "tokensets": "tokenizers data images storage devices",
     "generation": "",
     "priors": "tokensets generation training metrics data algorithm runs storage devices",
+    "samplers": "priors generation runs devices",
     "planning": "priors tokensets generation training data runs devices terminal",
     "report": "evaluation images runs storage terminal",
     "commandline": "runs terminal",

@@ -19,6 +19,7 @@ from mq_jax.modes.exporting import require_export
 from mq_jax.modes.training import sum_up
 from mq_jax.modes.unchanged import require_alike
 from mq_jax.priors.build import steps_of
+from mq_jax.priors.facts import write_facts
 from mq_jax.priors.fields import validate
 from mq_jax.priors.likelihood import MONITOR
 from mq_jax.priors.spaces import space_of
@@ -83,6 +84,8 @@ def run_prior_training(
     with claimed(config, folder, contents, accept=accept_changed_data):
         with together():
             steps = steps_of(config, len(opened["tokens"]))
+            if jax.process_index() == 0:
+                write_facts(folder, opened["space"], opened["tokens"])
         ended = train_prior(config, steps, **opened, workdir=folder)
         sum_up(folder, ended, MONITOR)
     return ended

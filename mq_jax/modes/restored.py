@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from mq_jax.algorithm.state import TrainState
 from mq_jax.runs import standing
 from mq_jax.runs.checkpoint import Checkpoints
+from mq_jax.runs.choosing import chosen_step
 from mq_jax.training.build import Built, build
 from mq_jax.training.program import checkpoint_target
 from mq_jax.training.train import monitored
@@ -46,18 +47,9 @@ def restore(
     built = build(config, 1, mesh)
     rule = {"monitor": monitored(config), "settled": standing.read_settled(folder)}
     with Checkpoints(folder / "checkpoints", **rule, read_only=True) as saved:
-        if saved.latest_step is None:
-            raise ValueError(f"{saved.directory} has no checkpoint; train first.")
-        best = saved.latest_step if saved.best_step is None else saved.best_step
         if step is None:
-            step = best
             _tell_of_before(folder, config)
-            if saved.unreadable_steps and step not in saved.unreadable_steps:
-                logging.warning(
-                    "%s: damaged are the records of steps %s, which may be better than %d; "
-                    "--step=N takes another",
-                    *(saved.directory, saved.unreadable_steps, step),
-                )
+        step, best = chosen_step(saved, step)
         restored = saved.restore(checkpoint_target(config, built, mesh), step)
     return Restored(built, restored.tree["state"], step, step == best)
 

@@ -159,7 +159,9 @@ class Checkpoints:
             self.wait()
             self._proven = True
 
-    def restore(self, abstract_tree, step: int | None = None) -> Restored | None:
+    def restore(
+        self, abstract_tree, step: int | None = None, *, partly: bool = False
+    ) -> Restored | None:
         """Reads the newest checkpoint that is whole, or the one of `step`.
 
         Damaged ones that are newer than it are renamed to `damaged-<step>`, never deleted.
@@ -168,6 +170,7 @@ class Checkpoints:
           abstract_tree: `jax.ShapeDtypeStruct` leaves with the shardings wanted; their dtypes
             win over the stored ones.
           step: this one and no other.
+          partly: whether the checkpoint may hold more, which is then not read.
 
         Returns:
           What the checkpoint held; None if there is none.
@@ -184,10 +187,9 @@ class Checkpoints:
         restored, damages = None, {}
         for candidate in reversed(self.steps) if step is None else [step]:
             try:
+                where = self._folder(candidate), self._place
                 with together():
-                    found = read_step(
-                        self._manager, self._folder(candidate), self._place, abstract_tree
-                    )
+                    found = read_step(self._manager, *where, abstract_tree, partly=partly)
             except Exception as error:
                 damages[candidate] = self._reason(error)
                 continue

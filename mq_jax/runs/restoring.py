@@ -26,7 +26,12 @@ class Restored:
 
 
 def read_step(
-    manager: ocp.CheckpointManager, folder: pathlib.Path, place: pathlib.Path, abstract_tree: Any
+    manager: ocp.CheckpointManager,
+    folder: pathlib.Path,
+    place: pathlib.Path,
+    abstract_tree: Any,
+    *,
+    partly: bool = False,
 ) -> Restored | str:
     """Reads a step folder; in several processes each compares a share of its bytes.
 
@@ -35,6 +40,7 @@ def read_step(
       folder: named as its step.
       place: of the step folders, as Orbax knows it.
       abstract_tree: as Checkpoints.restore's.
+      partly: likewise.
 
     Returns:
       A Restored, or why the checkpoint is of another model.
@@ -51,28 +57,33 @@ def read_step(
         share = jax.process_index(), jax.process_count()
         unchanged = beside.submit(require_unchanged, folder, *share)
         try:
-            return _arrays(manager, folder, place, abstract_tree)
+            return _arrays(manager, folder, place, abstract_tree, partly)
         finally:
             # Whatever came of it: the bytes must be those that were written.
             unchanged.result()
 
 
-def _arrays(manager, folder, place, abstract_tree) -> Restored | str:
+def _arrays(manager, folder, place, abstract_tree, partly) -> Restored | str:
     """As read_step, of a folder whose bytes are looked at elsewhere."""
     stored = ocp.StandardCheckpointHandler().metadata(place / folder.name / "tree").tree
     there, wanted = shapes(stored), shapes(abstract_tree)
     origins = beginnings(there, wanted)
-    differing = differences(there, {name: wanted[name] for name in wanted if name not in origins})
+    asked = {name: wanted[name] for name in wanted if name not in origins}
+    compared = {name: there[name] for name in there if name in asked} if partly else there
+    differing = differences(compared, asked)
     if differing:
         return (
             f"The checkpoint {folder} is of another model: {differing}. "
             "Use the configuration it was trained with."
         )
     targets = by_path(abstract_tree)
+    read = {origin: targets[name] for name, origin in origins.items()} | targets
     # In the containers that were stored, as Orbax compares those too, the empty ones among them.
     names = jax.tree.unflatten(jax.tree.structure(stored), list(there))
-    stored_targets = jax.tree.map(targets.__getitem__, names)
-    items = {"tree": ocp.args.StandardRestore(stored_targets), "record": ocp.args.JsonRestore()}
+    stored_targets = jax.tree.map(lambda name: read.get(name, ocp.PLACEHOLDER), names)
+    # The one takes no placeholders, the other reads nothing for them.
+    reading = _some if partly else ocp.args.StandardRestore
+    items = {"tree": reading(stored_targets), "record": ocp.args.JsonRestore()}
     step = int(folder.name)
     restored = manager.restore(step, args=ocp.args.Composite(**items))
     leaves = by_path(restored.tree)
@@ -80,6 +91,12 @@ def _arrays(manager, folder, place, abstract_tree) -> Restored | str:
     leaves = [(leaves | copied)[name] for name in targets]
     tree = jax.tree.unflatten(jax.tree.structure(abstract_tree), leaves)
     return Restored(step, tree, restored.record["extra"])
+
+
+def _some(targets) -> ocp.args.PyTreeRestore:
+    """What makes Orbax read the leaves that are no placeholders."""
+    restore_args = ocp.checkpoint_utils.construct_restore_args(targets)
+    return ocp.args.PyTreeRestore(item=targets, restore_args=restore_args)
 
 
 def _copy(leaf, target):

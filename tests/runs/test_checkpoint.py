@@ -256,6 +256,18 @@ def test_a_step_asked_for_is_restored_or_refused_with_those_there_are(tmp_path):
         assert (tmp_path / "1").is_dir()
 
 
+def test_a_part_is_restored_without_reading_the_rest(tmp_path):
+    save_all(tmp_path, [1])
+    whole = make_state(1)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        restored = checkpoints.restore(abstract({"params": whole.params}), partly=True)
+        assert_same(restored.tree, {"params": whole.params})
+        with pytest.raises(ValueError, match="other is absent in the checkpoint"):
+            checkpoints.restore(abstract({"other": jnp.zeros(3)}), partly=True)
+        with pytest.raises(ValueError, match="in the checkpoint, absent in the model"):
+            checkpoints.restore(abstract({"params": whole.params}))
+
+
 def test_opening_for_reading_leaves_the_directory_as_it_is(tmp_path):
     with Checkpoints(tmp_path / "absent", read_only=True) as checkpoints:
         assert checkpoints.restore(TARGET) is None

@@ -30,7 +30,7 @@ GRAPH = {
     "tokensets": "tokenizers data images storage devices",
     "generation": "",
     "priors": "tokensets generation training metrics data algorithm runs storage devices",
-    "samplers": "priors generation runs devices",
+    "samplers": "priors tokensets generation tokenizers runs devices",
     "planning": "priors tokensets generation training data runs devices terminal",
     "report": "evaluation images runs storage terminal",
     "commandline": "runs terminal",
@@ -43,7 +43,7 @@ GRAPH = {
 PROGRAMS = {
     "main": "commandline modes devices terminal",
     "tokenize": "modes devices terminal",
-    "__init__": "tokenizers",
+    "__init__": "tokenizers samplers",
 }
 PACKAGES = sorted(set(GRAPH) - {"commandline"})
 

@@ -7,3 +7,4 @@ from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
     from mq_jax.samplers.restored import RestoredPrior, restored_prior
+    from mq_jax.samplers.sampler import Drawn, Sampler, load_prior

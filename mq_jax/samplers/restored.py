@@ -1,5 +1,6 @@
 """A trained prior out of the folder of its run: the best checkpoint, or the one asked for."""
 
+import dataclasses
 import os
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ from mq_jax.priors.likelihood import MONITOR
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.choosing import chosen_step
 from mq_jax.runs.stages import is_prior
+from mq_jax.runs.trees import by_path
 from mq_jax.runs.workdir import read_config
+from mq_jax.tokenizers.export import fingerprint
 
 
 class RestoredPrior(NamedTuple):
@@ -72,3 +75,17 @@ def restored_prior(
         step, _ = chosen_step(saved, step)
         params = saved.restore(target, step, partly=True).tree["state"][kept]
     return RestoredPrior(config, prior, params, facts.space, step)
+
+
+def fingerprint_of(restored: RestoredPrior) -> str:
+    """The sha256 of a prior: of the fields that say what it is, its space and its parameters.
+
+    Args:
+      restored: the prior.
+
+    Returns:
+      64 hexadecimal digits.
+    """
+    space = dataclasses.asdict(restored.space)
+    architecture = {"prior": restored.config.prior.to_dict(), "space": space}
+    return fingerprint(architecture, by_path(restored.params))

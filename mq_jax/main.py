@@ -1,4 +1,4 @@
-"""Trains, evaluates and exports image tokenizers, and trains priors: flags, and one dispatch.
+"""Trains, evaluates and exports image tokenizers, trains priors and draws from them: flags.
 
 python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR
 python -m mq_jax.main --workdir=DIR
@@ -12,6 +12,7 @@ python -m mq_jax.main --mode=compare --suite=configs/suites/NAME.py --workdir=DI
 python -m mq_jax.main --mode=compare --workdir=DIR
 python -m mq_jax.main --config=configs/photos_prior.py --workdir=DIR --config.tokens=TOKENIZER
 python -m mq_jax.main --workdir=DIR --mode=tokens --output=TOKENS [--split=S] [--views=center,flip]
+python -m mq_jax.main --workdir=DIR --mode=sample --count=N [--classes=0,3] [--guidance=S]
 
 The second goes on with the run in DIR, from its config.json; --config=DIR/config.json begins
 another run like it.
@@ -32,7 +33,7 @@ from ml_collections import config_flags
 from mq_jax import commandline
 from mq_jax.terminal.streams import protect_streams
 
-MODES = ("train", "evaluate", "export", "report", "plan", "compare", "tokens")
+MODES = ("train", "evaluate", "export", "report", "plan", "compare", "tokens", "sample")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -60,7 +61,7 @@ _COMPARE = flags.DEFINE_bool(
 )
 _UNLIKE = flags.DEFINE_bool("unlike", False, "evaluate --compare: also where the protocols differ.")
 _STEP = flags.DEFINE_integer(
-    "step", None, "evaluate, export: this checkpoint instead of the best.", lower_bound=0
+    "step", None, "evaluate, export, sample: this checkpoint instead of the best.", lower_bound=0
 )
 _NAME = flags.DEFINE_string(
     "name", None, "evaluate: of a folder of its own, DIR/evaluations/NAME, for what is left."
@@ -81,7 +82,8 @@ _OUTPUT = flags.DEFINE_string(
     "output",
     "",
     "report: the file; empty: report.html in the folder of the only run. tokens: folder of the "
-    "token set. evaluate --samples: folder of evaluation.json; empty: that of the samples.",
+    "token set. evaluate --samples: folder of evaluation.json; empty: that of the samples. sample: "
+    "folder of the samples; empty: samples in that of the run.",
 )
 _SPLIT = flags.DEFINE_string(
     "split",
@@ -147,12 +149,54 @@ _REFERENCE = flags.DEFINE_string(
     "compare: the entry that others are compared with; empty: the suite's. evaluate --samples: "
     "images as they are, a folder or an .npz file, instead of the configuration's data.",
 )
+_COUNT = flags.DEFINE_integer("count", None, "sample: number of images.", lower_bound=1)
+_CLASSES = flags.DEFINE_string(
+    "classes",
+    "",
+    "sample: numbers of classes divided by commas, which take turns, all or none; empty: all that "
+    "the prior knows.",
+)
+_SEED = flags.DEFINE_integer("seed", 0, "sample: of the draw.", lower_bound=0)
+_TEMPERATURE = flags.DEFINE_float("temperature", None, "sample: divides the logits; absent: 1.")
+_TOP_K = flags.DEFINE_integer(
+    "top_k", None, "sample: how many of the likeliest codes may be drawn; absent or 0: all."
+)
+_TOP_P = flags.DEFINE_float(
+    "top_p", None, "sample: mass of the likeliest codes that may be drawn, after top_k; absent: 1."
+)
+_GUIDANCE = flags.DEFINE_float(
+    "guidance", None, "sample: s of u + s (c - u), c of the class, u without it; absent: 1, none."
+)
+_GUIDANCE_SCHEDULE = flags.DEFINE_string(
+    "guidance_schedule",
+    None,
+    "sample: how guidance grows over places or steps: constant (absent), linear or power-cosine.",
+)
+_GUIDANCE_POWER = flags.DEFINE_float(
+    "guidance_power", None, "sample: of the schedule power-cosine; absent: 1."
+)
+_STEPS = flags.DEFINE_integer(
+    "steps", None, "sample: in which a masked prior fills all places; absent: 12."
+)
+_CHOICE_NOISE = flags.DEFINE_float(
+    "choice_noise",
+    None,
+    "sample: of a masked prior's choice of places, at the first step; absent: 4.5.",
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "sample: images drawn at once, over all devices; absent: 64.", lower_bound=1
+)
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", "", "sample: that made the prior's tokens; empty: where the run says."
+)
 _FLAGS = (
     *(_CONFIG, _WORKDIR, _MODE, _METRICS, _WEIGHTS_DIR, _DOWNLOAD_WEIGHTS, _COMPARE, _UNLIKE),
     *(_STEP, _NAME, _SIZE, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
     *(_DEVICES, _IMAGES, _PEAK, _COMPILE, _SUITE, _DRY_RUN),
     *(_COUNT_FLOPS, _SHARD, _REFERENCE),
     *(_SPLIT, _VIEWS, _SHARDS, _BEAM, _SAMPLES),
+    *(_COUNT, _CLASSES, _SEED, _TEMPERATURE, _TOP_K, _TOP_P, _GUIDANCE, _GUIDANCE_SCHEDULE),
+    *(_GUIDANCE_POWER, _STEPS, _CHOICE_NOISE, _BATCH_SIZE, _TOKENIZER),
 )
 
 

@@ -30,13 +30,13 @@ GRAPH = {
     "tokensets": "tokenizers data images storage devices",
     "generation": "",
     "priors": "tokensets generation training metrics data algorithm runs storage devices",
-    "samplers": "priors tokensets generation tokenizers runs devices",
+    "samplers": "priors generation tokensets tokenizers images runs storage devices",
     "planning": "priors tokensets generation training data runs devices terminal",
     "report": "evaluation images runs storage terminal",
     "commandline": "runs terminal",
     "suites": "commandline report training evaluation runs storage devices terminal",
-    "modes": "suites commandline report planning priors tokensets tokenizers training evaluation "
-    "metrics models data images algorithm runs storage devices terminal",
+    "modes": "suites commandline report planning samplers priors generation tokensets tokenizers "
+    "training evaluation metrics models data images algorithm runs storage devices terminal",
     "bench": "commandline generation tokenizers training data quantizers storage devices terminal",
 }
 # What a program's file imports only once its arguments are known.

@@ -21,7 +21,7 @@ from mq_jax.devices.places import local_path
 from mq_jax.devices.platforms import require_platform
 from mq_jax.devices.reading import end_within
 from mq_jax.models import inception_weights
-from mq_jax.modes import given
+from mq_jax.modes import given, sampling
 from mq_jax.modes.comparing import compare_evaluations
 from mq_jax.modes.evaluation import Wanted, run_evaluation
 from mq_jax.modes.exporting import run_export
@@ -40,6 +40,9 @@ from mq_jax.training.unused import unused_fields
 
 # At the end; a thread that hangs in a read would make Python wait for ever.
 _ORDERLY_SECONDS = 5
+
+# Modes beside training that keep what they have done.
+_GOING_ON = ("tokens", "sample")
 
 # Those of mq_jax.main.
 FLAGS = flags.FLAGS
@@ -108,7 +111,8 @@ def _run_mode(folders: Sequence[str]) -> int:
     except Stopped as signalled:
         return _stopped(str(signalled))
     except KeyboardInterrupt:
-        logging.error("Stopped at once; the same command goes on from the last checkpoint.")
+        where = "where it was" if FLAGS.mode in _GOING_ON else "from the last checkpoint"
+        logging.error("Stopped at once; the same command goes on %s.", where)
         end_within(_ORDERLY_SECONDS, 130)
         return 130
     except (commandline.UsageError, ValueError, OSError, FloatingPointError) as error:
@@ -129,7 +133,7 @@ def _stopped(name: str) -> int:
         logging.info("%s: stopped; what was saved is there. To go on:\n  %s", name, _command())
         code = FLAGS.interrupted_code
     else:
-        does = "goes on" if FLAGS.mode == "tokens" else "starts again"
+        does = "goes on" if FLAGS.mode in _GOING_ON else "starts again"
         logging.error("%s: stopped at once; the same command %s.", name, does)
         code = FLAGS.interrupted_code or 128 + signal.Signals[name]
     if jax.distributed.is_initialized():
@@ -158,6 +162,10 @@ def _dispatch(folders: Sequence[str]) -> int:
         folder = _workdir()
         require_platform()
         run_tokens(folder, FLAGS.config, asked_of(FLAGS), commandline.overridden(sys.argv))
+    elif mode == "sample":
+        folder, asked = _workdir(), sampling.asked_of(FLAGS)
+        require_platform()
+        sampling.run_sampling(folder, asked)
     else:
         return _compute(mode)
     return 0

@@ -22,14 +22,12 @@ from mq_jax.evaluation.protocol import config_hash, write_evaluation
 from mq_jax.metrics.spaces import Space, load_spaces, measurable
 from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.modes.table import evaluation_table
+from mq_jax.samplers.folder import IMAGES, SETTINGS
 from mq_jax.storage.schema import ANY, Each, read_json
 from mq_jax.terminal import console
 from mq_jax.terminal.streams import tell
 from mq_jax.training.taking import take_sizes
 from mq_jax.training.validate import validate
-
-# What a sampler leaves beside its images: its settings.
-SETTINGS = "samples.json"
 
 # Fields that say which images the reference is of, and how they are made.
 _SECTIONS = ("data", "eval", "perceptual")
@@ -98,7 +96,7 @@ def run_sample_evaluation(
     """
     if jax.process_count() > 1:
         raise ValueError("--samples is measured by one process, on all its devices; start one.")
-    samples = open_image_set(asked.samples)
+    samples = open_image_set(_images(asked.samples))
     settings = _settings(asked.samples, samples.count)
     reference = _reference(config, asked, samples.side, typed)
     lpips_dir = "" if config is None else config.perceptual.dir
@@ -168,6 +166,11 @@ def _spaces(metrics: str, lpips_dir: str, weights_dir: str) -> tuple[tuple[Space
         if instead:
             logging.info("%s", instead)
     return load_spaces(names, lpips_dir=lpips_dir, weights_dir=weights_dir), names
+
+
+def _images(place: pathlib.Path) -> pathlib.Path:
+    """Where the images are; a folder that --mode=sample wrote has other files beside them."""
+    return place / IMAGES if (place / SETTINGS).is_file() and (place / IMAGES).is_dir() else place
 
 
 def _settings(place: pathlib.Path, count: int) -> dict[str, Any] | None:

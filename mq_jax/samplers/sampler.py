@@ -82,12 +82,13 @@ class Sampler:
       prior: over the tokens, with its `space`.
       tokenizer: see above.
       class_names: see above.
+      restored: see above.
       step: of the checkpoint.
     """
 
     def __init__(self, restored: RestoredPrior, tokenizer: Tokenizer, class_names: Sequence[str]):
         self.prior, self.tokenizer, self.step = restored.prior, tokenizer, restored.step
-        self.class_names, self._restored = tuple(class_names), restored
+        self.class_names, self.restored = tuple(class_names), restored
         self._mesh = mesh = sharding.make_mesh(devices=jax.local_devices())
         everywhere = sharding.replicated(mesh)
         self._params = jax.device_put(restored.params, everywhere)
@@ -98,14 +99,19 @@ class Sampler:
     def __repr__(self) -> str:
         space, classes = self.prior.space, len(self.class_names)
         return (
-            f"Sampler({self._restored.config.prior.kind} prior, step {self.step}, "
+            f"Sampler({self.kind} prior, step {self.step}, "
             f"{' x '.join(map(str, self._shape))} codes of {space.size}, classes={classes})"
         )
+
+    @property
+    def kind(self) -> str:
+        """autoregressive or masked."""
+        return self.restored.config.prior.kind
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """The sha256 of the prior's architecture and parameters."""
-        return fingerprint_of(self._restored)
+        return fingerprint_of(self.restored)
 
     def sample(
         self,
@@ -130,7 +136,7 @@ class Sampler:
           ValueError: classes that the prior does not know, or it cannot do without them; or
             guidance without classes.
         """
-        labels = class_labels(self._restored, classes)
+        labels = class_labels(self.restored, classes)
         return self._joined(
             self.batches(labels, seed, sampling=sampling, batch_size=batch_size), len(labels)
         )
@@ -165,7 +171,7 @@ class Sampler:
           ValueError: shapes, types or values do not fit, or as sample.
         """
         tokens, known = given_tokens(self.prior.space, self.tokenizer, given, known)
-        labels = class_labels(self._restored, len(tokens) if classes is None else classes)
+        labels = class_labels(self.restored, len(tokens) if classes is None else classes)
         if len(labels) != len(tokens):
             raise ValueError(f"There are {len(labels)} classes; expected {len(tokens)}, one each.")
         settings = {"sampling": sampling, "batch_size": batch_size}
@@ -200,7 +206,7 @@ class Sampler:
         Raises:
           ValueError: there is guidance that the prior cannot give.
         """
-        require_guidance(self._restored, sampling)
+        require_guidance(self.restored, sampling)
         key, devices = jax.random.key(seed), self._mesh.size
         rows = -(-min(batch_size, max(len(labels), 1)) // devices) * devices
         sent = None

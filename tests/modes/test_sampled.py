@@ -86,7 +86,7 @@ def test_images_as_they_are_need_no_configuration(data, tmp_path):
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        (["--step=3"], "--step=3 is of --mode=evaluate and --mode=export; evaluate --samples"),
+        (["--step=3"], "--step=3 is of --mode=evaluate, --mode=export and --mode=sample; ev"),
         (["--config.data.eval_split=all"], "--split names the split"),
         (["--config.train.steps=3"], "--config.train.steps changes nothing here"),
         (["--reference=a", "--split=all"], "--split is of the configuration's data"),

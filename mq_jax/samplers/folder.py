@@ -158,7 +158,8 @@ def _require_own(folder, settings) -> None:
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); {_REMEDY}.") from error
     differing = [
-        f"{name} is {_short(found.get(name))} there, {_short(settings.get(name))} now"
+        f"{name if name in settings else shown(name)} is {shown(found.get(name))} there, "
+        f"{shown(settings.get(name))} now"
         for name in sorted({**settings, **found})
         if found.get(name) != settings.get(name)
     ]
@@ -193,9 +194,3 @@ def _tiled(images, columns) -> np.ndarray:
     tiles[: len(images)] = images
     tiles = tiles.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
     return tiles.reshape(rows * height, columns * width, 3)
-
-
-def _short(value) -> str:
-    """A fingerprint by its beginning, all else as a message has it."""
-    long = isinstance(value, str) and len(value) > 32
-    return f"{value[:16]}..." if long else shown(value)

@@ -135,4 +135,9 @@ def test_the_tokens_of_a_tokenizer_are_made_below_the_workdir_and_found_again(tm
     made = {path.name for path in (tmp_path / "run" / "tokens").iterdir()}
     assert made == {"train", "validation"}
     assert "Tokens: 8 x 8 of an image, each one of 16; 2 classes" in done.err
+    drawn = runs.cli("--mode=sample", f"--workdir={tmp_path / 'run'}", "--count=5", "--guidance=2")
+    assert drawn.code == 0, drawn.err
+    with np.load(tmp_path / "run" / "samples" / "samples.npz") as archive:
+        assert archive["arr_0"].shape == (5, 32, 32, 3)
+        np.testing.assert_array_equal(archive["arr_1"], [0, 1, 0, 1, 0])
     assert pathlib.Path(tmp_path / "run" / "metrics.jsonl").is_file()

@@ -156,7 +156,9 @@ _CLASSES = flags.DEFINE_string(
     "sample: numbers of classes divided by commas, which take turns, all or none; empty: all that "
     "the prior knows.",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "sample: of the draw.", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "sample: of the draw.", lower_bound=0, upper_bound=2**32 - 1
+)
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "sample: divides the logits; absent: 1.")
 _TOP_K = flags.DEFINE_integer(
     "top_k", None, "sample: how many of the likeliest codes may be drawn; absent or 0: all."

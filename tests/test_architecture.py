@@ -181,6 +181,7 @@ LIGHT = {
     "from mq_jax.runs import flat, read_config": "jax flax optax orbax",
     "from mq_jax.tokensets import open_tokens": "jax flax optax orbax grain",
     "from mq_jax import load_tokenizer": "mq_jax.training.train mq_jax.modes grain",
+    "from mq_jax import load_prior": "mq_jax.training.train mq_jax.modes grain",
     "from mq_jax import read_tokens": "jax flax optax orbax",
     "import mq_jax": "jax flax numpy",
     HELP.format("main"): "jax flax numpy rich",

@@ -21,8 +21,8 @@ from mq_jax.modes.unchanged import require_alike
 from mq_jax.priors.build import steps_of
 from mq_jax.priors.facts import write_facts
 from mq_jax.priors.fields import validate
-from mq_jax.priors.likelihood import MONITOR
-from mq_jax.priors.spaces import space_of
+from mq_jax.priors.spaces import facts_of, space_of
+from mq_jax.priors.state import MONITOR
 from mq_jax.priors.train import train_prior
 from mq_jax.terminal.console import ImageBar
 from mq_jax.tokensets.making import make_token_set
@@ -85,7 +85,7 @@ def run_prior_training(
         with together():
             steps = steps_of(config, len(opened["tokens"]))
             if jax.process_index() == 0:
-                write_facts(folder, opened["space"], opened["tokens"])
+                write_facts(folder, facts_of(opened["space"], opened["tokens"]))
         ended = train_prior(config, steps, **opened, workdir=folder)
         sum_up(folder, ended, MONITOR)
     return ended

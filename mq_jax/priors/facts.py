@@ -1,5 +1,6 @@
 """What a run knows of its tokens, so that its prior can be used where the token set is gone."""
 
+import dataclasses
 import json
 import pathlib
 from typing import NamedTuple
@@ -7,7 +8,6 @@ from typing import NamedTuple
 from mq_jax.generation.space import TokenSpace
 from mq_jax.storage.files import write_atomically
 from mq_jax.storage.schema import SHA256, TEXT, read_json, whole
-from mq_jax.tokensets.reading import TokenSet
 
 FILE = "tokens.json"
 
@@ -40,24 +40,18 @@ class TokenFacts(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def write_facts(folder: pathlib.Path, space: TokenSpace, tokens: TokenSet) -> None:
+def write_facts(folder: pathlib.Path, facts: TokenFacts) -> None:
     """Writes `tokens.json`.
 
     Args:
       folder: of the run.
-      space: of the prior, from spaces.space_of.
-      tokens: that are trained on.
+      facts: from spaces.facts_of.
 
     Raises:
       OSError: it cannot be written.
     """
-    facts = {
-        "space": {name: getattr(space, name) for name in _SPACE},
-        "tokenizer": tokens.tokenizer,
-        "downsampling": tokens.downsampling,
-        "class_names": tokens.class_names[: space.classes],
-    }
-    write_atomically(folder / FILE, json.dumps(facts, indent=1) + "\n")
+    told = facts._asdict() | {"space": dataclasses.asdict(facts.space)}
+    write_atomically(folder / FILE, json.dumps(told, indent=1) + "\n")
 
 
 def read_facts(folder: pathlib.Path) -> TokenFacts:

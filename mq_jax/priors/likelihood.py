@@ -10,10 +10,8 @@ from mq_jax.devices import sharding
 from mq_jax.generation.losses import bits
 from mq_jax.generation.prior import Prior
 from mq_jax.priors.feed import evaluation_pass
-from mq_jax.priors.state import PriorState
+from mq_jax.priors.state import MONITOR, PriorState
 from mq_jax.tokensets.reading import TokenSet
-
-MONITOR = "eval/nats_per_token"
 
 
 class Likelihood:

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from mq_jax.generation.space import TokenSpace
+from mq_jax.priors.facts import TokenFacts
 from mq_jax.tokensets.reading import TokenSet
 
 _FIELDS = ("height", "width", "levels", "size", "classes")
@@ -41,6 +42,20 @@ def space_of(config: ConfigDict, tokens: TokenSet, eval_tokens: TokenSet) -> Tok
                 "or 0 for whatever they have."
             )
     return space
+
+
+def facts_of(space: TokenSpace, tokens: TokenSet) -> TokenFacts:
+    """What a run notes of its tokens.
+
+    Args:
+      space: of the prior, from space_of.
+      tokens: that are trained on.
+
+    Returns:
+      A TokenFacts.
+    """
+    names = tokens.class_names[: space.classes]
+    return TokenFacts(space, tokens.tokenizer, tokens.downsampling, names)
 
 
 def declared_space(config: ConfigDict) -> TokenSpace:

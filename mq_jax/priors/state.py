@@ -5,6 +5,9 @@ from typing import Any
 import flax
 import jax
 
+# Logged name of what decides which state is best, the lower the better.
+MONITOR = "eval/nats_per_token"
+
 
 @flax.struct.dataclass
 class PriorState:

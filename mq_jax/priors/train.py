@@ -9,8 +9,9 @@ from mq_jax.devices import sharding
 from mq_jax.generation.space import TokenSpace
 from mq_jax.priors.build import build
 from mq_jax.priors.feed import TokenFeed
-from mq_jax.priors.likelihood import MONITOR, Likelihood
+from mq_jax.priors.likelihood import Likelihood
 from mq_jax.priors.program import lower_program, start
+from mq_jax.priors.state import MONITOR
 from mq_jax.priors.step import LOSS
 from mq_jax.runs.standing import FIRST
 from mq_jax.tokensets.reading import TokenSet

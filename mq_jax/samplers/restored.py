@@ -15,7 +15,7 @@ from mq_jax.generation.space import TokenSpace
 from mq_jax.priors.build import make_prior
 from mq_jax.priors.facts import read_facts
 from mq_jax.priors.fields import validate
-from mq_jax.priors.likelihood import MONITOR
+from mq_jax.priors.state import MONITOR
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.choosing import chosen_step
 from mq_jax.runs.stages import is_prior

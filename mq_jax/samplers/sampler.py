@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from mq_jax.devices import sharding
 from mq_jax.devices.places import local_path
@@ -60,10 +60,11 @@ def load_prior(
       ValueError: the run is of something else or damaged, there is no such checkpoint, or the
         tokenizer is another one.
     """
-    restored = restored_prior(path, step)
+    mesh = sharding.make_mesh(devices=jax.local_devices())
+    restored = restored_prior(path, step, mesh)
     facts = read_facts(local_path(path, "The run of a prior"))
     found = find_tokenizer(restored.config, facts.tokenizer, tokenizer)
-    return Sampler(restored, found, facts.class_names)
+    return Sampler(restored, found, facts.class_names, mesh)
 
 
 class Sampler:
@@ -77,6 +78,7 @@ class Sampler:
       restored: the prior.
       tokenizer: that made its tokens.
       class_names: of its classes.
+      mesh: whose devices share a batch.
 
     Attributes:
       prior: over the tokens, with its `space`.
@@ -86,11 +88,16 @@ class Sampler:
       step: of the checkpoint.
     """
 
-    def __init__(self, restored: RestoredPrior, tokenizer: Tokenizer, class_names: Sequence[str]):
+    def __init__(
+        self,
+        restored: RestoredPrior,
+        tokenizer: Tokenizer,
+        class_names: Sequence[str],
+        mesh: Mesh,
+    ):
         self.prior, self.tokenizer, self.step = restored.prior, tokenizer, restored.step
         self.class_names, self.restored = tuple(class_names), restored
-        self._mesh = mesh = sharding.make_mesh(devices=jax.local_devices())
-        everywhere = sharding.replicated(mesh)
+        self._mesh, everywhere = mesh, sharding.replicated(mesh)
         self._params = jax.device_put(restored.params, everywhere)
         self._weights = jax.device_put(tokenizer.weights, everywhere)
         self._tokens = jax.jit(self._split_tokens, static_argnames="sampling")

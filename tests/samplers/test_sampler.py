@@ -7,10 +7,12 @@ import pytest
 import token_sets
 
 import mq_jax
+from mq_jax.devices.sharding import make_mesh
 from mq_jax.generation import Sampling
-from mq_jax.samplers import restored_prior
+from mq_jax.samplers import Sampler, restored_prior
 
 CLASSES = [0, 2, 1, 1, 0, 2, 2, 0, 1]
+ONE = jax.devices()[:1]
 SAMPLING = Sampling(guidance=2.0, top_k=12)
 
 
@@ -44,7 +46,9 @@ def test_what_a_run_holds_draws_what_its_prior_draws_in_memory(folder, sampler, 
     assert repr(sampler) == ("Sampler(autoregressive prior, step 4, 4 x 4 codes of 16, classes=3)")
 
 
-def test_an_image_depends_on_its_number_and_not_on_the_batch_that_it_is_drawn_in(sampler, drawn):
+def test_an_image_depends_on_its_number_and_not_on_the_batch_that_it_is_drawn_in(
+    folder, sampler, drawn
+):
     # Batches of 8 and of 16 on the eight devices; the last ones are filled up.
     again = sampler.sample(CLASSES, 5, sampling=SAMPLING, batch_size=3)
     np.testing.assert_array_equal(again.tokens, drawn.tokens)
@@ -55,6 +59,8 @@ def test_an_image_depends_on_its_number_and_not_on_the_batch_that_it_is_drawn_in
     assert first == 8
     np.testing.assert_array_equal(rest.tokens, drawn.tokens[8:])
     np.testing.assert_array_equal(rest.images, again.images[8:])
+    alone = Sampler(restored_prior(folder), sampler.tokenizer, "abc", make_mesh(devices=ONE))
+    np.testing.assert_array_equal(alone.sample(CLASSES, 5, sampling=SAMPLING).tokens, drawn.tokens)
     other = sampler.sample(CLASSES, 6, sampling=SAMPLING, batch_size=3)
     assert (other.tokens != drawn.tokens).any()
 

@@ -144,9 +144,7 @@ class Sampler:
             guidance without classes.
         """
         labels = class_labels(self.restored, classes)
-        return self._joined(
-            self.batches(labels, seed, sampling=sampling, batch_size=batch_size), len(labels)
-        )
+        return self._joined(self.batches(labels, seed, sampling=sampling, batch_size=batch_size))
 
     def complete(
         self,
@@ -182,9 +180,7 @@ class Sampler:
         if len(labels) != len(tokens):
             raise ValueError(f"There are {len(labels)} classes; expected {len(tokens)}, one each.")
         settings = {"sampling": sampling, "batch_size": batch_size}
-        return self._joined(
-            self.batches(labels, seed, completion=(tokens, known), **settings), len(labels)
-        )
+        return self._joined(self.batches(labels, seed, completion=(tokens, known), **settings))
 
     def batches(
         self,
@@ -211,9 +207,11 @@ class Sampler:
           (number of the first, a Drawn of all images of the batch).
 
         Raises:
-          ValueError: there is guidance that the prior cannot give.
+          ValueError: there is guidance that the prior cannot give, or no batch.
         """
         require_guidance(self.restored, sampling)
+        if batch_size < 1:
+            raise ValueError(f"The batch size is {batch_size}; expected at least 1.")
         key, devices = jax.random.key(seed), self._mesh.size
         rows = -(-min(batch_size, max(len(labels), 1)) // devices) * devices
         sent = None
@@ -272,7 +270,7 @@ class Sampler:
         tokens = np.asarray(self._in_grid(tokens))[:count]
         return first, Drawn(tokens, np.asarray(images)[:count])
 
-    def _joined(self, batches, count) -> Drawn:
+    def _joined(self, batches) -> Drawn:
         """All batches of a draw as one."""
         drawn = [found for _, found in batches]
         if not drawn:

@@ -200,6 +200,51 @@ sleep 20 >/dev/null 2>&1 & wait
     assert done.returncode == 75 and "scontrol requeue 7_2" in done.stdout
 
 
+@pytest.fixture
+def quickstart(tmp_path):
+    """The quick start in a folder where nothing is installed and the program only speaks."""
+    (tmp_path / "launch").mkdir()
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    shutil.copy(LAUNCH / "quickstart.sh", tmp_path / "launch")
+    (tmp_path / "launch/setup.sh").write_text("")
+    program = tmp_path / ".venv/bin/python"
+    program.write_text('#!/bin/sh\nshift 2\necho "$@"\nexit $(cat "$0-code")\n')
+    program.chmod(0o755)
+
+    def run(*arguments, code=0):
+        (program.parent / "python-code").write_text(str(code))
+        done = run_shell(["bash", tmp_path / "launch/quickstart.sh", *arguments], None)
+        return done.stdout.replace(f"{tmp_path}/", "").splitlines(), done.returncode
+
+    return run
+
+
+_FIRST_STAGE = "--config=configs/photos_mqvae.py --workdir=runs/photos"
+
+
+def test_the_quick_start_trains_the_second_stage_where_it_is_asked_for(quickstart):
+    assert quickstart() == ([_FIRST_STAGE], 0)
+    lines, code = quickstart("--with-prior")
+    assert code == 0 and lines == [
+        f"{_FIRST_STAGE} --interrupted_code=75",
+        "--config=configs/photos_prior.py --workdir=runs/photos-prior --config.tokens=runs/photos "
+        "--interrupted_code=75",
+        "--mode=sample --workdir=runs/photos-prior --count=32",
+    ]
+    lines, code = quickstart("--with-prior", str(LAUNCH / "mine"))
+    assert [f"--workdir={LAUNCH}/mine" in line for line in lines] == [True] * 3
+
+
+def test_a_stage_that_is_interrupted_ends_the_quick_start(quickstart):
+    lines, code = quickstart("--with-prior", code=75)
+    assert len(lines) == 1 and code == 75
+
+
+@pytest.mark.parametrize("arguments", [["a", "b"], ["--prior"], ["--with-prior", "--x"]])
+def test_the_quick_start_knows_its_arguments(arguments, quickstart):
+    assert quickstart(*arguments) == ([], 2)
+
+
 # The commands of the README.
 
 LAUNCHED = ("local.sh", "multi_gpu.sh", "slurm.sbatch", "kubernetes.yaml")

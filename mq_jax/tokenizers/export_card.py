@@ -1,7 +1,7 @@
 """The model card: what an export is, where it comes from, how it is read."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -25,12 +25,24 @@ def training_facts(config: ConfigDict, step: int) -> dict[str, Any]:
     Returns:
       {"source", "split", "step", "config"}, the configuration without its paths.
     """
-    fields = config.to_dict()
-    for path in _PATHS:
-        section, field = path.split(".")
-        fields[section][field] = ""
     source, split = config.data.source, config.data.train_split
+    fields = without_paths(config, _PATHS)
     return {"source": source, "split": split, "step": step, "config": fields}
+
+
+def without_paths(config: ConfigDict, paths: Sequence[str]) -> dict[str, Any]:
+    """A configuration for others to see.
+
+    Args:
+      config: of a run.
+      paths: fields that are empty in what is returned, `section.field`.
+
+    Returns:
+      A nested dict.
+    """
+    fields = config.copy_and_resolve_references()
+    fields.update_from_flattened_dict(dict.fromkeys(paths, ""))
+    return fields.to_dict()
 
 
 def card_of(
@@ -104,7 +116,25 @@ def page_of(card: Mapping[str, Any]) -> str:
     Returns:
       The text of README.md.
     """
-    text = resources.files("mq_jax.tokenizers").joinpath("export_card.md.jinja").read_text("utf-8")
+    orbax_bytes = sum(
+        file["bytes"] for name, file in card["files"].items() if name.startswith("orbax/")
+    )
+    template = "mq_jax.tokenizers", "export_card.md.jinja"
+    return filled(*template, **card, orbax_bytes=orbax_bytes)
+
+
+def filled(package: str, name: str, **values: Any) -> str:
+    """A page from its template.
+
+    Args:
+      package: that has the template.
+      name: of its file.
+      values: what it speaks of.
+
+    Returns:
+      Markdown.
+    """
+    text = resources.files(package).joinpath(name).read_text("utf-8")
     # Markdown, not HTML: nothing is escaped.
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
@@ -112,7 +142,4 @@ def page_of(card: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    orbax_bytes = sum(
-        file["bytes"] for name, file in card["files"].items() if name.startswith("orbax/")
-    )
-    return environment.from_string(text).render(card, orbax_bytes=orbax_bytes)
+    return environment.from_string(text).render(values)

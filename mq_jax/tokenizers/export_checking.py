@@ -106,7 +106,7 @@ def require_header(header: Any, origin: Any) -> None:
         check(header, _HEADER, "its header")
         _check_quantizer(header)
     except ValueError as error:
-        raise _damage(origin, str(error)) from error
+        raise damage(origin, str(error)) from error
 
 
 def require_arrays(header: Mapping[str, Any], declared: Mapping[str, Any], origin: Any) -> None:
@@ -124,13 +124,52 @@ def require_arrays(header: Mapping[str, Any], declared: Mapping[str, Any], origi
         wanted = _arrays_of(header["architecture"])
     # Flax raises what it likes for widths that do not divide and levels that do not fit.
     except Exception as error:
-        raise _damage(origin, f"its architecture makes no model ({one_line(error)})") from error
+        raise damage(origin, f"its architecture makes no model ({one_line(error)})") from error
+    require_declared(wanted, declared, origin)
+
+
+def require_declared(
+    wanted: Mapping[str, tuple], declared: Mapping[str, tuple], origin: Any
+) -> None:
+    """Raises unless a file declares the arrays that are wanted, and no others.
+
+    Args:
+      wanted: (shape, dtype's name) by name.
+      declared: likewise.
+      origin: the file, for messages.
+
+    Raises:
+      ValueError: names the first difference.
+    """
     for name in sorted({*wanted, *declared}):
         own = declared.get(name)
         if own != wanted.get(name):
             told = " ".join(str(part) for part in own) if own else "missing"
             asked = " ".join(str(part) for part in wanted[name]) if name in wanted else "no array"
-            raise _damage(origin, f"{shown(name)} is {told}; its architecture has {asked}")
+            raise damage(origin, f"{shown(name)} is {told}; its architecture has {asked}")
+
+
+def require_fingerprint(found: str, said: str, origin: Any) -> None:
+    """Raises unless the content of a file is that which was exported.
+
+    Args:
+      found: fingerprint of the content.
+      said: of the header.
+      origin: the file, for messages.
+
+    Raises:
+      ValueError: they differ.
+    """
+    if found != said:
+        raise damage(
+            origin,
+            f"its content has the fingerprint {found[:16]}..., its header says {said[:16]}...",
+        )
+
+
+def damage(origin: Any, reason: str) -> ValueError:
+    """The error of a file that is not as it was written, for this reason."""
+    return ValueError(f"{origin} is damaged or was edited: {reason}; {REMEDY}.")
 
 
 def from_named(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], origin: Any) -> Export:
@@ -148,15 +187,10 @@ def from_named(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], orig
       ValueError: the content is not that which was exported.
     """
     found = fingerprint(header["architecture"], arrays)
-    if found != header["fingerprint"]:
-        raise _damage(
-            origin,
-            f"its content has the fingerprint {found[:16]}..., its header says "
-            f"{header['fingerprint'][:16]}...",
-        )
+    require_fingerprint(found, header["fingerprint"], origin)
     # Not part of the fingerprint: the same model may be fed otherwise.
     if digest(header["preparation"]) != header["preparation_sha256"]:
-        raise _damage(origin, "its preparation of images is not the one that was exported")
+        raise damage(origin, "its preparation of images is not the one that was exported")
     nested = traverse_util.unflatten_dict(dict(arrays), sep="/")
     folded = folded_by_name(arrays, folded_shapes(quantizer_of(header["architecture"])))
     weights = Weights(nested["theta"], nested.get("batch_stats", {}), folded)
@@ -191,7 +225,3 @@ def _arrays_of(architecture: Mapping[str, Any]) -> dict[str, tuple[list[int], st
     folded = folded_shapes(quantizer_of(architecture))
     weights = Weights(variables["params"], variables.get("batch_stats", {}), folded)
     return {name: (list(leaf.shape), leaf.dtype.name) for name, leaf in named(weights).items()}
-
-
-def _damage(origin, reason):
-    return ValueError(f"{origin} is damaged or was edited: {reason}; {REMEDY}.")

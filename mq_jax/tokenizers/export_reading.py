@@ -3,39 +3,28 @@
 import contextlib
 import os
 import pathlib
-import shlex
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors
 
 from mq_jax.devices.places import local_path
 from mq_jax.runs import orbax_noise
 from mq_jax.storage.files import open_bounded
 from mq_jax.storage.plain_path import plain_path
-from mq_jax.storage.schema import parse
 from mq_jax.tokenizers.export import Export
 from mq_jax.tokenizers.export_checking import REMEDY, from_named, require_arrays, require_header
+from mq_jax.tokenizers.export_folder import FOLDER, nothing_exported
 from mq_jax.tokenizers.programs import is_program
+from mq_jax.tokenizers.tensors import MOST_BYTES, file_of, read_tensors
 
-FOLDER = "export"
-SAFETENSORS = "tokenizer.safetensors"
+SAFETENSORS = file_of("tokenizer")
 ORBAX = "orbax"
-
-# Under this key of a safetensors header, whose values are texts, lies Export.header as JSON.
-HEADER_KEY = "mq_jax"
-
-# Of a file's arrays, which its architecture must ask for; the largest tokenizers have one or two.
-MOST_BYTES = 2**34
 
 # Orbax parses these as a whole.
 _DESCRIPTIONS = ("_METADATA", "_CHECKPOINT_METADATA", "metadata", "manifest.ocdbt", ".zarray")
 _MOST_DESCRIPTION = 2**24
-
-_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
 
 
 def read_export(path: str | os.PathLike) -> Export:
@@ -58,20 +47,21 @@ def read_export(path: str | os.PathLike) -> Export:
             return read_safetensors(folder / SAFETENSORS)
         if (folder / ORBAX).is_dir():
             return read_orbax(folder / ORBAX)
+        if (folder / file_of("prior")).is_file():
+            raise ValueError(
+                f"{folder} is the export of a prior, the second stage; expected that of a "
+                "tokenizer. mq_jax.samplers.read_prior reads a prior's."
+            )
     if path.is_file() and is_program(path):
         raise ValueError(
-            f"{path} is a StableHLO program, one direction of a tokenizer; expected the folder of "
+            f"{path} is a StableHLO program, a part of an export; expected the folder of "
             f"its export, or {SAFETENSORS} in it. mq_jax.tokenizers.read_program reads a program."
         )
     if path.is_file():
         return read_safetensors(path)
     if (path / "weights").is_dir() or (path / "header").is_dir():
         return read_orbax(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected an exported tokenizer.")
-    command = f"python -m mq_jax.main --mode=export --workdir={shlex.quote(str(path))}"
-    hint = f"make one: {command}" if (path / "config.json").is_file() else "it is no run either"
-    raise FileNotFoundError(f"{path} has no exported tokenizer; {hint}.")
+    raise nothing_exported(path, "tokenizer")
 
 
 def read_safetensors(path: pathlib.Path) -> Export:
@@ -86,36 +76,12 @@ def read_safetensors(path: pathlib.Path) -> Export:
     Raises:
       ValueError: it is damaged, of another format or of an unknown version.
     """
-    try:
-        open_bounded(path, MOST_BYTES).close()
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = _header(file.metadata() or {}, path)
-            names = list(file.keys())
-            slices = {name: file.get_slice(name) for name in names}
-            declared = {
-                name: (list(part.get_shape()), _DTYPES.get(part.get_dtype(), part.get_dtype()))
-                for name, part in slices.items()
-            }
-            require_arrays(header, declared, path)
-            arrays = {name: file.get_tensor(name) for name in names}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise _not_whole(path, "safetensors file", error) from error
-    return from_named(header, arrays, path)
 
+    def require(header, declared):
+        require_header(header, path)
+        require_arrays(header, declared, path)
 
-def _header(metadata: Mapping[str, str], path: pathlib.Path) -> dict[str, Any]:
-    """Export.header out of a safetensors file's metadata, checked."""
-    if HEADER_KEY not in metadata:
-        raise ValueError(
-            f"{path} was not exported by mq_jax: its metadata has no {HEADER_KEY!r}; expected "
-            f"{SAFETENSORS} of an export."
-        )
-    try:
-        header = parse(metadata[HEADER_KEY])
-    except ValueError as error:
-        raise _not_whole(path, "safetensors file", error) from error
-    require_header(header, path)
-    return header
+    return from_named(*read_tensors(path, "tokenizer", require), path)
 
 
 def read_orbax(path: pathlib.Path) -> Export:
@@ -143,7 +109,7 @@ def read_orbax(path: pathlib.Path) -> Export:
             }
     # Orbax raises anything from KeyError to its own for damaged files.
     except Exception as error:
-        raise _not_whole(path, "Orbax folder", error) from error
+        raise _not_whole(path, error) from error
     require_header(header, path)
     require_arrays(header, declared, path)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -156,7 +122,7 @@ def read_orbax(path: pathlib.Path) -> Export:
             items = ocp.args.Composite(weights=ocp.args.StandardRestore(target))
             weights = checkpointer.restore(place, args=items).weights
     except Exception as error:
-        raise _not_whole(path, "Orbax folder", error) from error
+        raise _not_whole(path, error) from error
     arrays = {name.replace(".", "/"): np.asarray(leaf) for name, leaf in weights.items()}
     return from_named(header, arrays, path)
 
@@ -179,6 +145,6 @@ def _require_bounded_files(path: pathlib.Path) -> None:
             open_bounded(file, _MOST_DESCRIPTION if described else MOST_BYTES).close()
 
 
-def _not_whole(path, kind, error):
+def _not_whole(path, error):
     reason = orbax_noise.one_line(error)
-    return ValueError(f"{path} is no whole {kind} ({reason}); {REMEDY}.")
+    return ValueError(f"{path} is no whole Orbax folder ({reason}); {REMEDY}.")

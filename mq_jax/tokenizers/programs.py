@@ -1,21 +1,62 @@
-"""The StableHLO programs of an export: their signature, and reading them with it checked."""
+"""The StableHLO programs of an export: making them, their signature, reading with it checked."""
 
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import jax
 import jax.export
 
 from mq_jax.runs.orbax_noise import one_line
 from mq_jax.storage.files import read_bytes
 
-# Of one file, its weights inside.
+PLATFORMS = ("cpu", "cuda")
+
+# Of one file; a tokenizer's has its weights inside.
 MOST_BYTES = 2**34
 
 _SUFFIX = ".stablehlo"
 # What MLIR's binary form begins with, somewhere in the first bytes of a serialized program.
 _MLIR = b"ML\xefR"
 _MARK = b"\nmq_jax "
+
+
+def exported(function: Callable, *arguments: Any) -> jax.export.Exported:
+    """A function as a program for PLATFORMS.
+
+    Args:
+      function: pure.
+      arguments: trees of jax.ShapeDtypeStruct, some of whose sides may be symbols.
+
+    Returns:
+      The program, which names source files without the folders of this machine.
+    """
+    setting = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, setting)
+    jax.config.update(setting, ".*/")
+    try:
+        return jax.export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+    finally:
+        jax.config.update(setting, before)
+
+
+def write_programs(
+    folder: pathlib.Path, programs: Mapping[str, jax.export.Exported], fingerprint: str
+) -> None:
+    """Writes programs with their signatures.
+
+    Args:
+      folder: of the export.
+      programs: by name of file.
+      fingerprint: of the export.
+
+    Raises:
+      OSError: they cannot be written.
+    """
+    for name, program in programs.items():
+        (folder / name).write_bytes(sign(bytes(program.serialize()), fingerprint))
 
 
 def sign(program: bytes, fingerprint: str) -> bytes:
@@ -38,7 +79,7 @@ def read_program(path: str | os.PathLike, fingerprint: str = "") -> jax.export.E
     """Reads a program of an export, which `call` runs; it is code: run that of whom you trust.
 
     Args:
-      path: of encode.stablehlo or decode.stablehlo.
+      path: of the file, NAME.stablehlo.
       fingerprint: of the model that it must be of; "": of any.
 
     Returns:

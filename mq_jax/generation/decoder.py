@@ -45,7 +45,7 @@ class Decoder(Network):
         Returns:
           f[B, n, C].
         """
-        label = self.embedding.label(labels, len(tokens))
+        label = self.embedding.label(labels, tokens.shape[0])
         x = jnp.concatenate([label, self.embed(tokens[:, :-1])], axis=1)
         x = self.dropout(x, deterministic=not train)
         return self.trunk(x, angles=self.angles(0, self.space.places), train=train)[0]
@@ -64,7 +64,7 @@ class Decoder(Network):
           (f[B, 1, C], what position m has for input: the last token, or the class where m is 0;
           the cache with positions 0 to m - 1).
         """
-        x = self.embedding.label(labels, len(tokens))
+        x = self.embedding.label(labels, tokens.shape[0])
         length = tokens.shape[1]
         if not length:
             return x, cache
@@ -72,6 +72,22 @@ class Decoder(Network):
         x = jnp.concatenate([x, embedded[:, :-1]], axis=1)
         _, cache = self.trunk(x, angles=self.angles(0, length), cache=cache, start=0)
         return embedded[:, -1:], cache
+
+    def begin(self, labels: jax.Array | None, tokens: jax.Array) -> tuple[jax.Array, Cache]:
+        """Reads the class and the first places, however few, in one pass.
+
+        Args:
+          labels: i32[B]; None where there are no classes.
+          tokens: i32[B, m, J] of the first m places, m < n.
+
+        Returns:
+          (f[B, 1, C], the context of place m; the cache with positions 0 to m).
+        """
+        batch = tokens.shape[0]
+        x = jnp.concatenate([self.embedding.label(labels, batch), self.embed(tokens)], axis=1)
+        angles, cache = self.angles(0, x.shape[1]), self.cache(batch)
+        x, cache = self.trunk(x, angles=angles, cache=cache, start=0)
+        return x[:, -1:], cache
 
     def step(self, x: jax.Array, place: jax.Array | int, cache: Cache) -> tuple[jax.Array, Cache]:
         """The context of one place.

@@ -62,7 +62,7 @@ class Masked(Network):
         mask = self.mask.astype(self.net.dtype)
         x = jnp.where(known[..., None], self.embed(tokens), mask)
         x = x + self.places.astype(self.net.dtype)
-        x = jnp.concatenate([self.embedding.label(labels, len(tokens)), x], axis=1)
+        x = jnp.concatenate([self.embedding.label(labels, tokens.shape[0]), x], axis=1)
         x = self.dropout(x, deterministic=not train)
         context, _ = self.trunk(x, angles=self.angles(0, x.shape[1]), train=train)
         return context[:, 1:]

@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -13,15 +14,21 @@ from mq_jax.evaluation.named import evaluations_beside, is_of_the_run
 from mq_jax.evaluation.protocol import FILE, read_evaluation
 from mq_jax.modes.restored import move_to_this_machine, restore
 from mq_jax.modes.unchanged import accepted_changes
+from mq_jax.priors.facts import read_facts
 from mq_jax.runs import workdir
+from mq_jax.runs.stages import is_prior
 from mq_jax.runs.workdir import flat
+from mq_jax.runs.writers import read_metrics
+from mq_jax.samplers.export import make_prior_export
+from mq_jax.samplers.export_writing import write_prior
+from mq_jax.samplers.restored import restored_prior
 from mq_jax.storage.files import size_of
 from mq_jax.storage.joint_lock import held_together
 from mq_jax.terminal import console
 from mq_jax.terminal.streams import tell
 from mq_jax.tokenizers.export import make_export
 from mq_jax.tokenizers.export_card import training_facts
-from mq_jax.tokenizers.export_reading import FOLDER
+from mq_jax.tokenizers.export_folder import FOLDER
 from mq_jax.tokenizers.export_writing import write_export
 from mq_jax.training.validate import validate
 
@@ -39,10 +46,14 @@ def run_export(folder: pathlib.Path, *, overwrite: bool, step: int | None = None
       OSError: something cannot be read or written.
     """
     config = ConfigDict(workdir.read_config(folder))
-    move_to_this_machine(config)
-    validate(config)
+    if is_prior(config):
+        write = _write_prior
+    else:
+        write = _write
+        move_to_this_machine(config)
+        validate(config)
     with held_together(folder, "export later"):
-        _write(folder, config, overwrite, step)
+        write(folder, config, overwrite, step)
 
 
 def require_export(folder: pathlib.Path) -> None:
@@ -58,6 +69,10 @@ def require_export(folder: pathlib.Path) -> None:
     if not (folder / "config.json").is_file() or (folder / FOLDER).is_dir():
         return
     with together():
+        if is_prior(workdir.read_config(folder)):
+            raise ValueError(
+                f"{folder} is the run of a prior, the second stage; expected a tokenizer."
+            )
         if jax.process_count() > 1:
             raise ValueError(
                 f"{folder} has no export, which one process makes: --mode=export "
@@ -70,20 +85,46 @@ def _write(folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int 
     """Exports into a folder that is this process's own."""
     restored = restore(folder, config, make_mesh(config.mesh.data, config.mesh.fsdp), step)
     export = make_export(config, restored.built.objective, restored.state)
-    facts = {
-        "training": {
-            **training_facts(config, restored.step),
-            "data_changes": accepted_changes(folder),
-        },
-        "evaluation": _evaluation(folder, flat(config.to_dict()), restored.step),
-        "environment": environment(),
-    }
+    evaluation = _evaluation(folder, flat(config.to_dict()), restored.step)
+    facts = _facts(folder, config, restored.step, evaluation)
     written = write_export(folder / FOLDER, export, facts, overwrite=overwrite)
-    rows = [[path.name, f"{size_of(path) / 2**20:.2f}"] for path in sorted(written.iterdir())]
-    console.print_table(f"Step {restored.step}: {written}", ["", "MiB"], rows)
-    tell(f"Fingerprint: {export.fingerprint}")
+    _tell(written, restored.step, export.fingerprint)
     if facts["evaluation"] is None:
         tell("The model card has no numbers: evaluate this step first, then export again.")
+
+
+def _write_prior(
+    folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int | None
+) -> None:
+    """As _write, of the run of a prior."""
+    restored = restored_prior(folder, step)
+    export = make_prior_export(restored, read_facts(folder))
+    facts = _facts(folder, config, restored.step, _likelihood(folder, restored.step))
+    written = write_prior(folder / FOLDER, export, facts, overwrite=overwrite)
+    _tell(written, restored.step, export.fingerprint)
+
+
+def _facts(folder: pathlib.Path, config: ConfigDict, step: int, evaluation: Any) -> dict[str, Any]:
+    """What a model card says beside the model."""
+    training = training_facts(config, step) | {"data_changes": accepted_changes(folder)}
+    return {"training": training, "evaluation": evaluation, "environment": environment()}
+
+
+def _tell(written: pathlib.Path, step: int, fingerprint: str) -> None:
+    """The table of what was written."""
+    rows = [[path.name, f"{size_of(path) / 2**20:.2f}"] for path in sorted(written.iterdir())]
+    console.print_table(f"Step {step}: {written}", ["", "MiB"], rows)
+    tell(f"Fingerprint: {fingerprint}")
+
+
+def _likelihood(folder: pathlib.Path, step: int) -> dict[str, float | None] | None:
+    """What the training measured at a step on the split that is held out."""
+    path = folder / "metrics.jsonl"
+    for row in read_metrics(path) if path.is_file() else []:
+        found = {name: value for name, value in row.items() if name.startswith("eval/")}
+        if row["step"] == step and found:
+            return found
+    return None
 
 
 def _evaluation(folder, config, step):

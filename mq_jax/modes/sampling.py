@@ -11,6 +11,7 @@ from absl import flags, logging
 from mq_jax.commandline import UsageError
 from mq_jax.devices.places import local_path
 from mq_jax.generation.sampling import Sampling
+from mq_jax.samplers.export_reading import is_exported
 from mq_jax.samplers.folder import ARCHIVE, GRID, IMAGES
 from mq_jax.samplers.sampler import BATCH_SIZE, Sampler, load_prior
 from mq_jax.samplers.writing import OF_MASKED, Draw, write_samples
@@ -86,16 +87,20 @@ def run_sampling(folder: pathlib.Path, asked: AskedDraw) -> None:
     """Draws images, or what is missing of them; says where they are and how fast it went.
 
     Args:
-      folder: of the run of a prior.
+      folder: of the run of a prior, or of its export.
       asked: what is drawn.
 
     Raises:
+      UsageError: nothing says where samples of an export go.
       FileNotFoundError: the run or its tokenizer is not there.
       ValueError: the run, the settings or the folder of the samples do not fit.
       OSError: something cannot be read or written.
     """
     if jax.process_count() > 1:
         raise ValueError("--mode=sample is of one process, on all its devices; start one.")
+    if asked.output is None and is_exported(folder):
+        # Which a later export replaces as a whole.
+        raise UsageError(f"--output is missing; {folder} is an export, which holds no samples.")
     sampler = load_prior(folder, step=asked.step, tokenizer=asked.tokenizer)
     draw, output = _draw(sampler, asked), asked.output or folder / FOLDER
     logging.info("%r", sampler)

@@ -30,7 +30,7 @@ _FLAGS_OF_MODES = {
 }
 
 # Of a prior, the second stage.
-_OF_PRIORS = ("train", "plan", "report", "sample")
+_OF_PRIORS = ("train", "plan", "report", "export", "sample")
 
 
 def require_taken(given: flags.FlagValues, folders: Sequence[str]) -> None:

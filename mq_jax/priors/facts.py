@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mq_jax.generation.space import TokenSpace
 from mq_jax.storage.files import write_atomically
-from mq_jax.storage.schema import SHA256, TEXT, read_json, whole
+from mq_jax.storage.schema import SHA256, TEXT, check, read_json, whole
 
 FILE = "tokens.json"
 
@@ -39,6 +39,12 @@ class TokenFacts(NamedTuple):
     downsampling: int
     class_names: tuple[str, ...]
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """All of it, fit for JSON."""
+        names = list(self.class_names)
+        return {**self._asdict(), "space": dataclasses.asdict(self.space), "class_names": names}
+
 
 def write_facts(folder: pathlib.Path, facts: TokenFacts) -> None:
     """Writes `tokens.json`.
@@ -50,8 +56,7 @@ def write_facts(folder: pathlib.Path, facts: TokenFacts) -> None:
     Raises:
       OSError: it cannot be written.
     """
-    told = facts._asdict() | {"space": dataclasses.asdict(facts.space)}
-    write_atomically(folder / FILE, json.dumps(told, indent=1) + "\n")
+    write_atomically(folder / FILE, json.dumps(facts.told, indent=1) + "\n")
 
 
 def read_facts(folder: pathlib.Path) -> TokenFacts:
@@ -69,15 +74,29 @@ def read_facts(folder: pathlib.Path) -> TokenFacts:
     """
     path, remedy = folder / FILE, "the training command, given again, writes it"
     try:
-        found = read_json(path, _SCHEMA)
-        space = TokenSpace(**{name: found["space"][name] for name in _SPACE})
-        if len(found["class_names"]) != space.classes:
-            raise ValueError(f"it names {len(found['class_names'])} of {space.classes} classes")
+        return facts_from(read_json(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path} does not exist, which says what the prior's tokens are; {remedy}."
         ) from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); {remedy}.") from error
-    names = tuple(found["class_names"])
-    return TokenFacts(space, found["tokenizer"], found["downsampling"], names)
+
+
+def facts_from(told: Any) -> TokenFacts:
+    """The facts out of JSON.
+
+    Args:
+      told: as TokenFacts.told; of any origin.
+
+    Returns:
+      A TokenFacts.
+
+    Raises:
+      ValueError: one of them is missing or out of range, or they do not agree.
+    """
+    check(told, _SCHEMA)
+    space = TokenSpace(**{name: told["space"][name] for name in _SPACE})
+    if len(told["class_names"]) != space.classes:
+        raise ValueError(f"it names {len(told['class_names'])} of {space.classes} classes")
+    return TokenFacts(space, told["tokenizer"], told["downsampling"], tuple(told["class_names"]))

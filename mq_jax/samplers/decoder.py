@@ -2,8 +2,6 @@
 
 import os
 
-from ml_collections import ConfigDict
-
 from mq_jax.devices.places import local_path
 from mq_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mq_jax.tokensets.manifest import MANIFEST
@@ -11,15 +9,12 @@ from mq_jax.tokensets.manifest import MANIFEST
 _REMEDY = "say where it lies: --tokenizer=FOLDER, in Python tokenizer=, an export or a run"
 
 
-def find_tokenizer(
-    config: ConfigDict, fingerprint: str, given: str | os.PathLike | None
-) -> Tokenizer:
+def find_tokenizer(place: str | os.PathLike, fingerprint: str) -> Tokenizer:
     """Loads the tokenizer of a prior's tokens.
 
     Args:
-      config: of the prior's run; where it names a tokenizer, that is taken.
+      place: where it lies; "" where nobody says it.
       fingerprint: of the one that made the tokens.
-      given: where it lies; None: as the configuration says.
 
     Returns:
       A Tokenizer of this fingerprint.
@@ -28,8 +23,12 @@ def find_tokenizer(
       FileNotFoundError: it is not there, or nothing says where.
       ValueError: it is another one, or damaged.
     """
-    place = local_path(config.tokens if given is None else given, "The tokenizer")
     named = f"the tokenizer {fingerprint[:16]}..., which made the prior's tokens"
+    if not os.fspath(place):
+        raise FileNotFoundError(
+            f"The export of a prior does not say where its tokenizer lies. Of {named}, {_REMEDY}."
+        )
+    place = local_path(place, "The tokenizer")
     if (place / MANIFEST).is_file():
         raise FileNotFoundError(
             f"{place} is a token set, which does not say where its tokenizer lies. Of {named}, "

@@ -86,6 +86,18 @@ def fingerprint_of(restored: RestoredPrior) -> str:
     Returns:
       64 hexadecimal digits.
     """
-    space = dataclasses.asdict(restored.space)
-    architecture = {"prior": restored.config.prior.to_dict(), "space": space}
+    architecture = architecture_of(restored.config, restored.space)
     return fingerprint(architecture, by_path(restored.params))
+
+
+def architecture_of(config: ConfigDict, space: TokenSpace) -> dict[str, Any]:
+    """What a prior is, whatever its parameters; fit for JSON.
+
+    Args:
+      config: its section prior is read.
+      space: of the tokens.
+
+    Returns:
+      A dictionary whose sha256 goes into the fingerprint.
+    """
+    return {"prior": config.prior.to_dict(), "space": dataclasses.asdict(space)}

@@ -17,6 +17,8 @@ from mq_jax.generation.sampling import Sampling
 from mq_jax.priors.facts import read_facts
 from mq_jax.samplers.conditions import class_labels, given_tokens, require_guidance
 from mq_jax.samplers.decoder import find_tokenizer
+from mq_jax.samplers.export import restored_of
+from mq_jax.samplers.export_reading import is_exported, read_prior
 from mq_jax.samplers.restored import RestoredPrior, fingerprint_of, restored_prior
 from mq_jax.tokenizers.tokenizer import Tokenizer
 
@@ -44,26 +46,35 @@ def load_prior(
     step: int | None = None,
     tokenizer: str | os.PathLike | None = None,
 ) -> Sampler:
-    """Loads the prior of a run, to draw from it; runs no code of the files.
+    """Loads a prior, to draw from it; runs no code of the files.
 
     Args:
-      path: the folder of the run of a prior.
-      step: of the checkpoint; None: the best.
+      path: the folder of the run of a prior; or its export, the folder or the safetensors file.
+      step: of the checkpoint; None: the best, or that of the export.
       tokenizer: that made its tokens, an export or a run that has one; None: where the run's
-        configuration names it.
+        configuration names it. An export names none.
 
     Returns:
       A Sampler, on all devices of this process.
 
     Raises:
-      FileNotFoundError: the run or its tokenizer is not there.
-      ValueError: the run is of something else or damaged, there is no such checkpoint, or the
+      FileNotFoundError: the run, the export or the tokenizer is not there.
+      ValueError: what is there is of something else or damaged, there is no such checkpoint, or the
         tokenizer is another one.
     """
     mesh = sharding.make_mesh(devices=jax.local_devices())
-    restored = restored_prior(path, step, mesh)
-    facts = read_facts(local_path(path, "The run of a prior"))
-    found = find_tokenizer(restored.config, facts.tokenizer, tokenizer)
+    if is_exported(path):
+        export = read_prior(path)
+        if step not in (None, export.step):
+            raise ValueError(
+                f"{path} is the export of step {export.step}; expected it, not {step}."
+            )
+        restored, facts, place = restored_of(export), export.facts, ""
+    else:
+        restored = restored_prior(path, step, mesh)
+        facts = read_facts(local_path(path, "The run of a prior"))
+        place = restored.config.tokens
+    found = find_tokenizer(place if tokenizer is None else tokenizer, facts.tokenizer)
     return Sampler(restored, found, facts.class_names, mesh)
 
 

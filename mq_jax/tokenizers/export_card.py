@@ -1,48 +1,36 @@
 """The model card: what an export is, where it comes from, how it is read."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
 import jinja2
 from ml_collections import ConfigDict
 
+from mq_jax.runs.workdir import flat
 from mq_jax.tokenizers.architecture import quantizer_in_words, quantizer_of
 from mq_jax.tokenizers.export import Export, downsampling, named
 
-# Paths of the machine that trained; they tell whose it was.
-_PATHS = ("data.dir", "perceptual.dir")
+# Paths of the machine that trained, of either stage; they tell whose it was.
+_PATHS = ("data.dir", "perceptual.dir", "tokens", "eval_tokens")
 
 
 def training_facts(config: ConfigDict, step: int) -> dict[str, Any]:
     """What a card says of the training.
 
     Args:
-      config: of the run.
+      config: of the run, of either stage.
       step: of the checkpoint.
 
     Returns:
       {"source", "split", "step", "config"}, the configuration without its paths.
     """
+    fields, told = config.to_dict(), config.copy_and_resolve_references()
+    own = [path for path in _PATHS if path in flat(fields)]
+    told.update_from_flattened_dict(dict.fromkeys(own, ""))
     source, split = config.data.source, config.data.train_split
-    fields = without_paths(config, _PATHS)
-    return {"source": source, "split": split, "step": step, "config": fields}
-
-
-def without_paths(config: ConfigDict, paths: Sequence[str]) -> dict[str, Any]:
-    """A configuration for others to see.
-
-    Args:
-      config: of a run.
-      paths: fields that are empty in what is returned, `section.field`.
-
-    Returns:
-      A nested dict.
-    """
-    fields = config.copy_and_resolve_references()
-    fields.update_from_flattened_dict(dict.fromkeys(paths, ""))
-    return fields.to_dict()
+    return {"source": source, "split": split, "step": step, "config": told.to_dict()}
 
 
 def card_of(

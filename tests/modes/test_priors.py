@@ -40,7 +40,7 @@ def test_tokens_that_lack_or_do_not_fit_are_told_before_anything_is_written(sets
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("mode", ["evaluate", "export"])
+@pytest.mark.parametrize("mode", ["evaluate", "tokens"])
 def test_a_mode_that_is_not_of_priors_says_so(mode, tmp_path):
     config = f"--config={runs.ROOT}/configs/photos_prior.py"
     outcome = runs.cli(config, f"--mode={mode}", f"--workdir={tmp_path}")

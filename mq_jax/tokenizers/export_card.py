@@ -26,6 +26,7 @@ def training_facts(config: ConfigDict, step: int) -> dict[str, Any]:
       {"source", "split", "step", "config"}, the configuration without its paths.
     """
     fields = config.to_dict()
+    fields["init_from"] = ""
     for path in _PATHS:
         section, field = path.split(".")
         fields[section][field] = ""

@@ -14,6 +14,7 @@ from mq_jax.evaluation.protocol import FILE, read_evaluation
 from mq_jax.modes.restored import move_to_this_machine, restore
 from mq_jax.modes.unchanged import accepted_changes
 from mq_jax.runs import workdir
+from mq_jax.runs.origin import read_origin
 from mq_jax.runs.workdir import flat
 from mq_jax.storage.files import size_of
 from mq_jax.storage.joint_lock import held_together
@@ -74,6 +75,7 @@ def _write(folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int 
         "training": {
             **training_facts(config, restored.step),
             "data_changes": accepted_changes(folder),
+            **_begun_with(folder),
         },
         "evaluation": _evaluation(folder, flat(config.to_dict()), restored.step),
         "environment": environment(),
@@ -84,6 +86,14 @@ def _write(folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int 
     tell(f"Fingerprint: {export.fingerprint}")
     if facts["evaluation"] is None:
         tell("The model card has no numbers: evaluate this step first, then export again.")
+
+
+def _begun_with(folder):
+    """The model that the run took its first weights from, without its path."""
+    origin = read_origin(folder)
+    if origin is None:
+        return {}
+    return {"begun_with": {"fingerprint": origin.fingerprint, "taken": list(origin.taken)}}
 
 
 def _evaluation(folder, config, step):

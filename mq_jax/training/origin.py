@@ -80,7 +80,7 @@ class Beginning:
             if jax.process_index() == 0:
                 write_origin(folder, self.origin)
                 logging.info("The run begins with %s", in_words(self.origin))
-        arrays, self._arrays = self._arrays, {}
+        arrays, self._arrays = self._arrays, None
         return arrays
 
 

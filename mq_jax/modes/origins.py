@@ -4,6 +4,7 @@ import pathlib
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from mq_jax.devices import sharding
@@ -50,12 +51,16 @@ def beginning_of(config: ConfigDict, folder: pathlib.Path) -> Beginning | None:
 
 
 def _require_origin(config, folder):
-    """Raises where a run would go on as if it had begun with other weights."""
-    if read_origin(folder) is None:
+    """Raises where a run has begun by itself; says what it began with where another is named."""
+    origin = read_origin(folder)
+    if origin is None:
         raise ValueError(
             f"config.init_from is {config.init_from!r}, but the run in {folder} has begun without "
             "it, and weights are taken before the first step alone. Give another --workdir."
         )
+    if origin.source != config.init_from and jax.process_index() == 0:
+        told = "config.init_from changes nothing any more: the run began with the weights of %s"
+        logging.info(told, origin.source)
 
 
 def _is_run(place: pathlib.Path, given: str) -> bool:

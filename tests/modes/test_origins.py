@@ -63,6 +63,9 @@ def test_nothing_asks_for_the_source_once_a_run_has_begun(tmp_path):
     with mock.patch.object(train, "start", None):
         last = tune(folder, tmp_path / "moved")
     assert last.code == 0 and "Going on from the checkpoint of step 3" in last.err
+    assert f"init_from changes nothing any more: the run began with the weights of {place}" in (
+        last.err
+    )
     runs.assert_same_run(folder, tmp_path / "whole")
     assert read_origin(folder) == read_origin(tmp_path / "whole")
 

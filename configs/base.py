@@ -16,6 +16,10 @@ def get_config() -> ConfigDict:
     #                               --xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0 to
     #                               XLA_FLAGS, which win where they have these; neither the cost
     #                               nor the effect was measured; free to change when a run goes on
+    config.init_from = ""  # folder of a run or of an export, whose weights the run begins with, as
+    #                        evaluation takes them, not the optimizer's moments; what does not fit
+    #                        is named and made anew, and so is a codebook whose base is made of data
+    #                        (kmeans, file); read once, before the first step; free to move
 
     config.model = ConfigDict()
     config.model.kind = "vqvae"  # vqvae (of SQ-VAE) | vqgan

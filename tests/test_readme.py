@@ -42,7 +42,7 @@ RULES = {
     r"launch/(local|multi_gpu)\.sh": _TINY,
     r"launch/quickstart\.sh": "",
     r"--config=configs/photos_prior\.py": _TINY_PRIOR,
-    r"--config=configs/folder_mqvae\.py": _TINY,
+    r"--config=configs/folder_(mqvae|finetune)\.py": _TINY,
     r"": "",
 }
 

@@ -36,7 +36,7 @@ from mq_jax.training.validate import validate
 # An evaluation needs the model of the run; it may look at other images.
 FREE_FIELDS = (
     *("seed", "train", "inner", "outer", "disc", "mesh", "data", "eval"),
-    *("perceptual.dir", "codebook.shard_lookup", "deterministic"),
+    *("perceptual.dir", "codebook.shard_lookup", "deterministic", "init_from"),
 )
 
 

@@ -16,6 +16,7 @@ from mq_jax.modes.restored import move_to_this_machine, restore
 from mq_jax.modes.unchanged import accepted_changes
 from mq_jax.priors.facts import read_facts
 from mq_jax.runs import workdir
+from mq_jax.runs.origin import read_origin
 from mq_jax.runs.stages import is_prior
 from mq_jax.runs.workdir import flat
 from mq_jax.runs.writers import read_metrics
@@ -107,6 +108,7 @@ def _write_prior(
 def _facts(folder: pathlib.Path, config: ConfigDict, step: int, evaluation: Any) -> dict[str, Any]:
     """What a model card says beside the model."""
     training = training_facts(config, step) | {"data_changes": accepted_changes(folder)}
+    training |= _begun_with(folder)
     return {"training": training, "evaluation": evaluation, "environment": environment()}
 
 
@@ -125,6 +127,14 @@ def _likelihood(folder: pathlib.Path, step: int) -> dict[str, float | None] | No
         if row["step"] == step and found:
             return found
     return None
+
+
+def _begun_with(folder):
+    """The model that the run took its first weights from, without its path."""
+    origin = read_origin(folder)
+    if origin is None:
+        return {}
+    return {"begun_with": {"fingerprint": origin.fingerprint, "taken": list(origin.taken)}}
 
 
 def _evaluation(folder, config, step):

@@ -15,6 +15,7 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.measures import load_measures
 from mq_jax.modes.claiming import claimed
 from mq_jax.modes.older import take_over
+from mq_jax.modes.origins import beginning_of
 from mq_jax.modes.table import evaluation_table
 from mq_jax.modes.unchanged import require_alike, trained_steps
 from mq_jax.report import write_report
@@ -72,10 +73,11 @@ def run_training(
         measures = load_measures(
             config.eval.metrics, lpips_dir=config.perceptual.dir, weights_dir=weights_dir
         )
+    beginning = beginning_of(config, folder)
     contents = {"train": split.contents(), "evaluation": eval_source.contents()}
     require_alike(contents)
     with claimed(config, folder, lambda: contents, accept=accept_changed_data):
-        ended = train(config, steps, sources, eval_source, frozen, measures, folder)
+        ended = train(config, steps, sources, eval_source, frozen, measures, folder, beginning)
         sum_up(folder, ended, monitored(config))
     return ended
 

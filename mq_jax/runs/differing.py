@@ -9,11 +9,11 @@ _PLACES = ("data.dir", "perceptual.dir", "tokens", "eval_tokens")
 ABSENT = object()
 
 # These change where a run reads, where it computes, how fast, and the order in which it adds;
-# never what it computes.
+# never what it computes. What it starts from counts before the first step alone.
 FREE_FIELDS = (
     *("data.dir", "data.threads", "data.workers", "perceptual.dir", "codebook.base_file"),
     *("mesh", "codebook.shard_lookup", "deterministic"),
-    *("tokens", "eval_tokens"),
+    *("tokens", "eval_tokens", "init_from"),
 )
 
 

@@ -63,6 +63,7 @@ ADDED: dict[str, Any] = {
     "train.implicit_damping": 0.01,
     "train.neumann_rate": 0.1,
     "train.outer_data": "other",
+    "init_from": "",
 }
 
 # Fields that another one has taken the place of: its name, and its values by theirs.

@@ -1,5 +1,6 @@
 """Questions to whole trees of arrays."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -48,6 +49,23 @@ def by_path(tree: Any) -> dict[str, Any]:
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def with_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
+    """A tree in which some leaves are others.
+
+    Args:
+      tree: of arrays.
+      leaves: arrays of the same shapes, by path as by_path has it.
+
+    Returns:
+      A tree like it; what is put in takes the dtype of what it replaces.
+    """
+    found = [
+        leaves[name].astype(leaf.dtype) if name in leaves else leaf
+        for name, leaf in by_path(tree).items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(tree), found)
 
 
 def differences(stored: dict[str, tuple], wanted: dict[str, tuple]) -> str:

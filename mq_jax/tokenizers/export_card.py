@@ -13,7 +13,7 @@ from mq_jax.tokenizers.architecture import quantizer_in_words, quantizer_of
 from mq_jax.tokenizers.export import Export, downsampling, named
 
 # Paths of the machine that trained, of either stage; they tell whose it was.
-_PATHS = ("data.dir", "perceptual.dir", "tokens", "eval_tokens")
+_PATHS = ("data.dir", "perceptual.dir", "codebook.base_file", "init_from", "tokens", "eval_tokens")
 
 
 def training_facts(config: ConfigDict, step: int) -> dict[str, Any]:

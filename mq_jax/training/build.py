@@ -1,6 +1,7 @@
 """From a configuration to modules, optimizers and steps: the only reader of both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -21,8 +22,10 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.perceptual import perceptual_distance
 from mq_jax.models import vqgan, vqvae
 from mq_jax.models.discriminator import Discriminator
-from mq_jax.quantizers.bases import is_base, started_from
+from mq_jax.quantizers.bases import is_base
 from mq_jax.quantizers.lookup import make_lookup
+from mq_jax.runs.trees import with_leaves
+from mq_jax.training.initial import init_model
 from mq_jax.training.quantizing import gives_log_variances, make_quantizer
 from mq_jax.training.steps import make_steps
 
@@ -73,45 +76,38 @@ def build(config: ConfigDict, steps: int, mesh: Mesh | None = None) -> Built:
     return Built(problem, *make_steps(problem, config, pullback))
 
 
-def init_state(built: Built, config: ConfigDict, tables: Sequence[jax.Array] = ()) -> TrainState:
+def init_state(
+    built: Built,
+    config: ConfigDict,
+    tables: Sequence[jax.Array] = (),
+    taken: Mapping[str, jax.Array] = MappingProxyType({}),
+) -> TrainState:
     """The state before the first step; traceable.
 
     Args:
       built: of the same configuration.
       config: its seed, image size, kind of hyper-gradient and batch size are read.
       tables: from starting.starting_tables, in the place of bases that are drawn; () for these.
+      taken: arrays of another run, by path in what init_model returns, in the place of its own.
 
     Returns:
       A TrainState at step 0.
     """
     problem = built.problem
-    rng, theta_key, phi_key, psi_key = jax.random.split(jax.random.key(config.seed), 4)
-    images = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
-    theta = problem.objective.autoencoder.init(theta_key, images, train=False)
-    started = problem.objective.quantizer.init(phi_key)
-    phi, quantizer_state = started_from(started, tables) if len(tables) else started
-    params = Parts(theta["params"], phi)
-    if problem.adversary is not None:
-        psi = problem.adversary.discriminator.init(psi_key, images)["params"]
-        params = params._replace(discriminator=psi)
+    rng, *keys = jax.random.split(jax.random.key(config.seed), 4)
+    side = config.data.image_size
+    model = with_leaves(init_model(problem, side, keys, tables), taken)
     # A quantizer without parameters has an optimizer all the same, of nothing.
     optimizers = problem.optimizers if problem.adversary is not None else problem.optimizers[:2]
+    params = model["params"]
     opt_states = [
         o.init(part) for o, part in zip(optimizers, params[: len(optimizers)], strict=True)
     ]
-    state = TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state=Parts(*opt_states),
-        batch_stats=theta["batch_stats"] if "batch_stats" in theta else {},
-        rng=rng,
-        ema=(),
-        anchors=jnp.zeros(2),
-        quantizer=quantizer_state,
-    )
+    step = jnp.zeros((), jnp.int32)
+    state = TrainState(step=step, opt_state=Parts(*opt_states), rng=rng, ema=(), **model)
     if config.train.hypergradient == "pipelined":
-        shape = (config.train.batch_size, *images.shape[1:])
-        state = with_past(state, jax.ShapeDtypeStruct(shape, images.dtype))
+        shape = (config.train.batch_size, side, side, 3)
+        state = with_past(state, jax.ShapeDtypeStruct(shape, jnp.float32))
     return state.replace(ema=state.raw) if problem.ema_decay else state
 
 

@@ -1,6 +1,6 @@
 """Features of training images, of which k-means makes a base."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -58,7 +58,9 @@ def positions(config: ConfigDict, downsampling: int) -> int:
     return (config.data.image_size // pixels) ** 2
 
 
-def sampled_features(config: ConfigDict, built: Built, source: Source) -> np.ndarray:
+def sampled_features(
+    config: ConfigDict, built: Built, source: Source, taken: Mapping[str, np.ndarray]
+) -> np.ndarray:
     """Features of the first images of the training, in this process and on one of its devices.
 
     Of an image with more than are wanted some are drawn, without return. The same whatever the
@@ -68,6 +70,7 @@ def sampled_features(config: ConfigDict, built: Built, source: Source) -> np.nda
       config: validated, with base kmeans.
       built: of it.
       source: that of the inner level.
+      taken: as init_state's.
 
     Returns:
       f32[N, width]: all D channels of z, or VGG's features over their norms.
@@ -75,7 +78,7 @@ def sampled_features(config: ConfigDict, built: Built, source: Source) -> np.nda
     Raises:
       ValueError: too many images in a row cannot be read.
     """
-    variables, function = _make_features(config, built)
+    variables, function = _make_features(config, built, taken)
     there = positions(config, built.objective.autoencoder.downsampling)
     images, wanted = feature_count(config, there)
     # The two levels have 0 and 1.
@@ -91,7 +94,7 @@ def sampled_features(config: ConfigDict, built: Built, source: Source) -> np.nda
     return np.concatenate(rows)
 
 
-def _make_features(config: ConfigDict, built: Built) -> tuple[Any, Callable]:
+def _make_features(config: ConfigDict, built: Built, taken: Mapping) -> tuple[Any, Callable]:
     """What the function is given first, and it: u8[B, S, S, 3] -> f32[B, positions, width]."""
 
     def flat(features):
@@ -107,15 +110,15 @@ def _make_features(config: ConfigDict, built: Built) -> tuple[Any, Callable]:
 
     autoencoder = built.objective.autoencoder
 
-    def variables():
-        state = init_state(built, config)
+    def variables(taken):
+        state = init_state(built, config, taken=taken)
         return {"params": state.params.autoencoder, "batch_stats": state.batch_stats}
 
     def encodings(variables, images):
-        # As the first step of the training sees them; the running statistics are of nothing yet.
+        # As the first step of the training sees them; the running statistics may be of nothing.
         z, _ = autoencoder.apply(
             variables, from_uint8(images), train=True, method="encode", mutable=["batch_stats"]
         )
         return flat(z[..., : config.codebook.dim]).astype(jnp.float32)
 
-    return jax.jit(variables)(), jax.jit(encodings)
+    return jax.jit(variables)(dict(taken)), jax.jit(encodings)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -170,7 +171,11 @@ def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str,
 
 
 def start(
-    config: ConfigDict, built: Built, mesh: Mesh, tables: Sequence[np.ndarray] = ()
+    config: ConfigDict,
+    built: Built,
+    mesh: Mesh,
+    tables: Sequence[np.ndarray] = (),
+    taken: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The arrays before the first step.
 
@@ -179,13 +184,14 @@ def start(
       built: of the same configuration.
       mesh: from sharding.make_mesh.
       tables: as init_state's, the same in all processes.
+      taken: likewise.
 
     Returns:
       {"state": TrainState at step 0, "window": metrics of no step}, as checkpoint_target's.
     """
     state = checkpoint_target(config, built, mesh)["state"]
-    tables = jax.device_put(tuple(tables), sharding.replicated(mesh))
-    return started(lambda tables: _start(config, built, tables), state, mesh, tables)
+    given = jax.device_put((tuple(tables), dict(taken)), sharding.replicated(mesh))
+    return started(lambda *given: _start(config, built, *given), state, mesh, *given)
 
 
 def started(make: Callable, state: Any, mesh: Mesh, *given: Any) -> dict[str, Any]:
@@ -211,9 +217,9 @@ def started(make: Callable, state: Any, mesh: Mesh, *given: Any) -> dict[str, An
     return lowered.compile(compiler_options=options)(*given)
 
 
-def _start(config, built, tables=()):
+def _start(config, built, *given):
     """The arrays of `start`; traceable."""
-    state = init_state(built, config, tables)
+    state = init_state(built, config, *given)
     return {"state": state, "window": empty_window(_step_metrics(config, built, state))}
 
 

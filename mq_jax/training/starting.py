@@ -2,6 +2,8 @@
 
 import pathlib
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -58,7 +60,11 @@ def require_base(config: ConfigDict, folder: pathlib.Path, *, started: bool) -> 
 
 
 def starting_tables(
-    config: ConfigDict, built: Built, source: Source, folder: pathlib.Path
+    config: ConfigDict,
+    built: Built,
+    source: Source,
+    folder: pathlib.Path,
+    taken: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> np.ndarray | tuple:
     """The bases that a run starts from; each process of it makes this call.
 
@@ -70,6 +76,7 @@ def starting_tables(
       built: of it.
       source: that of the inner level.
       folder: of the run, claimed.
+      taken: as init_state's: features of the encoder are of these weights.
 
     Returns:
       f32[T, K, D_e], in the order of groups and, within one, of levels; () where bases are drawn.
@@ -90,7 +97,7 @@ def starting_tables(
                 tables = np.stack([read_table(config)] * count)
                 told = f"file {config.codebook.base_file}"
             else:
-                features = sampled_features(config, built, source)
+                features = sampled_features(config, built, source, taken)
                 tables = tables_of(config, features)
                 told = f"k-means of {len(features):,} features {config.codebook.features!r}"
             write_base(folder, Base(told, digest(tables)))

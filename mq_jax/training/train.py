@@ -23,6 +23,7 @@ from mq_jax.training.account import log_beginning
 from mq_jax.training.build import build, settled_step
 from mq_jax.training.health import Watch
 from mq_jax.training.loop import run_stage
+from mq_jax.training.origin import Beginning
 from mq_jax.training.program import compile_program, start
 from mq_jax.training.stage import Seen, Stage
 from mq_jax.training.starting import starting_tables
@@ -41,6 +42,7 @@ def train(
     frozen: Any,
     measures: Measures,
     workdir: pathlib.Path,
+    beginning: Beginning | None = None,
 ) -> str:
     """Trains until the last step, early stopping or a signal; resumes where it was.
 
@@ -52,6 +54,7 @@ def train(
       frozen: from frozen.load_frozen.
       measures: of config.eval.metrics, from measures.load_measures.
       workdir: holds all outputs.
+      beginning: weights of another model, for a run that has not begun; None: its own.
 
     Returns:
       Why it ended: "finished", "stopped early" or the name of a signal.
@@ -64,13 +67,15 @@ def train(
     rule = {"monitor": monitored(config), "settled": settled_step(config, steps)}
 
     def make_stage():
-        given = sources, eval_source, frozen, measures, workdir
+        given = sources, eval_source, frozen, measures, workdir, beginning
         return _make_stage(config, steps, *given, **rule)
 
     return run_stage(make_stage, workdir, **rule)
 
 
-def _make_stage(config, steps, sources, eval_source, frozen, measures, workdir, **rule) -> Stage:
+def _make_stage(
+    config, steps, sources, eval_source, frozen, measures, workdir, beginning, **rule
+) -> Stage:
     """Builds and compiles."""
     watch = Watch(
         codebook_of(flat(config.to_dict())),
@@ -90,8 +95,9 @@ def _make_stage(config, steps, sources, eval_source, frozen, measures, workdir, 
         return (program.inner_step if inner_only else program.step), feed.updates(number)
 
     def begin():
-        tables = starting_tables(config, built, sources.autoencoder, workdir)
-        return start(config, built, mesh, tables)
+        taken = {} if beginning is None else beginning.give(workdir)
+        tables = starting_tables(config, built, sources.autoencoder, workdir, taken)
+        return start(config, built, mesh, tables, taken)
 
     return Stage(
         config=config,

@@ -48,6 +48,7 @@ def validate(config: ConfigDict) -> None:
         raise ValueError(problem)
     for section, field in (("data", "dir"), ("perceptual", "dir"), ("codebook", "base_file")):
         local_path(config[section][field], f"config.{section}.{field}")
+    local_path(config.init_from, "config.init_from")
     validate_together(config)
 
 
@@ -97,6 +98,7 @@ _BINARY: dict[str, Rule] = {
 RULES: dict[str, Rule] = {
     "seed": SEED,
     "deterministic": BOOLEAN,
+    "init_from": TEXT,
     "model.kind": choice("vqvae", "vqgan"),
     "model.channels": _WIDTHS,
     "model.multipliers": _WIDTHS,

@@ -12,6 +12,7 @@ from processes import environments, free_port, two_scripts
 
 from mq_jax.devices.distributed import Cluster, find_cluster, initialize
 from mq_jax.runs.base import read_base
+from mq_jax.runs.origin import read_origin
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -221,6 +222,27 @@ def test_two_processes_start_from_the_base_of_one(images, tmp_path):
     alone = runs.outcome(runs.launch(*command, f"--workdir={tmp_path / 'one'}", **quick))
     assert alone.code == 0, alone.err
     assert read_base(tmp_path / "two") == read_base(tmp_path / "one") is not None
+    assert_close(runs.metrics(tmp_path / "two"), runs.metrics(tmp_path / "one"))
+
+
+@pytest.mark.slow
+def test_two_processes_begin_with_the_weights_of_one(images, tmp_path):
+    fields = {**images, "train__steps": 3, "train__eval_every": 3, "mesh__fsdp": 2}
+    fields |= {"mesh__shard_from": 0}
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    command = [*runs.arguments("folder_mqvae", **fields), f"--workdir={tmp_path / 'source'}"]
+    source = two_programs(*command)
+    assert [done.code for done in source] == [0, 0], source[0].err
+    given = f"--config.init_from={tmp_path / 'source'}"
+    command = [*runs.arguments("folder_mqvae", **fields), given]
+    first, second = two_programs(*command, f"--workdir={tmp_path / 'two'}")
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    command = [*runs.arguments("folder_mqvae", **{**fields, "mesh__fsdp": 1}), given]
+    alone = runs.outcome(runs.launch(*command, f"--workdir={tmp_path / 'one'}", **quick))
+    assert alone.code == 0, alone.err
+    assert read_origin(tmp_path / "two") == read_origin(tmp_path / "one") is not None
+    last, (begun, *_) = runs.metrics(tmp_path / "source")[-1], runs.metrics(tmp_path / "two")
+    assert begun["eval/mse"] == pytest.approx(last["eval/mse"], rel=1e-6)
     assert_close(runs.metrics(tmp_path / "two"), runs.metrics(tmp_path / "one"))
 
 

@@ -125,6 +125,13 @@ def test_the_card_tells_how_the_data_of_the_run_changed():
         assert (told in page) == (facts is not FACTS) and "changes" not in page
 
 
+def test_the_card_tells_which_model_the_run_began_with():
+    begun = {"fingerprint": "ab" * 32, "taken": ["encoder", "decoder"]}
+    facts = {**FACTS, "training": {**FACTS["training"], "begun_with": begun}}
+    told = f"| begun with | encoder, decoder of the tokenizer `{'ab' * 32}` |\n| step | 7 |"
+    assert told in page_of(card_of(exports.export("vqvae"), facts, {}))
+
+
 def test_the_card_tells_what_is_known_and_no_path(written):
     folder = written["vqvae"]
     card = json.loads((folder / "card.json").read_text())

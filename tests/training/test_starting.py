@@ -124,7 +124,7 @@ def made():
     built = build(config, 12)
     source = inputs.open_training(config).autoencoder
     with runs.quick_compilation():
-        return config, built, source, features.sampled_features(config, built, source)
+        return config, built, source, features.sampled_features(config, built, source, {})
 
 
 def test_features_are_encodings_of_the_first_images_as_the_first_step_sees_them():

@@ -1,0 +1,45 @@
+"""What a run begins with: all that is learned, and what is counted beside it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mq_jax.algorithm import mq
+from mq_jax.algorithm.state import Parts
+from mq_jax.quantizers.bases import started_from
+
+
+def init_model(
+    problem: mq.Problem,
+    side: int,
+    keys: Sequence[jax.Array],
+    tables: Sequence[jax.Array] = (),
+) -> dict[str, Any]:
+    """Parameters and statistics before the first step; traceable.
+
+    Args:
+      problem: of the run.
+      side: of its images, pixels.
+      keys: of the auto-encoder, the codebook and the discriminator.
+      tables: as build.init_state's.
+
+    Returns:
+      The fields `params`, `batch_stats`, `quantizer` and `anchors` of a TrainState.
+    """
+    theta_key, phi_key, psi_key = keys
+    images = jnp.zeros((1, side, side, 3))
+    theta = problem.objective.autoencoder.init(theta_key, images, train=False)
+    started = problem.objective.quantizer.init(phi_key)
+    phi, quantizer_state = started_from(started, tables) if len(tables) else started
+    params = Parts(theta["params"], phi)
+    if problem.adversary is not None:
+        psi = problem.adversary.discriminator.init(psi_key, images)["params"]
+        params = params._replace(discriminator=psi)
+    return {
+        "params": params,
+        "batch_stats": theta["batch_stats"] if "batch_stats" in theta else {},
+        "quantizer": quantizer_state,
+        "anchors": jnp.zeros(2),
+    }

@@ -8,10 +8,9 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from mq_jax import commandline
+from mq_jax.priors.checks import unused_fields, validate
 from mq_jax.suites.suite import Suite, words_of
 from mq_jax.training.taking import take_sizes
-from mq_jax.training.unused import unused_fields
-from mq_jax.training.validate import validate
 
 
 class Scheduled(NamedTuple):

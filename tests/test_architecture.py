@@ -34,7 +34,7 @@ GRAPH = {
     "planning": "priors tokensets generation training data runs devices terminal",
     "report": "evaluation images runs storage terminal",
     "commandline": "runs terminal",
-    "suites": "commandline report training evaluation runs storage devices terminal",
+    "suites": "commandline report priors training evaluation runs storage devices terminal",
     "modes": "suites commandline report planning samplers priors generation tokensets tokenizers "
     "training evaluation metrics models data images algorithm runs storage devices terminal",
     "bench": "commandline generation tokenizers training data quantizers storage devices terminal",

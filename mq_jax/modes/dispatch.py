@@ -32,11 +32,11 @@ from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.modes.taken import require_taken
 from mq_jax.modes.tokensets import asked_of, run_tokens
 from mq_jax.modes.training import run_training
+from mq_jax.priors.checks import unused_fields
 from mq_jax.runs.stages import is_prior
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
 from mq_jax.training.taking import take_sizes
-from mq_jax.training.unused import unused_fields
 
 # At the end; a thread that hangs in a read would make Python wait for ever.
 _ORDERLY_SECONDS = 5

@@ -7,12 +7,11 @@ from mq_jax.data import inputs
 from mq_jax.devices.places import local_path
 from mq_jax.planning.plan import make_plan, use_virtual_devices
 from mq_jax.planning.tables import print_plan
-from mq_jax.priors import fields
 from mq_jax.priors.build import steps_of
+from mq_jax.priors.checks import validate
 from mq_jax.runs.stages import is_prior
 from mq_jax.tokensets.reading import open_tokens
 from mq_jax.training.build import total_steps
-from mq_jax.training.validate import validate
 
 
 def plan(
@@ -30,10 +29,7 @@ def plan(
     Raises:
       ValueError: the configuration is wrong, or it counts epochs of images that are not there.
     """
-    if is_prior(config):
-        fields.validate(config)
-    else:
-        validate(config)
+    validate(config)
     fsdp = config.mesh.fsdp
     devices = devices or config.mesh.data * fsdp or fsdp * max(8 // fsdp, 1)
     steps = _steps(config, images)

@@ -26,7 +26,7 @@ from mq_jax.priors.state import MONITOR
 from mq_jax.priors.train import train_prior
 from mq_jax.terminal.console import ImageBar
 from mq_jax.tokensets.making import make_token_set
-from mq_jax.tokensets.manifest import MANIFEST
+from mq_jax.tokensets.manifest import is_token_set
 from mq_jax.tokensets.reading import TokenSet, open_tokens
 from mq_jax.tokensets.shards import Spec
 
@@ -102,7 +102,7 @@ def _places(config: ConfigDict, folder: pathlib.Path) -> _Places:
     paths = {name: local_path(path, f"config.{name}") for name, path in given.items()}
     if not paths["tokens"].exists():
         raise FileNotFoundError(f"config.tokens is {config.tokens}, which does not exist.")
-    if (paths["tokens"] / MANIFEST).is_file():
+    if is_token_set(paths["tokens"]):
         if "eval_tokens" not in paths:
             raise ValueError(
                 "config.eval_tokens is empty and config.tokens is a token set; give the set of a "

@@ -17,7 +17,7 @@ from mq_jax.priors import program as prior_program
 from mq_jax.priors.build import build as build_prior
 from mq_jax.priors.spaces import declared_space, space_of
 from mq_jax.runs.stages import is_prior
-from mq_jax.tokensets.manifest import MANIFEST
+from mq_jax.tokensets.manifest import is_token_set
 from mq_jax.tokensets.reading import open_tokens
 from mq_jax.training.build import Built, build
 from mq_jax.training.program import Lowered, lower_program
@@ -80,7 +80,7 @@ def planned_space(config: ConfigDict) -> TokenSpace:
     """
     if config.tokens:
         place = local_path(config.tokens, "config.tokens")
-        if (place / MANIFEST).is_file():
+        if is_token_set(place):
             tokens = open_tokens(place)
             return space_of(config, tokens, tokens)
     return declared_space(config)

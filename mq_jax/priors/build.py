@@ -45,9 +45,10 @@ def build(config: ConfigDict, space: TokenSpace, steps: int) -> Built:
     Returns:
       A Built.
     """
-    prior, optimizer = make_prior(config, space), _make_optimizer(config, steps)
-    train = config.train
-    step = make_train_step(prior, optimizer, ema_decay=train.ema_decay, parts=train.accumulate)
+    prior, schedule, train = make_prior(config, space), _make_schedule(config, steps), config.train
+    optimizer = _make_optimizer(config, schedule)
+    settings = {"ema_decay": train.ema_decay, "parts": train.accumulate}
+    step = make_train_step(prior, optimizer, schedule, **settings)
     return Built(prior, optimizer, step)
 
 
@@ -125,13 +126,15 @@ def steps_of(config: ConfigDict, images: int) -> int:
     return steps
 
 
-def _make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
+def _make_schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     train = config.train
     warmup = round(train.warmup * steps)
     if train.schedule == "constant":
-        schedule = make_warmup_constant(train.learning_rate, warmup=warmup)
-    else:
-        schedule = make_warmup_cosine(train.learning_rate, steps=steps, warmup=warmup)
+        return make_warmup_constant(train.learning_rate, warmup=warmup)
+    return make_warmup_cosine(train.learning_rate, steps=steps, warmup=warmup)
+
+
+def _make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     fields = config.optimizer.to_dict()
     return make_optimizer("adam", schedule, **fields, eps_root=0.0, decays=_is_matrix)
 

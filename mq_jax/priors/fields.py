@@ -85,8 +85,3 @@ def validate(config: ConfigDict) -> None:
         local_path(config[name], f"config.{name}")
     local_path(config.data.dir, "config.data.dir")
     make_net(config)
-    if config.prior.kind != "masked" and config.prior.smoothing != 0.1:
-        raise ValueError(
-            f"config.prior.smoothing is {config.prior.smoothing}, which kind "
-            f"{config.prior.kind} does not read; expected 0.1, or kind masked."
-        )

@@ -36,6 +36,8 @@ def space_of(config: ConfigDict, tokens: TokenSet, eval_tokens: TokenSet) -> Tok
     space = TokenSpace(height, width, tokens.depth or 1, tokens.size, classes)
     for name in _FIELDS:
         declared, found = config.space[name], getattr(space, name)
+        if name == "classes" and not config.prior.conditional:
+            continue
         if declared and declared != found:
             raise ValueError(
                 f"config.space.{name} is {declared}, and the tokens have {found}; expected these, "

@@ -16,13 +16,19 @@ LOSS = "prior/loss"
 
 
 def make_train_step(
-    prior: Prior, optimizer: optax.GradientTransformation, *, ema_decay: float, parts: int
+    prior: Prior,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    ema_decay: float,
+    parts: int,
 ) -> Callable:
     """The step that minimises a prior's loss.
 
     Args:
       prior: whose.
       optimizer: with its learning rate.
+      schedule: count -> that rate, to be logged.
       ema_decay: of the averages; 0 for none.
       parts: into which a batch is cut, one in memory at a time.
 
@@ -55,6 +61,7 @@ def make_train_step(
             "prior/nats_per_token": nats,
             "prior/bits_per_token": bits(nats),
             "prior/gradient_norm": optax.tree.norm(gradient),
+            "prior/learning_rate": schedule(state.step),
         }
         advanced = {"step": state.step + 1, "params": params, "opt_state": opt_state, "ema": ema}
         return state.replace(**advanced), metrics

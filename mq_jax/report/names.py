@@ -141,6 +141,7 @@ READINGS = {
     "accuracies add to 100%, it guesses.",
     "disc/weight": "Weight of the adversarial term, ramp included.",
     "disc/trains": "1 while the discriminator learns.",
+    "learning_rate": "Warm-up and schedule included; a mean over each window.",
     "gradient_norm": "Norm of the gradient before clipping; spikes come before divergence.",
     "train/images_per_second": "Images of the inner level per second, compilation and evaluations "
     "left out; dips are the machine's.",

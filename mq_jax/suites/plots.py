@@ -10,7 +10,7 @@ from mq_jax.report.durations import elapsed
 from mq_jax.report.figures import Figure, dash, plain, to_json
 from mq_jax.report.names import METRICS
 from mq_jax.report.sections import Section
-from mq_jax.suites.results import Result, Results
+from mq_jax.suites.results import ERRORS, Result, Results
 
 # Below this a plot against K has nothing to show.
 _FEWEST_SIZES = 2
@@ -26,10 +26,11 @@ def sections(results: Results) -> list[Section]:
     Returns:
       Quality over steps and time, every seed, the use of the codebook.
     """
+    error, label = results.error, METRICS[results.error].label
     quality = [
-        _curves(results, "mse", _over_steps, "step", "MSE over steps", _OVER_STEPS),
-        _curves(results, "mse", _over_time, "minutes in steps", "MSE over time", _OVER_TIME),
-        *(_seeds(results, name) for name in results.metrics if METRICS[name].better < 0),
+        _curves(results, error, _over_steps, "step", f"{label} over steps", _OVER_STEPS),
+        _curves(results, error, _over_time, "minutes in steps", f"{label} over time", _OVER_TIME),
+        *(_seeds(results, name) for name in ERRORS if name in results.metrics),
     ]
     codes = [
         _curves(results, "usage", _over_steps, "step", "Usage over steps", _USAGE, percent=True),
@@ -140,10 +141,10 @@ def _pairs(results: Results, across: str, up: str, title: str, caption: str) -> 
 def _against_size(results: Results, name: str, title: str, caption: str) -> Figure | None:
     """A metric against K; None where all have one K."""
     runs = [run for run in results.runs if run.is_finished and name in run.values]
-    sizes = sorted({_size(run) for run in runs})
+    sizes = sorted({run.codes for run in runs})
     if len(sizes) < _FEWEST_SIZES:
         return None
-    traces = [_trace(results, run, [_size(run)], [run.values[name]]) for run in runs]
+    traces = [_trace(results, run, [run.codes], [run.values[name]]) for run in runs]
     ticks = {"tickvals": sizes, "ticktext": [f"{size:,}" for size in sizes]}
     layout = {
         "xaxis": {"title": {"text": "K"}, "type": "log", **ticks},
@@ -152,10 +153,6 @@ def _against_size(results: Results, name: str, title: str, caption: str) -> Figu
         "showlegend": False,
     }
     return Figure(title, caption, to_json(traces, layout))
-
-
-def _size(run: Result) -> int:
-    return run.run.config["codebook.size"]
 
 
 def _trace(results: Results, run: Result, x: Sequence, y: Sequence, mode: str = "markers"):

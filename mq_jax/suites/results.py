@@ -11,6 +11,7 @@ from mq_jax.report.durations import elapsed, seconds_per_step
 from mq_jax.report.names import METRICS
 from mq_jax.report.runs import Run, read_runs
 from mq_jax.report.tables import best_metrics
+from mq_jax.runs.stages import is_prior
 from mq_jax.storage.files import write_atomically
 from mq_jax.storage.schema import TEXT, read_json
 from mq_jax.suites.outcome import (
@@ -25,6 +26,9 @@ from mq_jax.suites.schedule import run_folder
 from mq_jax.suites.suite import RESERVED, Suite
 
 FILE = "suite.json"
+
+# Positive errors, of which ratios make sense; bits have those of nats.
+ERRORS = tuple(n for n, metric in METRICS.items() if metric.better < 0 and "bits_" not in n)
 _SCHEMA = {"name": TEXT, "reference": TEXT, "entries": [TEXT]}
 _SEED = re.compile(r"seed-(\d+)")
 
@@ -66,12 +70,19 @@ class Result(NamedTuple):
     @property
     def flops(self) -> float | None:
         """Of an inner update on one device, as XLA counts them; None where these differ in cost."""
+        found = self.run.cost.flops if self.run.cost else None
+        if is_prior(self.run.config):
+            return found
         updates = self.run.config["train.unroll"]
         # Of the two programs that alternate, only the one of both levels is counted.
         if updates != self.run.config["train.inner_updates"]:
             return None
-        found = self.run.cost.flops if self.run.cost else None
         return None if found is None else found / updates
+
+    @property
+    def codes(self) -> int | None:
+        """K; None of a prior, whose configuration need not say it."""
+        return self.run.config.get("codebook.size")
 
 
 class Results(NamedTuple):
@@ -106,6 +117,11 @@ class Results(NamedTuple):
     def metrics(self) -> list[str]:
         """The metrics that some run has, in the order of the report."""
         return [name for name in METRICS if any(name in run.values for run in self.runs)]
+
+    @property
+    def error(self) -> str:
+        """The metric that says how good runs are on the way: of priors what training minimises."""
+        return "nats_per_token" if is_prior(self.runs[0].run.config) else "mse"
 
 
 def write_suite(folder: pathlib.Path, name: str, suite: Suite) -> None:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from mq_jax import commandline
+from mq_jax.priors.checks import unused_fields, validate
+from mq_jax.runs.stages import is_prior
 from mq_jax.suites.suite import Suite, words_of
 from mq_jax.training.taking import take_sizes
-from mq_jax.training.unused import unused_fields
-from mq_jax.training.validate import validate
 
 
 class Scheduled(NamedTuple):
@@ -49,7 +49,7 @@ class Scheduled(NamedTuple):
           A Scheduled.
         """
         train = self.config.train
-        if train.unroll > 1:
+        if not is_prior(self.config) and train.unroll > 1:
             steps = max(round(steps / train.inner_updates), 1) * train.inner_updates
         changes = {"steps": steps, **fields}
         config = copy.deepcopy(self.config)

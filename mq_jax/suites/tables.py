@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from mq_jax.report.names import METRICS, number
 from mq_jax.report.tables import Cell, Table
-from mq_jax.runs.differing import differing_fields, shown
-from mq_jax.suites.results import Results
+from mq_jax.runs.differing import differing_fields, shown, unequal_fields
+from mq_jax.suites.results import ERRORS, Results
 from mq_jax.suites.statistics import (
     DIFFERENCE,
     LEVEL,
@@ -21,10 +21,9 @@ from mq_jax.suites.statistics import (
 )
 from mq_jax.terminal.escaping import visible
 
-# Positive errors, of which ratios make sense.
-RATIOS = tuple(name for name, metric in METRICS.items() if metric.better < 0)
 _NONE = "–"
 _FEWEST = 2
+_TOKENS = ("tokens", "eval_tokens")
 
 
 def entries_table(results: Results) -> Table:
@@ -78,7 +77,7 @@ def differences_tables(results: Results) -> list[Table]:
     """
     others = [entry for entry in results.entries if entry != results.reference]
     tables = []
-    for name in (name for name in RATIOS if name in results.metrics):
+    for name in (name for name in ERRORS if name in results.metrics):
         found = {entry: differences(results, entry, name) for entry in others}
         rows = [_difference_row(entry, pair) for entry, pair in found.items() if pair is not None]
         if rows:
@@ -119,19 +118,19 @@ def runs_table(results: Results) -> Table:
     Returns:
       A Table.
     """
-    metrics = results.metrics
+    metrics, sized = results.metrics, any(run.codes for run in results.runs)
     rows = []
     for run in results.runs:
         cells = [Cell(visible(run.entry)), Cell(str(run.seed))]
         cells += [Cell(run.outcome.state), Cell(f"{run.step:,}")]
-        cells += [Cell(f"{run.run.config['codebook.size']:,}")]
+        cells += [Cell(f"{run.codes:,}")] if sized else []
         cells += [Cell(number(name, run.values.get(name))) for name in metrics]
         cells += [Cell(_seconds(run.seconds_per_step))]
         cells += [Cell(_minutes(run.seconds)), Cell(_minutes(run.wall_seconds))]
         rows.append(cells)
     heads = [METRICS[name].label for name in metrics]
     times = ["step, s", "minutes in steps", "minutes in all"]
-    heads = ["entry", "seed", "state", "step", "K", *heads, *times]
+    heads = ["entry", "seed", "state", "step", *(["K"] if sized else []), *heads, *times]
     note = "In all: with compilation, evaluations and checkpoints, over every start of the run."
     return Table("Every run", heads, rows, note)
 
@@ -149,16 +148,21 @@ def changes_table(results: Results) -> Table:
     reference = first[results.reference]
     rows = []
     for entry in results.entries:
-        pair = {"reference": reference, "entry": first[entry]}
         changed = [
             f"{name} = {visible(shown(own))}"
-            for name, (_, own) in differing_fields(pair).items()
+            for name, (_, own) in _changed(reference, first[entry]).items()
             if name != "seed"
         ]
         told = "the reference" if entry == results.reference else ", ".join(changed)
         rows.append([Cell(visible(entry)), Cell(told or "nothing")])
     note = _mixed(results)
     return Table("What entries change", ["entry", "fields"], rows, note)
+
+
+def _changed(reference, own):
+    """The fields of two entries that differ; the tokens of priors are what an entry may change."""
+    tokens = [{n: config[n] for n in _TOKENS if n in config} for config in (reference, own)]
+    return differing_fields({"reference": reference, "entry": own}) | unequal_fields(tokens)
 
 
 def to_csv(results: Results) -> str:
@@ -178,7 +182,7 @@ def to_csv(results: Results) -> str:
     for run in results.runs:
         best = run.run.best["step"] if run.run.best else None
         row = [run.entry, run.seed, run.outcome.state, run.step, best]
-        row += [run.run.config["codebook.size"], *(run.values.get(name) for name in metrics)]
+        row += [run.codes, *(run.values.get(name) for name in metrics)]
         row += [run.seconds_per_step, run.seconds, run.wall_seconds, run.flops]
         writer.writerow(["" if value is None else value for value in row])
     return stream.getvalue()

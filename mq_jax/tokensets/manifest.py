@@ -68,6 +68,11 @@ _CLAIM = {
 _SCHEMA = {**_CLAIM, "complete": FLAG, "images": whole(0), "shards": [_SHARD]}
 
 
+def is_token_set(folder: str | os.PathLike) -> bool:
+    """Whether a folder is claimed for a token set, whole or not."""
+    return (pathlib.Path(folder) / MANIFEST).is_file()
+
+
 def shard_file(shard: int, count: int) -> str:
     """The name of a shard's file."""
     return f"tokens-{shard:05d}-of-{count:05d}.array_record"

@@ -60,7 +60,9 @@ def log_sizes(state: TrainState, mesh: Mesh) -> None:
     """
     # By path: of a tuple, as groups and levels have it, the overview would ask the shape.
     params = by_path(state.parts)
-    logging.debug("%s", Block(parameter_overview.get_parameter_overview(params)))
+    # Without means and deviations: what other processes hold cannot be fetched here.
+    table = parameter_overview.get_parameter_overview(params, include_stats="sharding")
+    logging.debug("%s", Block(table))
     sizes = _parameters(state)
     logging.info("Parameters: %s", ", ".join(f"{n} {size:,}" for n, size in sizes.items()))
     parts = sharding.holdings(state)

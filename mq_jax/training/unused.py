@@ -1,6 +1,6 @@
 """Fields that a person gave and that other fields leave without effect."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from mq_jax.runs.workdir import flat
 from mq_jax.training.quantizing import DRAWN, NEAREST, UNTRAINED
 
 
-class _Rule(NamedTuple):
+class Overruled(NamedTuple):
     """Fields, or sections where a name ends in a dot; the field that rules them; what to do."""
 
     names: tuple[str, ...]
@@ -20,104 +20,114 @@ class _Rule(NamedTuple):
     remedy: str
 
 
+# Of the fields that both stages have.
+SHARED: tuple[Overruled, ...] = (
+    Overruled(("train.epochs",), "train.steps", bool, "0 counts epochs"),
+    Overruled(("mesh.shard_from",), "mesh.fsdp", lambda fsdp: fsdp == 1, "more devices read it"),
+)
+
 _OF_BASES = ("codebook.features", "codebook.base_images", "codebook.base_file")
 
-_RULES: tuple[_Rule, ...] = (
-    _Rule(("train.epochs",), "train.steps", bool, "0 counts epochs"),
-    _Rule(("perceptual.weight",), "perceptual.net", lambda net: net == "none", "vgg has the term"),
-    _Rule(
+RULES: tuple[Overruled, ...] = (
+    *SHARED,
+    Overruled(
+        ("perceptual.weight",), "perceptual.net", lambda net: net == "none", "vgg has the term"
+    ),
+    Overruled(
         ("discriminator.", "disc."),
         "discriminator.weight",
         lambda weight: not weight,
         "a positive number has a discriminator",
     ),
-    _Rule(
+    Overruled(
         ("model.multipliers", "model.attention", "model.z_channels", "model.groups"),
         "model.kind",
         lambda kind: kind == "vqvae",
         "vqgan reads it",
     ),
-    _Rule(
+    Overruled(
         ("codebook.hidden",),
         "codebook.kind",
         lambda kind: kind not in ("mlp", "mlp-relu", "transformer"),
         "mlp, mlp-relu and transformer read it",
     ),
-    _Rule(
+    Overruled(
         ("codebook.embedding_dim",),
         "codebook.kind",
         lambda kind: kind in ("basis", "embedding"),
         "mlp, mlp-relu, linear and transformer read it",
     ),
-    _Rule(
+    Overruled(
         ("codebook.size", "codebook.dim"),
         "quantizer.kind",
         lambda kind: kind in UNTRAINED[1:],
         "kinds with a codebook read it",
     ),
-    _Rule(
+    Overruled(
         ("codebook.kind", "codebook.embedding_dim", "codebook.hidden", "codebook.train_embedding"),
         "quantizer.kind",
         lambda kind: kind in UNTRAINED,
         "kinds with a codebook that a gradient trains read it",
     ),
-    _Rule(
+    Overruled(
         ("codebook.base", *_OF_BASES),
         "quantizer.kind",
         lambda kind: kind in UNTRAINED[1:],
         "kinds with a codebook read it",
     ),
-    _Rule(
+    Overruled(
         ("codebook.features", "codebook.base_images"),
         "codebook.base",
         lambda base: base != "kmeans",
         "kmeans reads it",
     ),
-    _Rule(("codebook.base_file",), "codebook.base", lambda base: base != "file", "file reads it"),
-    _Rule(
+    Overruled(
+        ("codebook.base_file",), "codebook.base", lambda base: base != "file", "file reads it"
+    ),
+    Overruled(
         ("codebook.lookup_chunk", "codebook.shard_lookup"),
         "quantizer.kind",
         lambda kind: kind in UNTRAINED[1:],
         "kinds with a codebook read it",
     ),
-    _Rule(
+    Overruled(
         ("quantizer.commitment", "quantizer.codebook", "quantizer.entropy")
         + ("quantizer.wasserstein", "quantizer.restart_every"),
         "quantizer.kind",
         lambda kind: kind not in NEAREST,
         "vq, l2 and cvq read it",
     ),
-    _Rule(
+    Overruled(
         ("quantizer.shared", "quantizer.dropout"),
         "quantizer.depth",
         lambda depth: depth == 1,
         "a larger depth reads it",
     ),
-    _Rule(
+    Overruled(
         ("quantizer.noise",),
         "train.straight_through",
         lambda kind: kind != "diveq",
         "diveq reads it",
     ),
-    _Rule(
+    Overruled(
         ("train.implicit_terms", "train.implicit_damping"),
         "train.hypergradient",
         lambda kind: kind not in SOLVERS,
         "neumann and cg read it",
     ),
-    _Rule(
+    Overruled(
         ("train.neumann_rate",),
         "train.hypergradient",
         lambda kind: kind != "neumann",
         "neumann reads it",
     ),
-    _Rule(
+    Overruled(
         ("inner.pullback_eps",),
         "train.hypergradient",
         lambda kind: kind not in (*THROUGH_OPTIMIZER, "pipelined"),
         "kinds whose derivative passes the optimizer read it",
     ),
-    _Rule(
+    Overruled(
         ("train.straight_through",),
         "quantizer.kind",
         lambda kind: kind in DRAWN,
@@ -126,8 +136,8 @@ _RULES: tuple[_Rule, ...] = (
 )
 
 # Of Adam alone.
-_RULES += tuple(
-    _Rule(
+RULES += tuple(
+    Overruled(
         tuple(f"{level}.{name}" for name in ("b2", "eps", "eps_root", "pullback_eps")),
         f"{level}.kind",
         lambda kind: kind == "sgd",
@@ -137,8 +147,8 @@ _RULES += tuple(
 )
 
 # A kind's own section.
-_RULES += tuple(
-    _Rule(
+RULES += tuple(
+    Overruled(
         (f"quantizer.{kind}.",),
         "quantizer.kind",
         lambda own, kind=kind: own != kind,
@@ -148,12 +158,15 @@ _RULES += tuple(
 )
 
 
-def unused_fields(config: ConfigDict, given: Iterable[str]) -> list[str]:
+def unused_fields(
+    config: ConfigDict, given: Iterable[str], rules: Sequence[Overruled] = RULES
+) -> list[str]:
     """What of the given fields changes nothing.
 
     Args:
       config: with them; it need not be validated yet.
       given: dotted names, `train.epochs` say.
+      rules: of its stage.
 
     Returns:
       A sentence for each such field: what wins, and what would make it count.
@@ -163,11 +176,11 @@ def unused_fields(config: ConfigDict, given: Iterable[str]) -> list[str]:
         f"config.{name} changes nothing: config.{rule.ruler} is {values[rule.ruler]!r} and wins; "
         f"{rule.remedy}."
         for name in dict.fromkeys(given)
-        for rule in _RULES
+        for rule in rules
         if _covers(rule, name) and rule.ruler in values and rule.unused(values[rule.ruler])
     ]
 
 
-def _covers(rule: _Rule, name: str) -> bool:
+def _covers(rule: Overruled, name: str) -> bool:
     sections = tuple(prefix for prefix in rule.names if prefix.endswith("."))
     return name != rule.ruler and (name in rule.names or name.startswith(sections))

@@ -4,11 +4,10 @@ import re
 import signal
 import textwrap
 
-import numpy as np
 import pytest
 import runs
 import token_sets
-from processes import environments, free_port, two_scripts
+from processes import assert_close, free_port, two_programs, two_scripts
 
 from mq_jax.devices.distributed import Cluster, find_cluster, initialize
 from mq_jax.runs.base import read_base
@@ -117,28 +116,6 @@ def test_a_coordinator_that_cannot_be_reached_is_named():
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(ConnectionError, match=f"Process 1 of 2 .* {address} within 0 s"):
         initialize(Cluster(address, 2, 1), timeout_seconds=0)
-
-
-# Two processes with two devices each.
-
-
-def two_programs(*given, first=(), second=(), at=None, number=signal.SIGTERM):
-    """The outcomes of two processes; the second one signals itself, and no other."""
-    launched = [
-        runs.launch(*given, *extra, at=moment, number=number, **environment)
-        for extra, moment, environment in zip(
-            (first, second), (None, at), environments(), strict=True
-        )
-    ]
-    return [runs.outcome(process) for process in launched]
-
-
-def assert_close(rows, expected, atol=2e-4):
-    """Lines of metrics, up to the order of float additions."""
-    assert [row.keys() for row in rows] == [row.keys() for row in expected]
-    for row, other in zip(rows, expected, strict=True):
-        for name, value in row.items():
-            np.testing.assert_allclose(value, other[name], rtol=2e-3, atol=atol, err_msg=name)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import prior_runs
 import pytest
 import runs
 import token_sets
+from processes import assert_close, two_programs
 
 from mq_jax.report.runs import read_runs
 
@@ -107,6 +108,21 @@ def test_eight_devices_that_share_the_state_out_compute_what_one_does(whole, set
         for name in here:
             assert here[name] == pytest.approx(there[name], rel=1e-4), name
     assert "split" in many.err + (tmp_path / "many" / "train.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["autoregressive", "masked"])
+def test_two_processes_train_as_one(kind, sets, tmp_path):
+    # Each has two of the devices over which the state is shared out.
+    changes = {"prior__kind": kind, "mesh__fsdp": 4, "mesh__shard_from": 1, "train__steps": 4}
+    command = prior_runs.arguments(**sets, **changes)
+    first, second = two_programs(*command, f"--workdir={tmp_path / 'two'}")
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "4"}
+    alone = runs.outcome(runs.launch(*command, f"--workdir={tmp_path / 'one'}", **quick))
+    assert alone.code == 0, alone.err
+    assert "Bits per token" in first.out and "Bits per token" not in second.out
+    assert_close(runs.metrics(tmp_path / "two"), runs.metrics(tmp_path / "one"))
 
 
 @pytest.mark.slow

@@ -23,6 +23,9 @@ def test_the_tokens_say_the_space_and_the_configuration_whether_classes_count(se
     assert space == TokenSpace(3, 4, 1, prior_runs.SIZE, 2)
     without = space_of(prior_runs.configure(prior__conditional=False), *sets)
     assert without == dataclasses.replace(space, classes=0)
+    # What an experiment says of the tokens holds all the same.
+    told = prior_runs.configure(prior__conditional=False, space__classes=2)
+    assert space_of(told, *sets) == without
 
 
 def test_what_the_configuration_says_of_the_tokens_must_hold(sets):

@@ -7,8 +7,9 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from mq_jax.containers.extents import CODECS, Extent
-from mq_jax.containers.pages import Chunk, byte_array_places
+from mq_jax.containers.extents import Extent
+from mq_jax.containers.footer import column_chunks
+from mq_jax.containers.pages import byte_array_places
 from mq_jax.devices.reading import open_regular
 
 _USUAL_IMAGES = ("image", "img", "jpg", "png", "webp")
@@ -52,14 +53,14 @@ def parquet_extents(path: pathlib.Path, columns: Columns) -> Iterator[Extent]:
             image, name = _image_column(parquet.schema_arrow, columns.image)
             label = _label_column(parquet.schema_arrow, columns.label, image)
             texts = [column for column in (name, label) if column]
-            for group in range(parquet.num_row_groups):
+            levels = _levels(parquet.schema, image)
+            for group, chunk in enumerate(column_chunks(file.fileno(), image, levels)):
                 told = _texts(parquet, group, texts)
-                chunk = _chunk(parquet, group, image, file.fileno())
                 for row, place in enumerate(byte_array_places(chunk)):
                     own = (told[column][row] if column else "" for column in (name, label))
                     yield Extent(*place, *own)
     # A damaged file is any of these.
-    except (OSError, pa.ArrowException, ValueError, LookupError) as error:
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({error}).") from error
 
 
@@ -158,16 +159,10 @@ def _texts(parquet: Any, group: int, columns: list[str]) -> dict[str, list[str]]
     }
 
 
-def _chunk(parquet: Any, group: int, leaf: str, descriptor: int) -> Chunk:
-    """The column of a row group."""
-    schema, told = parquet.schema, parquet.metadata.row_group(group)
-    number = [told.column(i).path_in_schema for i in range(told.num_columns)].index(leaf)
-    column, meta = schema.column(number), told.column(number)
-    # LZ4 is what pyarrow calls that of today, too.
-    codec = {"UNCOMPRESSED": "", "LZ4": "lz4_raw"}.get(meta.compression, meta.compression.lower())
-    if codec not in CODECS or column.max_repetition_level:
-        raise ValueError(f"column {leaf} is compressed by {meta.compression}, or repeats")
-    # The dictionary, where there is one, comes first.
-    begins = [meta.data_page_offset, meta.dictionary_page_offset or meta.data_page_offset]
-    size, levels = meta.total_compressed_size, column.max_definition_level
-    return Chunk(descriptor, min(begins), size, CODECS.index(codec), told.num_rows, levels)
+def _levels(schema: Any, leaf: str) -> int:
+    """The largest definition level of a column."""
+    columns = [schema.column(number) for number in range(len(schema))]
+    column = columns[[each.path for each in columns].index(leaf)]
+    if column.max_repetition_level or column.physical_type != "BYTE_ARRAY":
+        raise ValueError(f"column {leaf} is of {column.physical_type}, or repeats")
+    return column.max_definition_level

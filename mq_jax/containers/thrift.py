@@ -1,4 +1,4 @@
-"""Structures in Thrift's compact protocol, as the headers of Parquet's pages are written."""
+"""Structures in Thrift's compact protocol, as Parquet's footers and headers are written."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def read_struct(data: bytes, at: int = 0, depth: int = 0) -> tuple[dict[int, Any
       depth: of structures around it.
 
     Returns:
-      Its fields by their numbers, binaries and lists left out, and where it ends.
+      Its fields by their numbers, doubles left out, and where it ends.
 
     Raises:
       IndexError: the data ends before it does.
@@ -73,13 +73,17 @@ def _value(data, at, kind, depth):
         return None, at + 8
     if kind == _BINARY:
         size, at = read_unsigned(data, at)
-        return None, at + size
+        if at + size > len(data):
+            raise IndexError("a text that ends too early")
+        return data[at : at + size], at + size
     if depth < _MOST_DEPTH and kind == _STRUCT:
         return read_struct(data, at, depth + 1)
     if depth < _MOST_DEPTH and kind in (_LIST, _SET):
         head, at = data[at], at + 1
         size, at = (head >> 4, at) if head >> 4 < 15 else read_unsigned(data, at)
+        values = []
         for _ in range(size):
-            _, at = _value(data, at, head & 15, depth + 1)
-        return None, at
+            value, at = _value(data, at, head & 15, depth + 1)
+            values.append(value)
+        return values, at
     raise ValueError(f"a field of the kind {kind} at depth {depth}")

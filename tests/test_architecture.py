@@ -37,7 +37,8 @@ GRAPH = {
     "commandline": "runs terminal",
     "suites": "commandline report training evaluation runs storage devices terminal",
     "modes": "suites commandline report planning samplers priors generation tokensets tokenizers "
-    "training evaluation metrics models data images algorithm runs storage devices terminal",
+    "training evaluation metrics models data containers images algorithm runs storage devices "
+    "terminal",
     "bench": "commandline generation tokenizers training data quantizers storage devices terminal",
 }
 # What a program's file imports only once its arguments are known.

@@ -143,7 +143,8 @@ def decompressed(data: bytes, codec: int, whole: int) -> bytes:
     try:
         return pyarrow.decompress(data, whole, codec=CODECS[codec], asbytes=True)
     except (OSError, pyarrow.ArrowException) as error:
-        raise ValueError(f"damaged {CODECS[codec]} data ({error}).") from error
+        told = " ".join(str(error).split())
+        raise ValueError(f"damaged {CODECS[codec]} data ({told}).") from error
 
 
 def _snappy_length(whole: int) -> bytes:

@@ -61,7 +61,7 @@ def parquet_extents(path: pathlib.Path, columns: Columns) -> Iterator[Extent]:
                     yield Extent(*place, *own)
     # A damaged file is any of these.
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}).") from error
+        raise _unreadable(path, error) from error
 
 
 def class_names(path: pathlib.Path, columns: Columns) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ def class_names(path: pathlib.Path, columns: Columns) -> tuple[str, ...]:
             image, _ = _image_column(schema, columns.image)
             return _hub_classes(schema).get(_label_column(schema, columns.label, image), ())
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}).") from error
+        raise _unreadable(path, error) from error
 
 
 def _image_column(schema: Any, wanted: str) -> tuple[str, str]:
@@ -166,3 +166,8 @@ def _levels(schema: Any, leaf: str) -> int:
     if column.max_repetition_level or column.physical_type != "BYTE_ARRAY":
         raise ValueError(f"column {leaf} is of {column.physical_type}, or repeats")
     return column.max_definition_level
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
+    """One line; pyarrow's own have several."""
+    return ValueError(f"{path} cannot be read ({' '.join(str(error).split())}).")

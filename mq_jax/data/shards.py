@@ -113,12 +113,13 @@ def require_shards(place: str) -> pathlib.Path:
     path = local_path(place, "config.data.dir")
     if apart(path.is_dir):
         return path
-    for name in _expanded(path.name):
-        if not apart((path.parent / name).is_file):
-            raise FileNotFoundError(
-                f"config.data.dir is {place!r}, but there is no {(path.parent / name).absolute()}; "
-                "expected a folder, a file, or files with {0000..0009} for their numbers."
-            )
+    files = [path.parent / name for name in _expanded(path.name)]
+    missing = apart(lambda: next((file for file in files if not file.is_file()), None))
+    if missing is not None:
+        raise FileNotFoundError(
+            f"config.data.dir is {place!r}, but there is no {missing.absolute()}; expected a "
+            "folder, a file, or files with {0000..0009} for their numbers."
+        )
     return path
 
 

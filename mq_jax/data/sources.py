@@ -24,6 +24,9 @@ from mq_jax.images.decode import USUAL, Reading, decode_image, read_image
 
 SPECS = ("tfds:NAME", "folder", *KINDS, "photos")
 
+# Those whose data.dir is of a person's own data.
+IN_FOLDERS = ("folder", *KINDS)
+
 _SPLIT = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 
 

@@ -113,7 +113,7 @@ def test_every_field_of_the_base_has_a_comment():
 
 
 def test_the_base_itself_is_no_experiment():
-    with pytest.raises(ValueError, match="config.data.source is ''; expected one of tfds:NAME, folder"):
+    with pytest.raises(ValueError, match="data.source is ''; expected one of tfds:NAME, folder"):
         validate(base.get_config())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ def celeba_archive(path: pathlib.Path, partition: pathlib.Path) -> Archive:
                 others = {group: told.of(name) for group, told in annotations.items()}
                 try:
                     yield Example(name, archive.read(members[name]), others)
-                except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+                except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
                     raise ValueError(f"{path}: {name} is damaged ({error}).") from error
 
     counts = {split: len(names) for split, names in splits.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import pathlib
 import tarfile
@@ -39,10 +40,15 @@ def cifar10_archive(path: pathlib.Path) -> Archive:
       OSError: it cannot be read.
       tarfile.TarError: it is no tar file.
       EOFError: it is not whole.
+      zlib.error: it is damaged.
     """
     names = [name for split in _BATCHES.values() for name in split]
     found = {}
-    with open_regular(path) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
+    with (
+        open_regular(path) as file,
+        gzip.GzipFile(fileobj=file) as plain,
+        tarfile.open(fileobj=plain, mode="r|") as archive,
+    ):
         for member in archive:
             name = pathlib.PurePosixPath(member.name).name
             if member.isreg() and name.removesuffix(".bin") in names:
@@ -51,6 +57,9 @@ def cifar10_archive(path: pathlib.Path) -> Archive:
                 data = archive.extractfile(member).read()
                 read = _binary_batch if name.endswith(".bin") else _pickled_batch
                 found[name.removesuffix(".bin")] = read(data, name)
+        # The checksum comes last, and not all is read before.
+        while plain.read(2**20):
+            pass
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}")
@@ -86,7 +95,8 @@ def _pickled_batch(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
         return _required(np.array(batch[b"labels"]), pixels, name)
     # A damaged pickle raises almost anything.
     except Exception as error:
-        raise ValueError(f"{name} is no batch of images ({error})") from error
+        told = " ".join(str(error).split())
+        raise ValueError(f"{name} is no batch of images ({told})") from error
 
 
 def _required(labels, pixels, name):

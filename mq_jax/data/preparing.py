@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,9 @@ from mq_jax.containers.official import ARCHIVES, Archive
 VERSIONS = {"cifar10": "3.0.2", "celeb_a": "2.1.0"}
 # What they are prepared from.
 PREPARED_FROM = {"cifar10": ARCHIVES[0], "celeb_a": ARCHIVES[2]}
+
+# What reading a damaged archive raises.
+_DAMAGED = (OSError, EOFError, ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
 
 def open_archive(path: pathlib.Path, partition: pathlib.Path | None = None) -> Archive:
@@ -44,11 +48,11 @@ def open_archive(path: pathlib.Path, partition: pathlib.Path | None = None) -> A
     try:
         if path.name.endswith(".zip"):
             return celeba_archive(path, partition or path.with_name(PARTITION))
-        if path.name.endswith((".tar.gz", ".tgz", ".tar")):
+        if path.name.endswith((".tar.gz", ".tgz")):
             return cifar10_archive(path)
     except FileNotFoundError:
         raise
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, ValueError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path} cannot be read ({error}); download it again.") from error
     raise ValueError(f"{path} is none of {', '.join(ARCHIVES)}; expected one of them.")
 

@@ -136,11 +136,15 @@ def get_config() -> ConfigDict:
     config.mesh.shard_from = 2**16  # numbers in the smallest array that is shared out
 
     config.data = ConfigDict()
-    config.data.source = ""  # tfds:NAME | folder | photos
-    config.data.dir = ""  # of the folder, or TFDS's data_dir ("": TFDS's default); free to move
+    config.data.source = ""  # tfds:NAME | folder | parquet | wds (tar shards) | photos
+    config.data.dir = ""  # of the folder, or TFDS's data_dir ("": TFDS's default); free to move; of
+    #                       parquet and wds also FOLDER/NAME-{0000..0009}.tar
+    config.data.image_column = ""  # of parquet; "": the one that can hold images
+    config.data.label_column = ""  # likewise, and of wds the key in .json; "": `label`, or what
+    #                                the hub calls a ClassLabel
     config.data.train_split = "train"  # may end in a slice, train[:90%]
     config.data.eval_split = "validation"  # likewise
-    config.data.holdout = "hash"  # what validates in a folder without sub-folders of splits: hash
+    config.data.holdout = "hash"  # what validates where no folder or file tells of splits: hash
     #                               (a tenth, by each path, however the folder grows) | every-tenth
     #                               (of the sorted paths, as the first runs did)
     config.data.image_size = 32  # side of a training image, pixels

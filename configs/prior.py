@@ -69,8 +69,10 @@ def get_config() -> ConfigDict:
     config.mesh.shard_from = 2**16  # numbers in the smallest array that is shared out
 
     config.data = ConfigDict()  # what tokens are made of, where tokens is of a tokenizer
-    config.data.source = ""  # tfds:NAME | folder | photos
+    config.data.source = ""  # tfds:NAME | folder | parquet | wds (tar shards) | photos
     config.data.dir = ""  # of the folder, or TFDS's data_dir ("": TFDS's default); free to move
+    config.data.image_column = ""  # as in configs/base.py
+    config.data.label_column = ""  # likewise
     config.data.train_split = "train"  # may end in a slice, train[:90%]
     config.data.eval_split = "validation"  # likewise; the centre view alone
     config.data.holdout = "hash"  # as in configs/base.py

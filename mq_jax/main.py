@@ -13,6 +13,7 @@ python -m mq_jax.main --mode=compare --workdir=DIR
 python -m mq_jax.main --config=configs/photos_prior.py --workdir=DIR --config.tokens=TOKENIZER
 python -m mq_jax.main --workdir=DIR --mode=tokens --output=TOKENS [--split=S] [--views=center,flip]
 python -m mq_jax.main --workdir=DIR --mode=sample --count=N [--classes=0,3] [--guidance=S]
+python -m mq_jax.main --mode=prepare --from=cifar-10-python.tar.gz --output=TFDS
 
 The second goes on with the run in DIR, from its config.json; --config=DIR/config.json begins
 another run like it.
@@ -33,7 +34,7 @@ from ml_collections import config_flags
 from mq_jax import commandline
 from mq_jax.terminal.streams import protect_streams
 
-MODES = ("train", "evaluate", "export", "report", "plan", "compare", "tokens", "sample")
+MODES = ("train", "evaluate", "export", "report", "plan", "compare", "tokens", "sample", "prepare")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -83,7 +84,16 @@ _OUTPUT = flags.DEFINE_string(
     "",
     "report: the file; empty: report.html in the folder of the only run. tokens: folder of the "
     "token set. evaluate --samples: folder of evaluation.json; empty: that of the samples. sample: "
-    "folder of the samples; empty: samples in that of the run.",
+    "folder of the samples; empty: samples in that of the run. "
+    "prepare: TFDS's data_dir; empty: TFDS's default.",
+)
+_FROM = flags.DEFINE_string(
+    "from",
+    "",
+    "prepare: the archive, cifar-10-python.tar.gz, cifar-10-binary.tar.gz or img_align_celeba.zip.",
+)
+_PARTITION = flags.DEFINE_string(
+    "partition", "", "prepare: CelebA's list_eval_partition.txt; empty: beside the archive."
 )
 _SPLIT = flags.DEFINE_string(
     "split",
@@ -199,6 +209,7 @@ _FLAGS = (
     *(_SPLIT, _VIEWS, _SHARDS, _BEAM, _SAMPLES),
     *(_COUNT, _CLASSES, _SEED, _TEMPERATURE, _TOP_K, _TOP_P, _GUIDANCE, _GUIDANCE_SCHEDULE),
     *(_GUIDANCE_POWER, _STEPS, _CHOICE_NOISE, _BATCH_SIZE, _TOKENIZER),
+    *(_FROM, _PARTITION),
 )
 
 

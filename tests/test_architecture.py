@@ -20,14 +20,15 @@ GRAPH = {
     "quantizers": "devices",
     "algorithm": "quantizers",
     "images": "devices",
-    "data": "images algorithm devices",
+    "containers": "storage devices",
+    "data": "images algorithm containers devices",
     "models": "quantizers storage devices",
     "metrics": "models data images quantizers storage devices terminal",
     "evaluation": "metrics data images algorithm quantizers runs storage devices",
     "training": "evaluation metrics models data images algorithm quantizers runs storage devices "
     "terminal",
     "tokenizers": "training models data images algorithm quantizers runs storage devices",
-    "tokensets": "tokenizers data images storage devices",
+    "tokensets": "tokenizers data images containers storage devices",
     "generation": "",
     "priors": "tokensets generation training metrics data algorithm runs storage devices",
     "samplers": "priors generation tokensets tokenizers images runs storage devices",
@@ -36,7 +37,8 @@ GRAPH = {
     "commandline": "runs terminal",
     "suites": "commandline report priors training evaluation runs storage devices terminal",
     "modes": "suites commandline report planning samplers priors generation tokensets tokenizers "
-    "training evaluation metrics models data images algorithm runs storage devices terminal",
+    "training evaluation metrics models data containers images algorithm runs storage devices "
+    "terminal",
     "bench": "commandline generation tokenizers training data quantizers storage devices terminal",
 }
 # What a program's file imports only once its arguments are known.

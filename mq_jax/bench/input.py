@@ -1,6 +1,8 @@
 """The input pipeline beside the step that it feeds."""
 
 import pathlib
+import statistics
+import tarfile
 import tempfile
 import time
 
@@ -14,8 +16,10 @@ from mq_jax.data import inputs
 from mq_jax.data.sources import open_source
 from mq_jax.terminal import console
 
-JPEGS = 200
+JPEGS = 400
 JPEG_SIZE = (500, 375)  # pixels, the median of ImageNet
+# Of each source, batches a turn.
+TURNS, BATCHES = 5, 8
 
 
 def bench_input(config: ConfigDict, cores: int) -> None:
@@ -27,18 +31,23 @@ def bench_input(config: ConfigDict, cores: int) -> None:
     """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        _write_jpegs(pathlib.Path(folder))
+        place = pathlib.Path(folder)
+        _write_jpegs(place)
         jpegs = ConfigDict(config.to_dict())
-        jpegs.data.update(source="folder", dir=folder, train_split="all", image_size=128)
-        jpegs.data.update(crop=0, resize=True, flip=0.5)
+        jpegs.data.update(train_split="all", image_size=128, crop=0, resize=True, flip=0.5)
         jpegs.model.channels = (32, 64, 64)
-        title = "{}x{} JPEG, ImageNet augmentation".format(*JPEG_SIZE)
-        for name, each in ((config.data.source, config), (title, jpegs)):
-            rate = _input_rate(each)
+        sides = "{}x{} JPEG, ImageNet augmentation".format(*JPEG_SIZE)
+        for title, each, sources in (
+            (config.data.source, config, {config.data.source: config.data.dir}),
+            (sides, jpegs, dict.fromkeys(("folder", "parquet", "wds"), folder)),
+        ):
+            rates = _input_rates(each, sources)
             run = compiled_step(each, "unrolled", "encoder").run
             seconds = interleaved({"step": run}, 3)["step"]
             appetite = 2 * each.train.batch_size / seconds
-            rows.append([name, f"{rate:.0f}", f"{appetite:.0f}", f"{rate / appetite:.1f}"])
+            for source, rate in rates.items():
+                name = title if source == title else f"{source}: {title}"
+                rows.append([name, f"{rate:.0f}", f"{appetite:.0f}", f"{rate / appetite:.1f}"])
     console.print_table(
         f"Input, {cores} core(s), {config.data.threads} thread(s): images per second",
         ["source", "pipeline", "unrolled step takes", "ratio"],
@@ -46,23 +55,40 @@ def bench_input(config: ConfigDict, cores: int) -> None:
     )
 
 
-def _input_rate(config) -> float:
-    """Images a second through the training pipeline."""
-    source = inputs.open_training(config).autoencoder
-    stream = inputs.stream(config, source, level=0, start=0)
-    next(stream)
-    batches, started = 0, time.perf_counter()
-    while time.perf_counter() - started < 5:
-        next(stream)
-        batches += 1
-    rate = batches * config.train.batch_size / (time.perf_counter() - started)
-    stream.close()
-    return rate
+def _input_rates(config, sources: dict[str, str]) -> dict[str, float]:
+    """Images a second through the training pipeline, of sources and their places."""
+    opened, seconds = {}, {source: [] for source in sources}
+    for source, place in sources.items():
+        config.data.update(source=source, dir=place)
+        opened[source] = inputs.open_training(config).autoencoder
+    # In turns, so that a machine whose speed drifts slows them all alike.
+    for turn in range(TURNS):
+        for source, images in opened.items():
+            stream = inputs.stream(config, images, level=0, start=turn * BATCHES)
+            next(stream)
+            started = time.perf_counter()
+            for _ in range(BATCHES):
+                next(stream)
+            seconds[source].append(time.perf_counter() - started)
+            stream.close()
+    images = BATCHES * config.train.batch_size
+    return {source: images / statistics.median(each) for source, each in seconds.items()}
 
 
 def _write_jpegs(folder: pathlib.Path) -> None:
-    """Photographic JPEGs of ImageNet's median size."""
+    """Photographic JPEGs of ImageNet's median size, and larger files of the same."""
+    # Imported here: a second that no other part shall wait for.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     photos = open_source("photos", directory="", split="train")
     for number in range(JPEGS):
         image = cv2.resize(photos[number % len(photos)].image, JPEG_SIZE)
         Image.fromarray(image).save(folder / f"{number:04d}.jpg", quality=90)
+    jpegs = sorted(folder.glob("*.jpg"))
+    rows = [{"bytes": path.read_bytes(), "path": path.name} for path in jpegs]
+    # As the hub writes them.
+    pq.write_table(pa.table({"image": rows}), folder / "images.parquet", row_group_size=100)
+    with tarfile.open(folder / "images.tar", "w") as archive:
+        for path in jpegs:
+            archive.add(path, path.name)

@@ -7,24 +7,29 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import Parts
+from mq_jax.containers.parquet import Columns
 from mq_jax.data.folder import require_folder
 from mq_jax.data.pipeline import eval_batches, train_stream
+from mq_jax.data.sharded import KINDS
+from mq_jax.data.shards import require_shards
 from mq_jax.data.sources import Source, halves, open_source
 from mq_jax.images.decode import Reading
 from mq_jax.images.transforms import make_eval_transform, make_train_transform
 
 
 def require_directory(config: ConfigDict) -> None:
-    """Checks that the folder of the data is there, where the source needs one.
+    """Checks that the folder or the files of the data are there, where the source needs one.
 
     Args:
       config: validated.
 
     Raises:
-      FileNotFoundError: config.data.dir is empty, or no folder.
+      FileNotFoundError: config.data.dir is empty, or there is nothing.
     """
     if config.data.source == "folder":
         require_folder(config.data.dir)
+    elif config.data.source in KINDS:
+        require_shards(config.data.dir)
 
 
 def open_training(config: ConfigDict) -> Parts:
@@ -219,7 +224,12 @@ def _open(config, split):
     data = config.data
     reading = Reading(data.icc, data.max_pixels, data.max_bytes)
     return open_source(
-        data.source, directory=data.dir, split=split, holdout=data.holdout, reading=reading
+        data.source,
+        directory=data.dir,
+        split=split,
+        holdout=data.holdout,
+        columns=Columns(data.image_column, data.label_column),
+        reading=reading,
     )
 
 

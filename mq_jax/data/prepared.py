@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from mq_jax.data.contents import Contents
 from mq_jax.data.declared import require_known_features
+from mq_jax.data.preparing import PREPARED_FROM, VERSIONS
 from mq_jax.devices.places import local_path
 from mq_jax.devices.reading import open_regular
 
@@ -48,11 +49,7 @@ def open_prepared(name: str, split: str, directory: str) -> Prepared:
     from tensorflow_datasets.core import read_only_builder
     from tensorflow_datasets.core.utils import error_utils
 
-    if directory:
-        root = str(local_path(directory, "data.dir"))
-    else:
-        default = tfds.core.constants.get_default_data_dir()
-        root = str(local_path(default, "data.dir is empty and TFDS's default"))
+    root = data_directory(directory, "data.dir")
     # Not builder_from_files: it imports what the files name before anyone could look at them.
     with error_utils.record_error_context():
         folder = read_only_builder._find_builder_dir(name, data_dir=root)
@@ -74,6 +71,28 @@ def open_prepared(name: str, split: str, directory: str) -> Prepared:
     class_names = tuple(label.names or ()) if labelled else ()
     contents, records = _open_split(tfds, builder, name, split)
     return Prepared(records, class_names, labelled, contents)
+
+
+def data_directory(directory: str, name: str) -> str:
+    """TFDS's data_dir.
+
+    Args:
+      directory: as a person gave it; "" is TFDS's own default.
+      name: of what it is, as an error begins.
+
+    Returns:
+      Its path.
+
+    Raises:
+      ValueError: it is no place of this machine.
+    """
+    if directory:
+        return str(local_path(directory, name))
+    # Imported here: 0.6 s that only these sets need.
+    import tensorflow_datasets as tfds
+
+    default = tfds.core.constants.get_default_data_dir()
+    return str(local_path(default, f"{name} is empty and TFDS's default"))
 
 
 def _open_split(tfds: Any, builder: Any, name: str, split: str) -> tuple[Contents, Any]:
@@ -150,10 +169,15 @@ def _prepared_sets(root: str) -> list[str]:
 
 
 def _how_to_prepare(name: str, root: str) -> str:
-    """The command that prepares a set."""
+    """The command that prepares a set, and that of ours where there is one."""
+    bare, own = name.split(":")[0].split("/")[0], ""
+    if bare in VERSIONS:
+        asked = ["--mode=prepare", f"--from={PREPARED_FROM[bare]}", f"--output={root}"]
+        ours = shlex.join(["python", "-m", "mq_jax.main", *asked])
+        own = f"To prepare it from the official archive, run `{ours}`. "
     build = shlex.join(["tfds", "build", name, f"--data_dir={root}"])
     return (
-        f"To prepare it, run `{build} --file_format=array_record` in "
-        "an environment that also has tensorflow-cpu and importlib_resources (preparing needs "
+        f"{own}To prepare it by TFDS, run `{build} --file_format=array_record` in "
+        "an environment that also has tensorflow-cpu and importlib_resources (that needs "
         "TensorFlow, reading does not)."
     )

@@ -1,4 +1,4 @@
-"""Random-access sources of decoded images: TFDS, a folder, the embedded photos.
+"""Random-access sources of decoded images: TFDS, a folder, larger files, the embedded photos.
 
 A split may end in a slice as TFDS writes it: `train[:2000]`, `validation[10%:]`.
 """
@@ -6,30 +6,28 @@ A split may end in a slice as TFDS writes it: `train[:2000]`, `validation[10%:]`
 import os
 import re
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 from absl import logging
 
+from mq_jax.containers.parquet import BY_TYPE, Columns
 from mq_jax.data import photos
 from mq_jax.data.contents import Contents
 from mq_jax.data.folder import Listing, list_folder
 from mq_jax.data.prepared import open_prepared
+from mq_jax.data.record import Record
+from mq_jax.data.sharded import KINDS, open_sharded
 from mq_jax.data.splits import HOLDOUTS
 from mq_jax.devices.places import local_path
 from mq_jax.devices.reading import apart
 from mq_jax.images.decode import USUAL, Reading, decode_image, read_image
 
-SPECS = ("tfds:NAME", "folder", "photos")
+SPECS = ("tfds:NAME", "folder", *KINDS, "photos")
+
+# Those whose data.dir is of a person's own data.
+IN_FOLDERS = ("folder", *KINDS)
 
 _SPLIT = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
-
-
-class Record(NamedTuple):
-    """One example: image u8[H, W, 3] RGB, label (-1 where there is none)."""
-
-    image: np.ndarray
-    label: int
 
 
 class Source(Protocol):
@@ -63,24 +61,29 @@ def open_source(
     directory: str,
     split: str,
     holdout: str = HOLDOUTS[0],
+    columns: Columns = BY_TYPE,
     reading: Reading = USUAL,
 ) -> Source:
     """Opens a source.
 
     Args:
       spec: "tfds:NAME" (a set prepared as ArrayRecord), "folder" (a tree of image files, of
-        the endings in data.folder) or "photos" (photographs inside scikit-image and scikit-learn).
-      directory: TFDS's data_dir ("" is TFDS's default), or the root of the tree; unused by photos.
-      split: a split of the set; `all`, `train`, `validation` or a sub-folder of the tree; `train`
-        or `validation` of the photos. An optional slice follows: `train[:2000]`, `all[50%:]`.
-      holdout: which images of a tree without folders of splits validate, of splits.HOLDOUTS.
+        the endings in data.folder), "parquet" (files of the hub), "wds" (tar shards) or "photos"
+        (photographs inside scikit-image and scikit-learn).
+      directory: TFDS's data_dir ("" is TFDS's default), the root of the tree, or where the files
+        are, as shards.list_shards takes it; unused by photos.
+      split: a split of the set; `all`, `train`, `validation` or a sub-folder of the tree, or what
+        the names of the files tell; `train` or `validation` of the photos. An optional slice
+        follows: `train[:2000]`, `all[50%:]`.
+      holdout: which images validate where no folder or file tells of splits, of splits.HOLDOUTS.
+      columns: of Parquet files; the label's key in tar shards.
       reading: how image files are read.
 
     Returns:
       The source, never empty.
 
     Raises:
-      FileNotFoundError: the directory of a folder does not exist.
+      FileNotFoundError: the folder or the files do not exist.
       ValueError: the spec or split is unknown, or there is nothing to read.
     """
     kind, _, name = spec.partition(":")
@@ -94,6 +97,8 @@ def open_source(
     if spec == "folder":
         listing = list_folder(directory, match["name"], holdout)
         source = FolderSource(directory, listing, reading)
+    elif spec in KINDS:
+        source = open_sharded(spec, directory, match["name"], holdout, columns, reading)
     else:
         source = PhotoSource(match["name"], reading)
     start = _bound(match["start"], 0, len(source), split)

@@ -75,6 +75,26 @@ def select_split(images: Sequence[str], name: str, holdout: str) -> Split:
     )
 
 
+def hold_out(paths: Sequence[str], holdout: str) -> tuple[set[str], str]:
+    """What validates where nothing divides a set.
+
+    Args:
+      paths: sorted, relative, with "/".
+      holdout: one of HOLDOUTS.
+
+    Returns:
+      Those held out, and the rule in words.
+
+    Raises:
+      ValueError: there is no such rule.
+    """
+    if holdout not in HOLDOUTS:
+        raise ValueError(f"holdout is {holdout!r}; expected one of {', '.join(HOLDOUTS)}.")
+    if holdout == "every-tenth":
+        return set(paths[::_SHARE]), "every tenth"
+    return held_out(paths), "a tenth, by a hash of the path"
+
+
 def held_out(paths: Sequence[str]) -> set[str]:
     """A tenth of the paths, by a hash of each: what is added or removed moves no other.
 
@@ -111,10 +131,7 @@ def some(names: Sequence[str]) -> str:
 
 def _held_out_or_not(images: Sequence[str], wanted: bool, holdout: str) -> Split:
     """What is held out of a tree without folders of splits, or the rest."""
-    if holdout == "every-tenth":
-        aside, told = set(images[::_SHARE]), "every tenth"
-    else:
-        aside, told = held_out(images), "a tenth, by a hash of the path"
+    aside, told = hold_out(images, holdout)
     paths = [path for path in images if (path in aside) is wanted]
     return Split(paths, frozenset(), images, told if wanted else f"all but {told}")
 

@@ -19,8 +19,9 @@ import tqdm
 from mq_jax.devices.cache import cache_directory
 from mq_jax.devices.places import local_path
 from mq_jax.models.inception import DIM, weight_shapes
-from mq_jax.models.restricted import RestrictedUnpickler, content
+from mq_jax.models.published import content
 from mq_jax.storage.files import replacing
+from mq_jax.storage.restricted import RestrictedUnpickler
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"

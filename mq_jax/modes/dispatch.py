@@ -26,6 +26,7 @@ from mq_jax.modes.comparing import compare_evaluations
 from mq_jax.modes.evaluation import Wanted, run_evaluation
 from mq_jax.modes.exporting import run_export
 from mq_jax.modes.planning import plan
+from mq_jax.modes.preparing import run_preparation
 from mq_jax.modes.priors import run_prior_training
 from mq_jax.modes.reporting import run_report
 from mq_jax.modes.restored import move_to_this_machine
@@ -152,6 +153,8 @@ def _dispatch(folders: Sequence[str]) -> int:
         run_report([_workdir(), *folders] if FLAGS.workdir else folders, FLAGS.output)
     elif mode == "evaluate" and FLAGS.compare:
         compare_evaluations(folders, unlike_too=FLAGS.unlike)
+    elif mode == "prepare":
+        run_preparation(FLAGS)
     elif mode == "compare":
         return _compare()
     elif mode == "export":

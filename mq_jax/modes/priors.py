@@ -110,11 +110,12 @@ def _places(config: ConfigDict, folder: pathlib.Path) -> _Places:
             )
         return _Places(paths["tokens"], paths["eval_tokens"], {})
     data, made = config.data, folder / "tokens"
-    limits = {n: data[n] for n in ("max_pixels", "max_bytes", "max_bad_share", "threads")}
+    names = ("image_column", "label_column", "max_pixels", "max_bytes", "max_bad_share", "threads")
+    others = {name: data[name] for name in names}
 
     def spec(split, views):
         source = data.source, data.dir, split, data.holdout
-        return Spec(str(paths["tokens"]), *source, views=views, **limits)
+        return Spec(str(paths["tokens"]), *source, views=views, **others)
 
     specs = {made / "train": spec(data.train_split, data.views)}
     if "eval_tokens" not in paths:

@@ -20,7 +20,8 @@ _FLAGS_OF_MODES = {
     "images": ("evaluate", "plan", "tokens"),
     "devices": ("plan",),
     "overwrite": ("export", "tokens"),
-    "output": ("report", "tokens", "sample", _SAMPLES),
+    "output": ("report", "tokens", "sample", "prepare", _SAMPLES),
+    **dict.fromkeys(("from", "partition"), ("prepare",)),
     "split": ("tokens", _SAMPLES),
     **dict.fromkeys(("views", "shards", "beam"), ("tokens",)),
     "accept_changed_data": ("train",),
@@ -57,9 +58,9 @@ def require_taken(given: flags.FlagValues, folders: Sequence[str]) -> None:
         if given[name].present and not given[name].value:
             raise UsageError(f"--{name} is empty; give a value, or leave it out.")
     typed = overridden(sys.argv)
-    if typed and (comparing or mode in ("export", "report", "sample")):
+    if typed and (comparing or mode in ("export", "report", "sample", "prepare")):
         raise UsageError(
-            f"--config.{typed[0]} changes nothing here: {taker} takes runs as they are; "
+            f"--config.{typed[0]} changes nothing here: {taker} takes what is there as it is; "
             "leave it out."
         )
     if mode not in _OF_PRIORS and given.config is not None and is_prior(given.config):

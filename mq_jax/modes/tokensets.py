@@ -25,7 +25,8 @@ from mq_jax.training.taking import take_sizes
 from mq_jax.training.validate import validate
 
 # Fields that say where images are; how they are made, the tokenizer says.
-_FIELDS = ("source", "dir", "holdout", "max_pixels", "max_bytes", "max_bad_share", "threads")
+_PLACE = ("source", "dir", "holdout", "image_column", "label_column")
+_FIELDS = (*_PLACE, "max_pixels", "max_bytes", "max_bad_share", "threads")
 
 
 class Asked(NamedTuple):
@@ -117,13 +118,14 @@ def _spec(folder, config, asked: Asked, typed) -> Spec:
         limits = ("max_pixels", "max_bytes", "max_bad_share", "threads")
         shared |= {name: config.data[name] for name in limits}
     if asked.images is not None:
-        given = [name for name in ("source", "dir", "holdout") if f"data.{name}" in typed]
+        given = [name for name in _PLACE if f"data.{name}" in typed]
         if given:
             raise ValueError(f"config.data.{given[0]} was given and --images; give one of them.")
         data = ("folder", str(asked.images), asked.split or "all", HOLDOUTS[0])
     else:
         data = config.data.source, config.data.dir, asked.split or config.data.train_split
         data = *data, config.data.holdout
+        shared |= {name: config.data[name] for name in ("image_column", "label_column")}
     return Spec(str(folder), *data, **shared)
 
 

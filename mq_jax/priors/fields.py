@@ -58,6 +58,8 @@ RULES: dict[str, Rule] = {
     **MESH,
     "data.source": SOURCE,
     "data.dir": TEXT,
+    "data.image_column": TEXT,
+    "data.label_column": TEXT,
     "data.train_split": SPLIT,
     "data.eval_split": SPLIT,
     "data.holdout": choice(*HOLDOUTS),

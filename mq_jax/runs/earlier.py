@@ -64,7 +64,13 @@ ADDED: dict[str, Any] = {
     "train.neumann_rate": 0.1,
     "train.outer_data": "other",
     "init_from": "",
+    # Read by sources that came with them.
+    "data.image_column": "",
+    "data.label_column": "",
 }
+
+# Those of a prior.
+ADDED_TO_PRIORS: dict[str, Any] = {"data.image_column": "", "data.label_column": ""}
 
 # Fields that another one has taken the place of: its name, and its values by theirs.
 REPLACED: dict[str, tuple[str, dict[Any, Any]]] = {
@@ -102,10 +108,8 @@ def lacking(config: Mapping[str, Any]) -> dict[str, Any]:
       config: nested, as config.json has it.
 
     Returns:
-      Values by dotted name; empty for a configuration of today, and for that of a prior.
+      Values by dotted name; empty for a configuration of today.
     """
-    if is_prior(config):
-        return {}
     replacing = {}
     for old, (name, values) in REPLACED.items():
         section, field = old.split(".")
@@ -113,7 +117,7 @@ def lacking(config: Mapping[str, Any]) -> dict[str, Any]:
             # What no such field could hold is for the rules of its successor to refuse.
             found = config[section][field]
             replacing[name] = values[found] if isinstance(found, bool) else found
-    values = ADDED | replacing
+    values = ADDED_TO_PRIORS if is_prior(config) else ADDED | replacing
     return {name: value for name, value in values.items() if not _has(config, name.split("."))}
 
 

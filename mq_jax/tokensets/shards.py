@@ -20,6 +20,7 @@ import numpy as np
 from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from mq_jax.containers.parquet import Columns
 from mq_jax.data.pipeline import read_options
 from mq_jax.data.sources import open_source
 from mq_jax.data.splits import HOLDOUTS
@@ -53,11 +54,13 @@ class Spec(NamedTuple):
 
     Attributes:
       tokenizer: an export, or the folder of a run that has one.
-      source: "tfds:NAME", "folder" or "photos", as data.open_source takes it.
+      source: "tfds:NAME", "folder" or another, as data.open_source takes it.
       directory: of the data, likewise.
       split: of the data, likewise.
       holdout: likewise.
       views: as views.make_views takes them.
+      image_column: of the data, likewise.
+      label_column: likewise.
       shards: their number; 0: by the number of images.
       max_pixels: of an image; larger ones count as unreadable.
       max_bytes: of an image file, likewise; 0: any.
@@ -71,6 +74,8 @@ class Spec(NamedTuple):
     split: str
     holdout: str = HOLDOUTS[0]
     views: str = "center"
+    image_column: str = ""
+    label_column: str = ""
     shards: int = 0
     max_pixels: int = USUAL.max_pixels
     max_bytes: int = USUAL.max_bytes
@@ -108,6 +113,7 @@ class ShardMaker:
             directory=spec.directory,
             split=spec.split,
             holdout=spec.holdout,
+            columns=Columns(spec.image_column, spec.label_column),
             reading=Reading(icc, spec.max_pixels, spec.max_bytes),
         )
         records = len(self._source)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mq_jax.data.sources import SPECS
 from mq_jax.runs.workdir import flat
 from mq_jax.storage.schema import Rule, fits
 from mq_jax.terminal.spelling import suggestion
@@ -84,13 +85,12 @@ POSITIVE = number(0, _INFINITY, open_low=True, open_high=True)
 SHARE = number(0, 1)
 BOOLEAN: Rule = ("True or False", lambda value: isinstance(value, bool))
 TEXT: Rule = ("text", lambda value: isinstance(value, str))
+_SOURCES = SPECS[1:]
 SOURCE: Rule = (
-    "tfds:NAME, folder or photos",
+    f"one of {', '.join(SPECS)}",
     Texts(
-        ("folder", "photos"),
-        lambda value: (
-            value in ("folder", "photos") or (value.startswith("tfds:") and len(value) > 5)
-        ),
+        _SOURCES,
+        lambda value: value in _SOURCES or (value.startswith("tfds:") and len(value) > 5),
     ),
 )
 SPLIT: Rule = ("the name of a split", lambda value: isinstance(value, str) and bool(value))

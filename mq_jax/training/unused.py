@@ -135,6 +135,22 @@ RULES: tuple[Overruled, ...] = (
     ),
 )
 
+# Of sources whose images lie in larger files.
+_RULES += (
+    _Rule(
+        ("data.image_column",),
+        "data.source",
+        lambda source: source != "parquet",
+        "parquet reads it",
+    ),
+    _Rule(
+        ("data.label_column",),
+        "data.source",
+        lambda source: source not in ("parquet", "wds"),
+        "parquet and wds read it",
+    ),
+)
+
 # Of Adam alone.
 RULES += tuple(
     Overruled(

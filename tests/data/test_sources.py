@@ -266,7 +266,7 @@ def test_an_unreadable_file_raises_value_error(tree):
 
 @pytest.mark.parametrize("spec", ["tfds", "tfds:", "images", "photos:x"])
 def test_an_unknown_spec_is_refused(spec):
-    with pytest.raises(ValueError, match="expected one of tfds:NAME, folder, photos"):
+    with pytest.raises(ValueError, match="expected one of tfds:NAME, folder, parquet, wds, photos"):
         open_source(spec, directory="", split="train")
 
 

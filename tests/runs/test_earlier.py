@@ -28,6 +28,12 @@ def test_what_is_lacking_is_completed_and_the_file_stays(tmp_path):
         workdir.claim(tmp_path, {**whole, "data": {"dir": "/a", "new": True}})
 
 
+def test_a_prior_of_before_is_completed_by_what_priors_gained(monkeypatch):
+    monkeypatch.setattr(earlier, "ADDED_TO_PRIORS", {"data.new": 5})
+    old = {"prior": {"kind": "masked"}, "data": {"dir": "/a"}}
+    assert earlier.completed(old) == {**old, "data": {"dir": "/a", "new": 5}}
+
+
 def test_what_was_typed_stays_and_is_then_refused(tmp_path):
     workdir.claim(tmp_path, OLD)
     for typed, expected in (((), False), (("data.new",), True)):

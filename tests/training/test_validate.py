@@ -113,7 +113,7 @@ def test_every_field_of_the_base_has_a_comment():
 
 
 def test_the_base_itself_is_no_experiment():
-    with pytest.raises(ValueError, match="config.data.source is ''; expected tfds:NAME, folder"):
+    with pytest.raises(ValueError, match="data.source is ''; expected one of tfds:NAME, folder"):
         validate(base.get_config())
 
 
@@ -154,8 +154,8 @@ BAD_VALUES = [
     ("outer.clip", -1.0, "a number in [0, inf)"),
     ("mesh.data", -1, "a whole number of at least 0"),
     ("mesh.fsdp", 0, "a whole number of at least 1"),
-    ("data.source", "tfds:", "tfds:NAME, folder or photos"),
-    ("data.source", "folders", "tfds:NAME, folder or photos"),
+    ("data.source", "tfds:", "one of tfds:NAME, folder, parquet, wds, photos"),
+    ("data.source", "folders", "one of tfds:NAME, folder, parquet, wds, photos"),
     ("data.train_split", "", "the name of a split"),
     ("data.filter", "lanczos", "one of area, bilinear"),
     ("data.flip", 2.0, "a number in [0, 1]"),

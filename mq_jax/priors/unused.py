@@ -5,7 +5,7 @@ import os
 from mq_jax.tokensets.manifest import is_token_set
 from mq_jax.training.unused import SHARED, Overruled
 
-_OF_IMAGES = ("source", "dir", "train_split", "holdout", "views")
+_OF_IMAGES = ("source", "dir", "train_split", "holdout", "views", "image_column", "label_column")
 _OF_READING = ("max_bad_share", "max_pixels", "max_bytes")
 
 RULES: tuple[Overruled, ...] = (

@@ -24,6 +24,18 @@ class Overruled(NamedTuple):
 SHARED: tuple[Overruled, ...] = (
     Overruled(("train.epochs",), "train.steps", bool, "0 counts epochs"),
     Overruled(("mesh.shard_from",), "mesh.fsdp", lambda fsdp: fsdp == 1, "more devices read it"),
+    Overruled(
+        ("data.image_column",),
+        "data.source",
+        lambda source: source != "parquet",
+        "parquet reads it",
+    ),
+    Overruled(
+        ("data.label_column",),
+        "data.source",
+        lambda source: source not in ("parquet", "wds"),
+        "parquet and wds read it",
+    ),
 )
 
 _OF_BASES = ("codebook.features", "codebook.base_images", "codebook.base_file")
@@ -132,22 +144,6 @@ RULES: tuple[Overruled, ...] = (
         "quantizer.kind",
         lambda kind: kind in DRAWN,
         "kinds whose codes are not drawn read it",
-    ),
-)
-
-# Of sources whose images lie in larger files.
-_RULES += (
-    _Rule(
-        ("data.image_column",),
-        "data.source",
-        lambda source: source != "parquet",
-        "parquet reads it",
-    ),
-    _Rule(
-        ("data.label_column",),
-        "data.source",
-        lambda source: source not in ("parquet", "wds"),
-        "parquet and wds read it",
     ),
 )
 

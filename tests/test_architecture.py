@@ -22,6 +22,7 @@ GRAPH = {
     "images": "devices",
     "data": "images algorithm devices",
     "models": "quantizers storage devices",
+    "peers": "",
     "metrics": "models data images quantizers storage devices terminal",
     "evaluation": "metrics data images algorithm quantizers runs storage devices",
     "training": "evaluation metrics models data images algorithm quantizers runs storage devices "

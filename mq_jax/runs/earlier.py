@@ -64,6 +64,8 @@ ADDED: dict[str, Any] = {
     "train.neumann_rate": 0.1,
     "train.outer_data": "other",
     "init_from": "",
+    "model.middle_attention": True,
+    "model.unit_pixels": False,
 }
 
 # Fields that another one has taken the place of: its name, and its values by theirs.

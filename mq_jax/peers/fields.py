@@ -13,7 +13,8 @@ def fields_of(peer: PeerTokenizer, image_size: int = 0) -> dict[str, dict[str, A
       image_size: side of the images that it shall be used with, pixels; 0: as published.
 
     Returns:
-      The whole of its section model, and fields of codebook, quantizer and data.
+      The whole of its section model, and fields of codebook, quantizer, data and, where the file
+      has one, of the discriminator.
 
     Raises:
       ValueError: the side is no multiple of the downsampling.
@@ -40,8 +41,10 @@ def fields_of(peer: PeerTokenizer, image_size: int = 0) -> dict[str, dict[str, A
         "dtype": "float32",
         "remat": False,
     }
+    patches = {} if peer.patches is None else {**peer.patches._asdict(), "norm": "batch"}
     return {
         "model": model,
+        "discriminator": patches,
         "codebook": {"kind": "embedding", "size": peer.size, "dim": net.dim},
         "quantizer": {"kind": peer.usage.quantizer, "groups": 1, "depth": 1, "shared": False},
         "data": {

@@ -3,7 +3,7 @@
 import hashlib
 import pathlib
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 
 from mq_jax.models.vqgan import AutoEncoder
 from mq_jax.peers import layouts
+from mq_jax.peers.discriminator import Patches, patch_shapes, patch_tensors, patches_of
 from mq_jax.peers.names import Tensor, tensors
 from mq_jax.peers.net import Net
 from mq_jax.peers.opening import located, opened, parts
@@ -39,9 +40,10 @@ class PeerTokenizer(NamedTuple):
       size: K.
       groups: of GroupNorm.
       usage: how its images are made and its codes found.
-      arrays: f32 by our names, those of an export; moving averages where the file has them and
-        evaluates with them.
+      arrays: f32 by our names, those of an export, and of the discriminator psi/...; moving
+        averages where the file has them and evaluates with them.
       files: sha256 by name.
+      patches: of the discriminator that it was trained against; None without.
       left: how many arrays of the file are of other networks or of its training.
     """
 
@@ -52,6 +54,7 @@ class PeerTokenizer(NamedTuple):
     usage: Usage
     arrays: dict[str, np.ndarray]
     files: dict[str, str]
+    patches: Patches | None
     left: int
 
 
@@ -76,41 +79,51 @@ def read_peer(path: pathlib.Path, format: str = "") -> PeerTokenizer:
             found = recognised(arrays.shapes, format)
             require_plain(found.format, config)
             groups = groups_of(found.format, config)
-            read, left = _arrays(arrays, found, groups)
+            read, patches, left = _arrays(arrays, found, groups)
     except (ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{file} cannot be imported: {error}.".replace("..", ".")) from error
+        raise ValueError(f"{file} cannot be imported: {str(error).rstrip('.')}.") from error
     usage = USAGE[found.format]
     files = {part.name: _sha256(part) for part in parts(file)}
-    return PeerTokenizer(
-        found.format, found.net, found.size, groups, usage(config), read, files, left
-    )
+    made = found.format, found.net, found.size, groups, usage(config)
+    return PeerTokenizer(*made, read, files, patches, left)
 
 
-def _arrays(arrays: Arrays, found: Recognised, groups: int) -> tuple[dict[str, np.ndarray], int]:
-    """The net's arrays by our names, and how many others there are."""
-    wanted = tensors(found.net, found.names)
-    own = {n for n in arrays.shapes if n.startswith(found.prefix)}
-    short = {n.removeprefix(found.prefix) for n in own}
-    sources = {tensor.theirs: tensor.theirs for tensor in wanted}
-    beside = {name for name in short if name.startswith(_BESIDE)}
-    averages = {name for name in short if name.startswith(_AVERAGES)}
-    _require_each_once(sources, short - beside - averages)
-    if averages:
-        sources = {name: _AVERAGES + name.replace(".", "") for name in sources}
-        # Of the loss's networks there are averages, too, which nobody uses.
-        unused = {name for name in averages if name.startswith(_AVERAGES + "loss")}
-        extra = {_AVERAGES + name for name in _OF_AVERAGES}
-        _require_each_once(sources, averages - unused - extra)
+def _arrays(
+    arrays: Arrays, found: Recognised, groups: int
+) -> tuple[dict[str, np.ndarray], Patches | None, int]:
+    """The arrays by our names, what discriminator is among them, and how many others there are."""
+    net = tensors(found.net, found.names)
+    sources = _sources(net, arrays.shapes, found.prefix)
     shapes = _our_shapes(found.net, found.size, groups)
-    for tensor in wanted:
-        _require_shape(tensor, arrays.shapes[found.prefix + sources[tensor.theirs]], shapes)
-    used = [found.prefix + name for name in sources.values()]
-    read = arrays.read(used)
-    ours = {
-        tensor.ours: _numbers(read[found.prefix + sources[tensor.theirs]], tensor)
-        for tensor in wanted
-    }
-    return ours, len(arrays.shapes) - len(used)
+    patches = patches_of(arrays.shapes, found.prefix)
+    psi = [] if patches is None else patch_tensors(patches)
+    if patches is not None:
+        sources |= {tensor.theirs: tensor.theirs for tensor in psi}
+        shapes |= patch_shapes(patches)
+    places = {tensor: found.prefix + sources[tensor.theirs] for tensor in (*net, *psi)}
+    for tensor, place in places.items():
+        if place not in arrays.shapes:
+            raise ValueError(f"it lacks {place}")
+        _require_shape(tensor, arrays.shapes[place], shapes)
+    read = arrays.read(list(places.values()))
+    ours = {tensor.ours: _numbers(read[place], tensor) for tensor, place in places.items()}
+    return ours, patches, len(arrays.shapes) - len(places)
+
+
+def _sources(net: Sequence[Tensor], names: Collection[str], prefix: str) -> dict[str, str]:
+    """The name in the file of each array of the net, by its usual one: averages where there are."""
+    short = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    sources = {tensor.theirs: tensor.theirs for tensor in net}
+    averages = {name for name in short if name.startswith(_AVERAGES)}
+    beside = {name for name in short if name.startswith(_BESIDE)}
+    _require_each_once(sources, short - beside - averages)
+    if not averages:
+        return sources
+    sources = {name: _AVERAGES + name.replace(".", "") for name in sources}
+    # Of the loss's networks there are averages, too, which nobody uses.
+    unused = {name for name in averages if name.startswith(_AVERAGES + "loss")}
+    _require_each_once(sources, averages - unused - {_AVERAGES + name for name in _OF_AVERAGES})
+    return sources
 
 
 def _require_each_once(sources: Mapping[str, str], there: Collection[str]) -> None:
@@ -142,10 +155,9 @@ def _our_shapes(net: Net, size: int, groups: int) -> dict[str, tuple[int, ...]]:
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     key = jax.random.key(0)
     made = jax.eval_shape(lambda x: module.init(key, x, train=False), images)["params"]
-    shapes = {"codebook": (size, net.dim)}
-    for place, leaf in jax.tree_util.tree_leaves_with_path(made):
-        shapes["/".join(["theta", *(part.key for part in place)])] = leaf.shape
-    return shapes
+    leaves = jax.tree_util.tree_leaves_with_path({"theta": made})
+    shapes = {"/".join(part.key for part in place): leaf.shape for place, leaf in leaves}
+    return shapes | {"codebook": (size, net.dim)}
 
 
 def _require_shape(tensor: Tensor, found: tuple[int, ...], shapes: Mapping[str, Any]) -> None:

@@ -57,9 +57,16 @@ def parameters_of(peer: PeerTokenizer) -> tuple[dict, dict]:
     return nested["theta"], {"embedding": nested["codebook"]}
 
 
+def psi_of(peer: PeerTokenizer) -> dict:
+    """The parameters of its discriminator, which it has."""
+    return traverse_util.unflatten_dict(peer.arrays, sep="/")["psi"]
+
+
 def _export_of(peer: PeerTokenizer, image_size: int) -> Export:
     """As if it had been exported."""
     sections = fields_of(peer, image_size)
+    # Of a training alone.
+    del sections["discriminator"]
     sections["codebook"]["lookup_chunk"] = _LOOKUP_CHUNK
     config = ConfigDict(completed(sections))
     architecture = architecture_of(config)

@@ -48,6 +48,7 @@ def test_it_is_exported_as_the_tokenizer_that_it_was(imported):
     assert "that others have trained" in page and "| weights from | taming: vqgan.ckpt" in page
 
 
+@pytest.mark.slow
 def test_an_evaluation_says_whose_weights_it_is_of(imported):
     folder, _ = imported
     found = runs.cli("--mode=evaluate", f"--workdir={folder}", "--metrics=ssim")

@@ -14,7 +14,9 @@ from mq_jax.tokenizers.architecture import config_of
 from mq_jax.tokenizers.imported import _export_of, import_tokenizer
 from mq_jax.training.build import make_autoencoder
 
-PEERS = ("taming", "ibq", "llamagen", "janus", "diffusers", "amused")
+# The slow ones share names or a lookup with one that is not.
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ibq", "janus", "diffusers")]
+PEERS = ["taming", "llamagen", "amused", *SLOW]
 FORMATS = {"ibq": "ibq"}
 
 

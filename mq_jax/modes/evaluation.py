@@ -209,7 +209,7 @@ def _leave(place, folder, config, evaluation: Evaluation, measures: Measures, ch
         tell(f"The numbers of before, of another protocol or step, are kept: {kept}")
     if place != folder:
         tell(f"The run's own evaluation is as it was; this one is in {place}")
-    tell(f"Protocol and numbers: {protocol}", f"Provenanceals over reconstructions: {path}")
+    tell(f"Protocol and numbers: {protocol}", f"Originals over reconstructions: {path}")
 
 
 def _print_evaluation(config, evaluation, measures, step):

@@ -3,6 +3,7 @@
 python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR
 python -m mq_jax.main --workdir=DIR
 python -m mq_jax.main --workdir=DIR --mode=evaluate|export|report
+python -m mq_jax.main --workdir=DIR --mode=export --formats=diffusers,taming,pytorch
 python -m mq_jax.main --workdir=DIR --mode=import --from=FILE [--format=NAME]
 python -m mq_jax.main --workdir=DIR --mode=evaluate --images=FOLDER [--size=N] [--name=NAME]
 python -m mq_jax.main --mode=evaluate --compare DIR DIR ...
@@ -88,6 +89,11 @@ _FORMAT = flags.DEFINE_string(
 )
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "export, tokens: replaces an export, a token set that is there."
+)
+_FORMATS = flags.DEFINE_string(
+    "formats",
+    "",
+    "export: for other programs, beside ours; of diffusers, taming and pytorch, divided by commas.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
@@ -204,7 +210,7 @@ _TOKENIZER = flags.DEFINE_string(
 )
 _FLAGS = (
     *(_CONFIG, _WORKDIR, _MODE, _METRICS, _WEIGHTS_DIR, _DOWNLOAD_WEIGHTS, _COMPARE, _UNLIKE),
-    *(_STEP, _NAME, _SIZE, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
+    *(_STEP, _NAME, _SIZE, _OVERWRITE, _FORMATS, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
     *(_DEVICES, _IMAGES, _PEAK, _COMPILE, _SUITE, _DRY_RUN),
     *(_COUNT_FLOPS, _SHARD, _REFERENCE),
     *(_SPLIT, _VIEWS, _SHARDS, _BEAM, _SAMPLES, _FROM, _FORMAT),

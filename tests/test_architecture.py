@@ -29,6 +29,7 @@ GRAPH = {
     "training": "evaluation metrics models data images algorithm quantizers runs storage devices "
     "terminal",
     "tokenizers": "training peers models data images algorithm quantizers runs storage devices",
+    "formats": "peers tokenizers",
     "tokensets": "tokenizers data images storage devices",
     "generation": "",
     "priors": "tokensets generation training metrics data algorithm runs storage devices",
@@ -37,8 +38,9 @@ GRAPH = {
     "report": "evaluation images runs storage terminal",
     "commandline": "runs terminal",
     "suites": "commandline report priors training evaluation runs storage devices terminal",
-    "modes": "suites commandline report planning samplers priors generation tokensets tokenizers "
-    "peers training evaluation metrics models data images algorithm runs storage devices terminal",
+    "modes": "suites commandline report planning samplers priors generation tokensets formats "
+    "tokenizers peers training evaluation metrics models data images algorithm runs storage "
+    "devices terminal",
     "bench": "commandline generation tokenizers training data quantizers storage devices terminal",
 }
 # What a program's file imports only once its arguments are known.

@@ -159,7 +159,8 @@ def _dispatch(folders: Sequence[str]) -> int:
     elif mode == "export":
         folder = _workdir()
         require_platform()
-        run_export(folder, overwrite=FLAGS.overwrite, step=FLAGS.step)
+        formats = [name.strip() for name in FLAGS.formats.split(",") if name.strip()]
+        run_export(folder, overwrite=FLAGS.overwrite, step=FLAGS.step, formats=formats)
     elif mode == "import":
         _import()
     elif mode == "tokens":

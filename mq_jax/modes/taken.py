@@ -22,6 +22,7 @@ _FLAGS_OF_MODES = {
     "overwrite": ("export", "tokens"),
     "output": ("report", "tokens", "sample", _SAMPLES),
     "split": ("tokens", _SAMPLES),
+    "formats": ("export",),
     **dict.fromkeys(("views", "shards", "beam"), ("tokens",)),
     **dict.fromkeys(("from", "format"), ("import",)),
     "accept_changed_data": ("train",),

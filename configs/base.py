@@ -29,6 +29,8 @@ def get_config() -> ConfigDict:
     #                                             levels (vqgan): f16; f8: (1, 2, 2, 4)
     config.model.blocks = 6  # vqvae: residual blocks on either side; vqgan: in each level
     config.model.attention = (16,)  # sides, at data.image_size, of levels with attention (vqgan)
+    config.model.middle_attention = True  # at the lowest resolution, whatever its side (vqgan)
+    config.model.unit_pixels = False  # whether its layers see and make pixels in [0, 1] (vqgan)
     config.model.z_channels = 256  # encoder's output before the 1 x 1 convolution to D (vqgan)
     config.model.groups = 32  # of GroupNorm (vqgan)
     config.model.layer_norm = False  # LayerNorm over the channels of z; (code): True, which leaves

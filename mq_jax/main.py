@@ -3,6 +3,8 @@
 python -m mq_jax.main --config=configs/photos_mqvae.py --workdir=DIR
 python -m mq_jax.main --workdir=DIR
 python -m mq_jax.main --workdir=DIR --mode=evaluate|export|report
+python -m mq_jax.main --workdir=DIR --mode=export --formats=diffusers,taming,pytorch
+python -m mq_jax.main --workdir=DIR --mode=import --from=FILE [--format=NAME]
 python -m mq_jax.main --workdir=DIR --mode=evaluate --images=FOLDER [--size=N] [--name=NAME]
 python -m mq_jax.main --mode=evaluate --compare DIR DIR ...
 python -m mq_jax.main --mode=evaluate --samples=FILE_OR_FOLDER --config=configs/X.py [--split=S]
@@ -34,7 +36,10 @@ from ml_collections import config_flags
 from mq_jax import commandline
 from mq_jax.terminal.streams import protect_streams
 
-MODES = ("train", "evaluate", "export", "report", "plan", "compare", "tokens", "sample", "prepare")
+MODES = (
+    *("train", "evaluate", "export", "import", "report", "plan", "compare", "tokens", "sample"),
+    "prepare",
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -76,8 +81,24 @@ _SAMPLES = flags.DEFINE_string(
     "evaluate: generated images, a folder or an .npz file with arr_0, to be measured against the "
     "configuration's data or --reference.",
 )
+_FROM = flags.DEFINE_string(
+    "from",
+    "",
+    "import: a tokenizer that others have trained, a file or the folder of a model. prepare: the "
+    "archive, cifar-10-python.tar.gz, cifar-10-binary.tar.gz or img_align_celeba.zip.",
+)
+_FORMAT = flags.DEFINE_string(
+    "format",
+    "",
+    "import: taming, ibq, llamagen, janus or diffusers; empty: as the names in the file say.",
+)
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "export, tokens: replaces an export, a token set that is there."
+)
+_FORMATS = flags.DEFINE_string(
+    "formats",
+    "",
+    "export: for other programs, beside ours; of diffusers, taming and pytorch, divided by commas.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
@@ -86,11 +107,6 @@ _OUTPUT = flags.DEFINE_string(
     "token set. evaluate --samples: folder of evaluation.json; empty: that of the samples. sample: "
     "folder of the samples; empty: samples in that of the run. "
     "prepare: TFDS's data_dir; empty: TFDS's default.",
-)
-_FROM = flags.DEFINE_string(
-    "from",
-    "",
-    "prepare: the archive, cifar-10-python.tar.gz, cifar-10-binary.tar.gz or img_align_celeba.zip.",
 )
 _PARTITION = flags.DEFINE_string(
     "partition", "", "prepare: CelebA's list_eval_partition.txt; empty: beside the archive."
@@ -203,13 +219,12 @@ _TOKENIZER = flags.DEFINE_string(
 )
 _FLAGS = (
     *(_CONFIG, _WORKDIR, _MODE, _METRICS, _WEIGHTS_DIR, _DOWNLOAD_WEIGHTS, _COMPARE, _UNLIKE),
-    *(_STEP, _NAME, _SIZE, _OVERWRITE, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
+    *(_STEP, _NAME, _SIZE, _OVERWRITE, _FORMATS, _OUTPUT, _INTERRUPTED_CODE, _ACCEPT_CHANGED_DATA),
     *(_DEVICES, _IMAGES, _PEAK, _COMPILE, _SUITE, _DRY_RUN),
     *(_COUNT_FLOPS, _SHARD, _REFERENCE),
-    *(_SPLIT, _VIEWS, _SHARDS, _BEAM, _SAMPLES),
+    *(_SPLIT, _VIEWS, _SHARDS, _BEAM, _SAMPLES, _FROM, _FORMAT, _PARTITION),
     *(_COUNT, _CLASSES, _SEED, _TEMPERATURE, _TOP_K, _TOP_P, _GUIDANCE, _GUIDANCE_SCHEDULE),
     *(_GUIDANCE_POWER, _STEPS, _CHOICE_NOISE, _BATCH_SIZE, _TOKENIZER),
-    *(_FROM, _PARTITION),
 )
 
 

@@ -22,12 +22,15 @@ GRAPH = {
     "images": "devices",
     "containers": "storage devices",
     "data": "images algorithm containers devices",
-    "models": "quantizers storage devices",
+    "tensorfiles": "storage",
+    "models": "quantizers tensorfiles storage devices",
+    "peers": "models tensorfiles storage",
     "metrics": "models data images quantizers storage devices terminal",
     "evaluation": "metrics data images algorithm quantizers runs storage devices",
     "training": "evaluation metrics models data images algorithm quantizers runs storage devices "
     "terminal",
-    "tokenizers": "training models data images algorithm quantizers runs storage devices",
+    "tokenizers": "training peers models data images algorithm quantizers runs storage devices",
+    "formats": "peers tokenizers",
     "tokensets": "tokenizers data images containers storage devices",
     "generation": "",
     "priors": "tokensets generation training metrics data algorithm runs storage devices",
@@ -36,9 +39,9 @@ GRAPH = {
     "report": "evaluation images runs storage terminal",
     "commandline": "runs terminal",
     "suites": "commandline report priors training evaluation runs storage devices terminal",
-    "modes": "suites commandline report planning samplers priors generation tokensets tokenizers "
-    "training evaluation metrics models data containers images algorithm runs storage devices "
-    "terminal",
+    "modes": "suites commandline report planning samplers priors generation tokensets formats "
+    "tokenizers peers training evaluation metrics models data containers images algorithm runs "
+    "storage devices terminal",
     "bench": "commandline generation tokenizers training data quantizers storage devices terminal",
 }
 # What a program's file imports only once its arguments are known.

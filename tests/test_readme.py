@@ -37,6 +37,7 @@ RULES = {
     r"mode=plan": "--compile=False",
     r"mq_jax\.bench": "--help",  # It takes minutes, and its own tests run every part.
     r"sbatch ": None,  # The tests of the launch files stand in for a cluster.
+    r"mode=import": None,  # It takes a file of others, which its own tests write.
     r"imagenet_mqgan": None,  # Days of work on the GPUs that it is for.
     r"--suite=\$S": _TINY,
     r"launch/(local|multi_gpu)\.sh": _TINY,

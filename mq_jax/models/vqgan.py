@@ -11,11 +11,11 @@ import jax
 from flax import linen as nn
 
 from mq_jax.models.vqgan_blocks import (
-    MIDDLE,
     Layers,
     NearestUpsample,
     Stack,
     level_blocks,
+    middle_blocks,
     wide,
 )
 
@@ -30,6 +30,7 @@ class Encoder(nn.Module):
     multipliers: Sequence[int]
     blocks: int
     attention: Sequence[int]
+    middle_attention: bool
     dim: int
     z_channels: int
     layer_norm: bool
@@ -48,7 +49,7 @@ class Encoder(nn.Module):
                 x = layers.convolution(width, 3, width, strides=2, padding=padding)(x)
             kinds = level_blocks(self.blocks, level in self.attention)
             x = Stack(kinds, self.channels * multiplier, layers, name=f"level_{level}")(x)
-        x = Stack(MIDDLE, x.shape[-1], layers, name="middle")(x)
+        x = Stack(middle_blocks(self.middle_attention), x.shape[-1], layers, name="middle")(x)
         x = nn.swish(layers.norm()(x))
         x = layers.convolution(self.z_channels, 3, x.shape[-1])(x)
         z = layers.wide_convolution(self.dim, 1, self.z_channels)(x)
@@ -65,6 +66,7 @@ class Decoder(nn.Module):
     multipliers: Sequence[int]
     blocks: int
     attention: Sequence[int]
+    middle_attention: bool
     z_channels: int
     layers: Layers
 
@@ -78,7 +80,7 @@ class Decoder(nn.Module):
         layers = self.layers
         x = layers.convolution(self.z_channels, 1, z.shape[-1])(z)
         x = layers.convolution(self.channels * self.multipliers[-1], 3, self.z_channels)(x)
-        x = Stack(MIDDLE, x.shape[-1], layers, name="middle")(x)
+        x = Stack(middle_blocks(self.middle_attention), x.shape[-1], layers, name="middle")(x)
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             kinds = level_blocks(self.blocks + 1, level in self.attention)
             x = Stack(kinds, self.channels * multiplier, layers, name=f"level_{level}")(x)
@@ -110,6 +112,9 @@ class AutoEncoder(nn.Module):
       remat: whether the backward pass computes each block anew rather than keep its inside. On
         XLA's CPU backend that costs time and saves nothing: it drops remat's barriers.
       log_variances: whether the encoder gives D further channels, behind those of z.
+      middle_attention: whether attention is between the two residual blocks at the lowest
+        resolution; the nets of aMUSEd have none there.
+      unit_pixels: whether the layers see, and make, pixels in [0, 1]; the module's are in [-1, 1].
 
     Raises:
       ValueError: on use, if the groups do not divide a width, a level of `attention` does not
@@ -128,11 +133,14 @@ class AutoEncoder(nn.Module):
     dtype: Any
     remat: bool
     log_variances: bool = False
+    middle_attention: bool = True
+    unit_pixels: bool = False
 
     def setup(self):
         self._check()
         layers = Layers(self.groups, self.init_std, self.dtype, self.remat)
         levels = (self.channels, self.multipliers, self.blocks, self.attention)
+        levels += (self.middle_attention,)
         width = self.dim * (2 if self.log_variances else 1)
         self.encoder = Encoder(*levels, width, self.z_channels, self.layer_norm, layers)
         self.decoder = Decoder(*levels, self.z_channels, layers)
@@ -149,7 +157,8 @@ class AutoEncoder(nn.Module):
                 f"images are {height} x {width} pixels; expected multiples of the downsampling, "
                 f"{self.downsampling}."
             )
-        return self.encoder(images)
+        # Not folded into the first kernel: its padding is 0 in either range.
+        return self.encoder((images + 1) / 2 if self.unit_pixels else images)
 
     def decode(self, z: jax.Array, *, train: bool) -> jax.Array:
         """f32[B, h, w, D] -> f32[B, H, W, 3], nominally in [-1, 1], not clipped."""
@@ -161,7 +170,8 @@ class AutoEncoder(nn.Module):
 
     def pixels(self, features: jax.Array) -> jax.Array:
         """f32[B, H, W, C] -> x_hat f32[B, H, W, 3]: the last layer, decoder/head, alone."""
-        return self.decoder.pixels(features)
+        pixels = self.decoder.pixels(features)
+        return 2 * pixels - 1 if self.unit_pixels else pixels
 
     @property
     def downsampling(self) -> int:

@@ -86,8 +86,9 @@ class Attention(nn.Module):
         return x + self.layers.convolution(width, 1, width, name="out")(mixed)
 
 
-# At the lowest resolution, last in the encoder and first in the decoder.
-MIDDLE = (ResidualBlock, Attention, ResidualBlock)
+def middle_blocks(attention: bool) -> tuple[type[nn.Module], ...]:
+    """The classes at the lowest resolution, last in the encoder and first in the decoder."""
+    return (ResidualBlock, *((Attention,) if attention else ()), ResidualBlock)
 
 
 def level_blocks(count: int, attention: bool) -> tuple[type[nn.Module], ...]:

@@ -26,6 +26,7 @@ from mq_jax.modes.restored import Restored, move_to_this_machine, restore
 from mq_jax.modes.table import evaluation_table
 from mq_jax.modes.unchanged import changes_since, tell_data
 from mq_jax.runs import workdir
+from mq_jax.runs.provenance import provenance_facts
 from mq_jax.runs.snapshot import write_snapshot
 from mq_jax.storage.files import replacing
 from mq_jax.storage.joint_lock import held_together
@@ -120,6 +121,7 @@ def run_evaluation(
                     run["asked"] = asked_for(config, contents, restored.step, own_data=False)
                     place = destination(folder, None, config, run, restored.best)
             run |= {"config": config_hash(of_the_run), "seconds": seconds, **environment()}
+            run |= provenance_facts(folder)
             _leave(place, folder, config, evaluation, measures, changes, run)
 
 

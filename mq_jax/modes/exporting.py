@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -12,11 +13,13 @@ from mq_jax.devices.environment import environment
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation.named import evaluations_beside, is_of_the_run
 from mq_jax.evaluation.protocol import FILE, read_evaluation
+from mq_jax.formats.choosing import chosen, present
 from mq_jax.modes.restored import move_to_this_machine, restore
 from mq_jax.modes.unchanged import accepted_changes
 from mq_jax.priors.facts import read_facts
 from mq_jax.runs import workdir
 from mq_jax.runs.origin import read_origin
+from mq_jax.runs.provenance import provenance_facts
 from mq_jax.runs.stages import is_prior
 from mq_jax.runs.workdir import flat
 from mq_jax.runs.writers import read_metrics
@@ -27,6 +30,7 @@ from mq_jax.storage.files import size_of
 from mq_jax.storage.joint_lock import held_together
 from mq_jax.terminal import console
 from mq_jax.terminal.streams import tell
+from mq_jax.tokenizers.architecture import architecture_of
 from mq_jax.tokenizers.export import make_export
 from mq_jax.tokenizers.export_card import training_facts
 from mq_jax.tokenizers.export_folder import FOLDER
@@ -34,16 +38,24 @@ from mq_jax.tokenizers.export_writing import write_export
 from mq_jax.training.validate import validate
 
 
-def run_export(folder: pathlib.Path, *, overwrite: bool, step: int | None = None) -> None:
+def run_export(
+    folder: pathlib.Path,
+    *,
+    overwrite: bool,
+    step: int | None = None,
+    formats: Collection[str] = (),
+) -> None:
     """Writes `export` into the folder of a run.
 
     Args:
       folder: of the run.
       overwrite: whether an export of another step may be replaced.
       step: of the checkpoint; None: the best.
+      formats: of mq_jax.formats.FORMATS, to be written beside ours.
 
     Raises:
-      ValueError: there is no such checkpoint, or another export, or another process writes there.
+      ValueError: there is no such checkpoint, or another export, or another process writes there,
+        or a format cannot hold the model.
       OSError: something cannot be read or written.
     """
     config = ConfigDict(workdir.read_config(folder))
@@ -54,7 +66,7 @@ def run_export(folder: pathlib.Path, *, overwrite: bool, step: int | None = None
         move_to_this_machine(config)
         validate(config)
     with held_together(folder, "export later"):
-        write(folder, config, overwrite, step)
+        write(folder, config, overwrite, step, formats)
 
 
 def require_export(folder: pathlib.Path) -> None:
@@ -82,22 +94,37 @@ def require_export(folder: pathlib.Path) -> None:
     run_export(folder, overwrite=False)
 
 
-def _write(folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int | None) -> None:
+def _write(
+    folder: pathlib.Path,
+    config: ConfigDict,
+    overwrite: bool,
+    step: int | None,
+    formats: Collection[str],
+) -> None:
     """Exports into a folder that is this process's own."""
+    # An export that is written again, after an evaluation say, keeps the formats it had.
+    had = [] if overwrite else present(folder / FOLDER)
+    how = {"overwrite": overwrite, "formats": chosen([*formats, *had], architecture_of(config))}
     restored = restore(folder, config, make_mesh(config.mesh.data, config.mesh.fsdp), step)
     export = make_export(config, restored.built.objective, restored.state)
     evaluation = _evaluation(folder, flat(config.to_dict()), restored.step)
     facts = _facts(folder, config, restored.step, evaluation)
-    written = write_export(folder / FOLDER, export, facts, overwrite=overwrite)
+    written = write_export(folder / FOLDER, export, facts, **how)
     _tell(written, restored.step, export.fingerprint)
     if facts["evaluation"] is None:
         tell("The model card has no numbers: evaluate this step first, then export again.")
 
 
 def _write_prior(
-    folder: pathlib.Path, config: ConfigDict, overwrite: bool, step: int | None
+    folder: pathlib.Path,
+    config: ConfigDict,
+    overwrite: bool,
+    step: int | None,
+    formats: Collection[str],
 ) -> None:
     """As _write, of the run of a prior."""
+    if formats:
+        raise ValueError("--formats is of tokenizers; this is the run of a prior: leave it out.")
     restored = restored_prior(folder, step)
     export = make_prior_export(restored, read_facts(folder))
     facts = _facts(folder, config, restored.step, _likelihood(folder, restored.step))
@@ -108,7 +135,7 @@ def _write_prior(
 def _facts(folder: pathlib.Path, config: ConfigDict, step: int, evaluation: Any) -> dict[str, Any]:
     """What a model card says beside the model."""
     training = training_facts(config, step) | {"data_changes": accepted_changes(folder)}
-    training |= _begun_with(folder)
+    training |= _begun_with(folder) | provenance_facts(folder)
     return {"training": training, "evaluation": evaluation, "environment": environment()}
 
 

@@ -11,6 +11,9 @@ from mq_jax.suites import read_suite
 
 _FILE = "config.json"
 
+# What an imported tokenizer is evaluated on, and trained on further, where nothing else is named.
+_IMPORTED = "configs/imported.py"
+
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses a command line in which a run's folder may stand for its experiment.
@@ -30,6 +33,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     """
     if commandline.flag_value(argv, "mode") == "compare":
         return _parse_suite(argv)
+    if commandline.flag_value(argv, "mode") == "import":
+        return commandline.parse(_of_import(argv))
     folder = _folder(argv)
     if folder is None:
         return commandline.parse(argv)
@@ -73,6 +78,12 @@ def _parse_suite(argv: Sequence[str]) -> list[str]:
     if not suite or not words(argv):
         return commandline.parse(argv)
     return commandline.parse(commandline.with_config(argv, read_suite(suite).experiment))
+
+
+def _of_import(argv: Sequence[str]) -> Sequence[str]:
+    """The command line of --mode=import, with the experiment of imported tokenizers if no other."""
+    named = commandline.flag_value(argv, "config") is not None
+    return argv if named else commandline.with_config(argv, _IMPORTED)
 
 
 def _folder(argv: Sequence[str]) -> pathlib.Path | None:

@@ -67,6 +67,8 @@ ADDED: dict[str, Any] = {
     # Read by sources that came with them.
     "data.image_column": "",
     "data.label_column": "",
+    "model.middle_attention": True,
+    "model.unit_pixels": False,
 }
 
 # Those of a prior.

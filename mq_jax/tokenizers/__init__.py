@@ -9,6 +9,7 @@ with _epy.lazy_api_imports(globals()):
     from mq_jax.tokenizers.export import Export, make_export
     from mq_jax.tokenizers.export_reading import read_export
     from mq_jax.tokenizers.export_writing import write_export
+    from mq_jax.tokenizers.imported import import_tokenizer
     from mq_jax.tokenizers.programs import read_program
     from mq_jax.tokenizers.shards import Tokens
     from mq_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer

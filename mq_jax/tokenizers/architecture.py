@@ -41,6 +41,9 @@ OWN_FIELDS: dict[str, dict[str, Rule]] = {
 # Codewords are folded, so that any net that makes them will do: the least.
 _FOLDED = {"kind": "embedding", "embedding_dim": 1, "hidden": 1}
 
+# Fields that most models have at these values, and that came after the first exports.
+USUAL = {"middle_attention": True, "unit_pixels": False}
+
 _WORDS = {
     "vq": "vector quantization",
     "l2": "vector quantization on the unit sphere",
@@ -68,6 +71,8 @@ def architecture_of(config: ConfigDict) -> dict[str, Any]:
     model = config.to_dict()["model"]
     # It costs memory to keep what a backward pass recomputes; there is none.
     model["remat"] = False
+    # Without, as in exports of before the fields.
+    model = {name: value for name, value in model.items() if value != USUAL.get(name)}
     architecture = {
         "model": model,
         "codebook": {name: config.codebook[name] for name in ("size", "dim", "lookup_chunk")},

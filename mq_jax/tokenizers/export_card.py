@@ -1,7 +1,7 @@
 """The model card: what an export is, where it comes from, how it is read."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -95,11 +95,12 @@ def _codes(architecture: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[s
     }
 
 
-def page_of(card: Mapping[str, Any]) -> str:
+def page_of(card: Mapping[str, Any], readings: Sequence[str] = ()) -> str:
     """The card as Markdown.
 
     Args:
       card: from card_of.
+      readings: how further formats are loaded, as Markdown.
 
     Returns:
       The text of README.md.
@@ -108,7 +109,7 @@ def page_of(card: Mapping[str, Any]) -> str:
         file["bytes"] for name, file in card["files"].items() if name.startswith("orbax/")
     )
     template = "mq_jax.tokenizers", "export_card.md.jinja"
-    return filled(*template, **card, orbax_bytes=orbax_bytes)
+    return filled(*template, **card, orbax_bytes=orbax_bytes, readings=readings)
 
 
 def filled(package: str, name: str, **values: Any) -> str:

@@ -11,7 +11,7 @@ from flax import traverse_util
 from mq_jax.images.transforms import FILTERS
 from mq_jax.runs.orbax_noise import one_line
 from mq_jax.storage.schema import AMOUNT, ANY, FLAG, SHA256, check, choice, shown, whole
-from mq_jax.tokenizers.architecture import OWN_FIELDS, config_of, folded_shapes, quantizer_of
+from mq_jax.tokenizers.architecture import OWN_FIELDS, USUAL, config_of, folded_shapes, quantizer_of
 from mq_jax.tokenizers.coding import Weights
 from mq_jax.tokenizers.export import (
     QUANTIZER_VERSION,
@@ -104,6 +104,9 @@ def require_header(header: Any, origin: Any) -> None:
         )
     try:
         check(header, _HEADER, "its header")
+        model = header["architecture"]["model"]
+        later = {name: FLAG for name in USUAL if name in model}
+        check(model, later, "its header.architecture.model")
         _check_quantizer(header)
     except ValueError as error:
         raise damage(origin, str(error)) from error

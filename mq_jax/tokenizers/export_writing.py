@@ -2,8 +2,8 @@
 
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
@@ -21,12 +21,31 @@ from mq_jax.tokenizers.programs import exported, write_programs
 from mq_jax.tokenizers.tensors import write_tensors
 
 
+class Format(NamedTuple):
+    """A further form of an export, which other programs load.
+
+    Attributes:
+      name: of the form.
+      place: name of its file or folder in that of the export.
+      problem: (architecture) -> what of it the form cannot hold; None where it holds all.
+      write: (place, export) -> None; the place does not exist.
+      reading: (architecture) -> how it is loaded, for the card, as Markdown.
+    """
+
+    name: str
+    place: str
+    problem: Callable[[Mapping[str, Any]], str | None]
+    write: Callable[[pathlib.Path, Export], None]
+    reading: Callable[[Mapping[str, Any]], str]
+
+
 def write_export(
     folder: str | os.PathLike,
     export: Export,
     facts: Mapping[str, Any],
     *,
     overwrite: bool = False,
+    formats: Sequence[Format] = (),
 ) -> pathlib.Path:
     """Writes every format, the model card included.
 
@@ -35,6 +54,7 @@ def write_export(
       export: the model.
       facts: for the card: "training", "evaluation" (or None) and "environment".
       overwrite: whether an export of another model that is there may go.
+      formats: further ones, which hold the model.
 
     Returns:
       The folder.
@@ -48,8 +68,11 @@ def write_export(
         write_tensors(place / SAFETENSORS, "tokenizer", export.header, named(export.weights))
         _write_orbax(place / ORBAX, export)
         write_programs(place, stablehlo(export), export.fingerprint)
+        for further in formats:
+            further.write(place / further.place, export)
         card = card_of(export, facts, inventory(place))
-        write_card(place, card, page_of(card))
+        readings = [further.reading(export.architecture) for further in formats]
+        write_card(place, card, page_of(card, readings))
     return folder
 
 

@@ -222,6 +222,8 @@ def make_autoencoder(config: ConfigDict) -> nn.Module:
         groups=model.groups,
         dtype=jnp.dtype(model.dtype),
         remat=model.remat,
+        middle_attention=model.middle_attention,
+        unit_pixels=model.unit_pixels,
     )
 
 

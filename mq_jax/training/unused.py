@@ -52,7 +52,8 @@ RULES: tuple[Overruled, ...] = (
         "a positive number has a discriminator",
     ),
     Overruled(
-        ("model.multipliers", "model.attention", "model.z_channels", "model.groups"),
+        ("model.multipliers", "model.attention", "model.middle_attention", "model.unit_pixels")
+        + ("model.z_channels", "model.groups"),
         "model.kind",
         lambda kind: kind == "vqvae",
         "vqgan reads it",

@@ -104,6 +104,8 @@ RULES: dict[str, Rule] = {
     "model.multipliers": _WIDTHS,
     "model.blocks": integer(0),
     "model.attention": _SIDES,
+    "model.middle_attention": BOOLEAN,
+    "model.unit_pixels": BOOLEAN,
     "model.z_channels": integer(1),
     "model.groups": integer(1),
     "model.layer_norm": BOOLEAN,

@@ -1,16 +1,10 @@
 """FID's Inception network against a peer that holds the same weights; the reading of its file."""
 
-import collections
 import hashlib
 import http.server
-import io
 import os
 import pickle
-import struct
-import sys
 import threading
-import types
-import zipfile
 from unittest import mock
 
 import jax
@@ -19,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 from jax.interpreters import partial_eval
+from torch_files import old_format
 
 from mq_jax.models import inception, inception_weights
 
@@ -140,149 +135,6 @@ def test_the_spatial_features_are_the_first_channels_behind_the_relu(monkeypatch
     np.testing.assert_allclose(found[1], spatial, rtol=1e-4, atol=1e-5)
 
 
-# The file, written by hand as PyTorch writes it: PyTorch itself is not needed.
-
-
-class Storage:
-    """A storage that the pickle refers to by its key."""
-
-    def __init__(self, key, values):
-        self.key, self.values = key, np.ascontiguousarray(values)
-
-
-def fake_torch():
-    """Modules by whose names the globals of the pickle are written."""
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    for name in ("FloatStorage", "LongStorage"):
-        setattr(torch, name, type(name, (), {"__module__": "torch"}))
-
-    def _rebuild_tensor_v2(*_):
-        pass
-
-    _rebuild_tensor_v2.__module__ = "torch._utils"
-    _rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
-    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
-    torch._utils = utils
-    return {"torch": torch, "torch._utils": utils}
-
-
-class Tensor:
-    def __init__(self, storage, shape, strides, offset=0):
-        self.args = storage, offset, shape, strides, False, collections.OrderedDict()
-
-    def __reduce__(self):
-        return sys.modules["torch._utils"]._rebuild_tensor_v2, self.args
-
-
-class Pickler(pickle.Pickler):
-    def persistent_id(self, obj):
-        if not isinstance(obj, Storage):
-            return None
-        kind = "FloatStorage" if obj.values.dtype == np.float32 else "LongStorage"
-        kind = getattr(sys.modules["torch"], kind)
-        return ("storage", kind, obj.key, "cpu", obj.values.size)
-
-
-def pickled(value):
-    stream = io.BytesIO()
-    with mock.patch.dict(sys.modules, fake_torch()):
-        Pickler(stream, protocol=2).dump(value)
-    return stream.getvalue()
-
-
-def state_dict(tensors):
-    storages = {name: Storage(str(i), array) for i, (name, array) in enumerate(tensors.items())}
-    described = collections.OrderedDict()
-    for name, array in tensors.items():
-        steps = tuple(stride // array.itemsize for stride in array.strides)
-        described[name] = Tensor(storages[name], array.shape, steps)
-    return described, storages.values()
-
-
-def old_format(tensors):
-    described, storages = state_dict(tensors)
-    head = [pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
-    keys = pickle.dumps([storage.key for storage in storages], 2)
-    bodies = [struct.pack("<q", s.values.size) + s.values.tobytes() for s in storages]
-    return b"".join([*head, pickled(described), keys, *bodies])
-
-
-def zip_format(tensors):
-    described, storages = state_dict(tensors)
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled(described))
-        for storage in storages:
-            archive.writestr(f"archive/data/{storage.key}", storage.values.tobytes())
-    return stream.getvalue()
-
-
-FEW = {
-    "a.weight": np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1),
-    "a.num_batches_tracked": np.array(7),
-    "b": np.float32([0.5, -1]),
-}
-FORMATS = pytest.mark.parametrize("written", [old_format, zip_format])
-
-
-@FORMATS
-def test_tensors_are_read_as_they_were_written(written):
-    found = inception_weights.read_tensors(written(FEW))
-    assert list(found) == list(FEW)
-    for name, array in FEW.items():
-        np.testing.assert_array_equal(found[name], array)
-
-
-@FORMATS
-def test_a_truncated_file_is_refused(written):
-    data = written(FEW)
-    for size in (0, 10, len(data) // 2, len(data) - 3):
-        with pytest.raises((ValueError, pickle.UnpicklingError)):
-            inception_weights.read_tensors(data[:size])
-
-
-class Evil:
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
-@FORMATS
-def test_a_file_that_names_anything_but_tensors_is_refused_and_nothing_runs(written, tmp_path):
-    target = tmp_path / "made"
-    with mock.patch(f"{__name__}.state_dict", lambda tensors: ({"a": Evil(target)}, [])):
-        data = written({})
-    pickle.loads(pickled({"a": Evil(target)}))
-    assert target.exists()
-    target.rmdir()
-    with pytest.raises(pickle.UnpicklingError, match="names posix.mkdir, expected tensors alone"):
-        inception_weights.read_tensors(data)
-    assert not target.exists()
-
-
-@pytest.mark.parametrize(
-    ("shape", "strides", "offset"),
-    [
-        ((2, 2), (2, 1), 0),
-        ((2,), (1,), 1),
-        ((2,), (-1,), 0),
-        ((5,), (-3,), 1),
-        ((2,), (1,), -1),
-        ((2**40,), (0,), 0),
-    ],
-)
-def test_a_tensor_that_leaves_its_storage_is_refused(shape, strides, offset):
-    storage = Storage("0", np.float32([1, 2]))
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as archive:
-        archive.writestr("a/data.pkl", pickled({"x": Tensor(storage, shape, strides, offset)}))
-        archive.writestr("a/data/0", storage.values.tobytes())
-    with pytest.raises(ValueError, match="reaches past its 2 numbers"):
-        inception_weights.read_tensors(data.getvalue())
-
-
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """A folder with a file of the whole network, and its hash."""
@@ -322,7 +174,7 @@ def test_the_logits_have_the_files_weights_and_no_bias(monkeypatch):
 
 def test_another_file_is_refused_before_it_is_read(published):
     folder, _ = published
-    with mock.patch.object(inception_weights, "read_tensors") as read:
+    with mock.patch.object(inception_weights, "read_state_dict") as read:
         with pytest.raises(ValueError, match="expected the published Inception weights, 6726825d"):
             inception_weights.load_weights(str(folder))
         read.assert_not_called()

@@ -189,6 +189,26 @@ def test_parameters_number_what_the_architecture_says(multipliers, levels, dim, 
     assert found == list(counts(128, multipliers, 2, levels, dim, z_channels))
 
 
+def test_a_net_of_unit_pixels_is_that_of_signed_ones_between_two_maps():
+    images = make_images(2, 8, 8)
+    model, unit = make_model(), make_model(unit_pixels=True)
+    params = model.init(jax.random.key(0), images, train=False)
+    z = unit.apply(params, images, train=False, method="encode")
+    expected = model.apply(params, (images + 1) / 2, train=False, method="encode")
+    np.testing.assert_allclose(z, expected, atol=1e-6)
+    decoded = unit.apply(params, z, train=False, method="decode")
+    expected = 2 * model.apply(params, z, train=False, method="decode") - 1
+    np.testing.assert_allclose(decoded, expected, atol=1e-6)
+
+
+def test_a_middle_without_attention_is_two_residual_blocks():
+    images = make_images(1, 4, 4)
+    shapes = make_model(middle_attention=False).init(jax.random.key(0), images, train=False)
+    for half in ("encoder", "decoder"):
+        middle = shapes["params"][half]["middle"]
+        assert sorted(middle) == ["ResidualBlock_0", "ResidualBlock_1"]
+
+
 @pytest.mark.parametrize(
     "multipliers, factor, dtype",
     [(F16, 16, jnp.float32), (F8, 8, jnp.bfloat16), ((1,), 1, jnp.float32)],

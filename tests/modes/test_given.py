@@ -192,6 +192,7 @@ FOREIGN = {
     "--compare": ("train", "export", "report", "plan"),
     "--unlike": ("train", "export", "report", "plan"),
     "--output=x.html": ("train", "evaluate", "export", "plan"),
+    "--formats=pytorch": ("train", "evaluate", "report", "plan"),
     "--overwrite": ("train", "evaluate", "report", "plan"),
     "--accept_changed_data": ("evaluate", "export", "report", "plan"),
     "--devices=2": ("train", "evaluate", "export", "report"),

@@ -190,6 +190,23 @@ def test_export_without_an_evaluation_says_so(finished):
     assert lines(outcome)[-1].startswith("The model card has no numbers: evaluate this step first")
 
 
+def test_an_export_written_again_keeps_the_formats_that_it_had(finished):
+    given = ("--mode=export", f"--workdir={finished}")
+    outcome = runs.cli(*given, "--formats=onnx")
+    assert (outcome.code, outcome.out) == (1, "") and "--formats has 'onnx'; exp" in outcome.err
+    outcome = runs.cli(*given, "--formats=pytorch,diffusers")
+    told = "its net is of kind vqvae, not vqgan; --formats=pytorch can."
+    assert outcome.code == 1 and told in outcome.err and len(outcome.err.splitlines()) == 1
+    assert not (finished / "export").exists()
+    for formats, kept in (([], False), (["--formats=pytorch"], True), ([], True)):
+        outcome = runs.cli(*given, *formats)
+        assert (outcome.code, "torch_tokenizer.py" in outcome.out) == (0, kept)
+        page = (finished / "export" / "README.md").read_text()
+        assert ('import load_tokenizer\n\ntokenizer = load_tokenizer("tok' in page) == kept
+    runs.cli(*given, "--overwrite")
+    assert not (finished / "export" / "torch_tokenizer.py").exists()
+
+
 def test_export_of_no_run_gets_one_line(tmp_path):
     outcome = runs.cli("--mode=export", f"--workdir={tmp_path}/w")
     assert (outcome.code, outcome.out) == (1, "") and len(outcome.err.splitlines()) == 1

@@ -27,7 +27,7 @@ def test_celeba_without_annotations_is_images_alone_and_says_so(tmp_path):
     [
         (["--mode=prepare"], "--from is missing; give an archive: cifar-10-python.tar.gz"),
         (["--mode=prepare", "--from=nowhere.zip"], "nowhere.zip does not exist"),
-        (["--mode=plan", "--from=x"], "--from=x is of --mode=prepare; plan takes none"),
+        (["--mode=plan", "--from=x"], "--from=x is of --mode=import and --mode=prepare; plan"),
         (["--mode=prepare", "--from=x", "--views=flip"], "--views=flip is of --mode=tokens"),
     ],
 )

@@ -1,0 +1,96 @@
+"""A tokenizer's files as people have them: a checkpoint, a safetensors file, a model's folder."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from mq_jax.storage.files import open_bounded
+from mq_jax.storage.schema import ANY, Each, read_json
+from mq_jax.tensorfiles.arrays import MOST_BYTES, Arrays
+from mq_jax.tensorfiles.safetensors_file import open_safetensors
+from mq_jax.tensorfiles.torch_file import open_torch
+
+# Of a folder, in the order in which they are looked for; either may have an index of its parts.
+_IN_FOLDERS = (
+    *("diffusion_pytorch_model.safetensors", "model.safetensors"),
+    *("diffusion_pytorch_model.bin", "pytorch_model.bin"),
+)
+_CONFIG = "config.json"
+
+# Under which a training keeps its tensors, those that it evaluates with first.
+_STATES = ("ema", "state_dict", "model")
+
+
+def located(path: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
+    """The file of a model's arrays, and what the model says of itself.
+
+    Args:
+      path: of a file, or of the folder of a model of `diffusers` or `transformers`.
+
+    Returns:
+      The file, which may be there in parts, and the folder's config.json; {} of a file.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: config.json is damaged.
+    """
+    if not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"--from={path} does not exist.")
+        return path, {}
+    for name in _IN_FOLDERS:
+        if (path / name).is_file() or (path / f"{name}.index.json").is_file():
+            config = path / _CONFIG
+            return path / name, read_json(config, Each(ANY)) if config.is_file() else {}
+    raise FileNotFoundError(
+        f"--from={path} has none of {', '.join(_IN_FOLDERS)}; expected a file, or the folder of a "
+        "model that has one of these."
+    )
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path) -> Iterator[Arrays]:
+    """The arrays of a file.
+
+    Args:
+      path: from `located`.
+
+    Yields:
+      Arrays.
+
+    Raises:
+      ValueError: it is truncated, damaged or of no known kind.
+      pickle.UnpicklingError: it names what it must not.
+    """
+    if path.suffix == ".safetensors":
+        with open_safetensors(path) as arrays:
+            yield arrays
+        return
+    with open_bounded(path, MOST_BYTES) as file, open_torch(file, _state_of) as arrays:
+        yield arrays
+
+
+def parts(path: pathlib.Path) -> list[pathlib.Path]:
+    """The files that hold the arrays.
+
+    Args:
+      path: from `located`.
+
+    Returns:
+      It, or its parts.
+    """
+    if path.is_file():
+        return [path]
+    stem, _, suffix = path.name.rpartition(".")
+    return sorted(path.parent.glob(f"{stem}-*-of-*.{suffix}"))
+
+
+def _state_of(held: Any) -> dict[str, Any]:
+    """The tensors by name, wherever a training has them."""
+    for name in _STATES:
+        if isinstance(held, dict) and isinstance(held.get(name), dict):
+            return {str(key): value for key, value in held[name].items()}
+    if not isinstance(held, dict):
+        raise ValueError("it holds no dict of tensors")
+    return {str(key): value for key, value in held.items()}

@@ -179,6 +179,9 @@ def test_a_prior_is_no_tokenizer_and_a_tokenizer_no_prior(folders, tmp_path):
         read_prior(bare)
     with pytest.raises(ValueError, match="bare is the run of a prior, .*; expected a tokenizer"):
         require_export(bare)
+    outcome = runs.cli("--mode=export", f"--workdir={bare}", "--formats=pytorch")
+    assert outcome.code == 1 and "--formats is of tokenizers" in outcome.err
+    assert not (bare / "export").exists()
     arguments = prior_runs.arguments(tokens=bare)
     outcome = runs.cli(*arguments, f"--workdir={tmp_path / 'w'}")
     assert outcome.code == 1 and "is the run of a prior, the second stage" in outcome.err

@@ -5,7 +5,8 @@
     samples.npz    arr_0 u8[N, H, W, 3]; with classes, arr_1 i64[N]
     grid.png       the first of them
 
-A sampling that was stopped goes on; one of other settings is refused. The archive comes last.
+A sampling that was stopped goes on, one of more images too; one of other settings is refused. The
+archive comes last.
 """
 
 from __future__ import annotations
@@ -44,20 +45,25 @@ def claimed(folder: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[None]
     """A folder that is a sampling's own, and no other process's, while the block runs.
 
     Args:
-      folder: made if absent.
+      folder: made if absent; where it holds fewer images of the same draw, they stay.
       settings: what its images are of, fit for JSON; `count` is their number.
 
     Raises:
-      ValueError: it holds something else, or another process writes into it.
+      ValueError: it holds something else or more images, or another process writes into it.
       OSError: it cannot be read or written.
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; expected a folder: {_REMEDY}.")
     _require_own(folder, settings)
-    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with held(folder, _REMEDY):
-        if not (folder / SETTINGS).exists():
+        # Once more, since another process may have been here before it was held.
+        if _require_own(folder, settings) != settings:
+            # Before the new count, which would take them for those of all images.
+            for name in (ARCHIVE, GRID):
+                (folder / name).unlink(missing_ok=True)
             write_atomically(folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
+        (folder / IMAGES).mkdir(exist_ok=True)
         yield
 
 
@@ -143,8 +149,8 @@ def is_finished(folder: pathlib.Path) -> bool:
     return (folder / ARCHIVE).is_file() and (folder / GRID).is_file()
 
 
-def _require_own(folder, settings) -> None:
-    """Raises unless a folder is new, empty, or that of these very settings."""
+def _require_own(folder, settings) -> Mapping[str, Any] | None:
+    """What a folder is of, these settings or fewer images of them; None where it is empty."""
     path = folder / SETTINGS
     try:
         found = read_json(path, Each(ANY))
@@ -154,7 +160,7 @@ def _require_own(folder, settings) -> None:
                 f"{folder} is not empty and has no {SETTINGS}, which would say what it holds; "
                 f"{_REMEDY}."
             ) from None
-        return
+        return None
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); {_REMEDY}.") from error
     differing = [
@@ -162,12 +168,18 @@ def _require_own(folder, settings) -> None:
         f"{shown(settings.get(name))} now"
         for name in sorted({**settings, **found})
         if found.get(name) != settings.get(name)
+        and not (name == "count" and _is_fewer(found.get(name), settings[name]))
     ]
     if differing:
         raise ValueError(
             f"{folder} holds samples of other settings: {'; '.join(differing)}. Give another "
             "--output, or those settings to go on."
         )
+    return found
+
+
+def _is_fewer(there: Any, count: int) -> bool:
+    return type(there) is int and 0 < there < count
 
 
 def _read_all(folder, count) -> Iterator[np.ndarray]:

@@ -92,7 +92,7 @@ def write_samples(
       How many images were drawn now.
 
     Raises:
-      ValueError: the folder is of something else, or the prior cannot draw this.
+      ValueError: the folder is of something else or of more images, or the prior cannot draw this.
       OSError: the folder cannot be written.
     """
     asked = draw.count if draw.labels is None else draw.labels

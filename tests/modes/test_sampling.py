@@ -17,7 +17,7 @@ from PIL import Image
 from mq_jax.generation import Sampling
 from mq_jax.metrics import spaces
 from mq_jax.modes import sampled, sampling
-from mq_jax.samplers import load_prior
+from mq_jax.samplers import load_prior, writing
 from mq_jax.terminal.console import ImageBar
 from mq_jax.tokenizers import pngs
 
@@ -111,6 +111,26 @@ def test_a_draw_that_was_stopped_goes_on_to_the_same_bytes(folder, whole, tmp_pa
     idle = sample(folder, *GIVEN, output=output)
     assert idle.code == 0 and idle.out.startswith("43 were there already\n")
     assert (output / "samples.npz").stat().st_mtime_ns == before
+
+
+def test_a_larger_count_adds_to_what_is_there_and_ends_with_the_bytes_of_one_draw(
+    folder, whole, tmp_path
+):
+    output, fewer = tmp_path / "there", ("--count=11", *GIVEN[1:])
+    assert sample(folder, *fewer, output=output).code == 0
+    stamp = (output / "images" / "000010.png").stat().st_mtime_ns
+    # Stopped before the archive of all: that of the first eleven must not stand for it.
+    with mock.patch.object(writing, "finish", side_effect=OSError("stopped")):
+        assert sample(folder, *GIVEN, output=output).code == 1
+    assert not (output / "samples.npz").exists()
+    assert json.loads((output / "samples.json").read_text())["count"] == 43
+    again = sample(folder, *GIVEN, output=output)
+    assert again.code == 0 and "43 were there already" in again.out, again.err
+    assert contents(output) == contents(whole[0])
+    assert (output / "images" / "000010.png").stat().st_mtime_ns == stamp
+    refused = sample(folder, *fewer, output=output)
+    assert refused.code == 1 and "count is 43 there, 11 now" in refused.err
+    assert contents(output) == contents(whole[0])
 
 
 @pytest.mark.parametrize(

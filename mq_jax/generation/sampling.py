@@ -1,6 +1,8 @@
 """How tokens are drawn, the same for all priors."""
 
 import dataclasses
+import math
+import numbers
 from typing import Any
 
 import jax
@@ -39,14 +41,14 @@ class Sampling:
 
     def __post_init__(self):
         ranges = {
-            "temperature": (self.temperature > 0, "above 0"),
-            "top_k": (self.top_k >= 0, "at least 0"),
+            "temperature": (0 < self.temperature < math.inf, "above 0 and finite"),
+            "top_k": (_is_whole(self.top_k) and self.top_k >= 0, "a whole number, at least 0"),
             "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
-            "guidance": (self.guidance >= 0, "at least 0"),
+            "guidance": (0 <= self.guidance < math.inf, "at least 0 and finite"),
             "guidance_schedule": (self.guidance_schedule in SCHEDULES, f"one of {SCHEDULES}"),
-            "guidance_power": (self.guidance_power > 0, "above 0"),
-            "steps": (self.steps >= 1, "at least 1"),
-            "choice_noise": (self.choice_noise >= 0, "at least 0"),
+            "guidance_power": (0 < self.guidance_power < math.inf, "above 0 and finite"),
+            "steps": (_is_whole(self.steps) and self.steps >= 1, "a whole number, at least 1"),
+            "choice_noise": (0 <= self.choice_noise < math.inf, "at least 0 and finite"),
         }
         for name, (holds, expected) in ranges.items():
             if not holds:
@@ -181,3 +183,7 @@ def draw_places(
             total = total + jnp.concatenate([vectors] * copies).astype(jnp.float32)
             inputs = total.astype(context.dtype)
     return jnp.stack(drawn, axis=-1), log_p
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral)

@@ -232,9 +232,11 @@ def test_guidance_needs_classes():
     [
         ({"temperature": 0.0}, "Sampling.temperature is 0.0; expected above 0"),
         ({"top_p": 0.0}, r"Sampling.top_p is 0.0; expected in \(0, 1\]"),
-        ({"top_k": -1}, "expected at least 0"),
+        ({"top_k": -1}, "expected a whole number, at least 0"),
+        ({"guidance": float("inf")}, "is inf; expected at least 0 and finite"),
+        ({"steps": 2.5}, "is 2.5; expected a whole number"),
         ({"guidance_schedule": "cubic"}, "'cubic'; expected one of"),
-        ({"steps": 0}, "expected at least 1"),
+        ({"steps": 0}, "expected a whole number, at least 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -157,8 +157,8 @@ def _classes(text: str, known: int) -> tuple[int, ...]:
 def _tell(draw: Draw, output: pathlib.Path, drawn: int, seconds: float) -> None:
     """Where the images are, and how fast they came."""
     kept = draw.count - drawn
-    parts = [f"{drawn} images drawn"] if drawn else []
-    parts += [f"{drawn / seconds:.1f} images/s"] if drawn else []
+    rate = f"{drawn / seconds:.1f} images/s, compiling included"
+    parts = [f"{drawn} images drawn in {seconds:.1f} s, {rate}"] if drawn else []
     parts += [f"{kept} were there already"] if kept else []
     tell("; ".join(parts))
     tell(f"Images: {output / IMAGES}", f"As evaluators read them: {output / ARCHIVE}")

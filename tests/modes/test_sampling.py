@@ -182,7 +182,7 @@ def test_files_that_are_damaged_or_none_of_the_samples_are_named(folder, tmp_pat
     damaged = sample(folder, *GIVEN, **given)
     assert damaged.code == 1 and "Remove it; the same command draws it again." in damaged.err
     image.unlink()
-    assert "1 images drawn; " in sample(folder, *GIVEN, **given).out
+    assert "1 images drawn in " in sample(folder, *GIVEN, **given).out
     (place / "images" / "mine.png").write_bytes(b"")
     foreign = sample(folder, *GIVEN, **given)
     assert "holds 'mine.png', which is no image of this sampling" in foreign.err

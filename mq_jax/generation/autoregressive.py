@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mq_jax.generation.decoder import Decoder
 from mq_jax.generation.guidance import drop_labels, guidance_scales
@@ -80,19 +79,15 @@ class Autoregressive:
         *,
         given: jax.Array | None = None,
         known: jax.Array | None = None,
+        front: int = 0,
     ) -> jax.Array:
-        """As Prior.sample, row by row: a known place is told to the places after it alone.
-
-        Where `known` is a NumPy array, the places that all images have at the front are read at
-        once.
-        """
+        """As Prior.sample, row by row: a known place is told to the places after it alone."""
         labels, copies = conditions(self.space, images, labels, sampling)
-        prefix = _prefix(known)
         given, known = completion(self.space, images, given, known)
         variables, batch = {"params": params}, copies * len(images)
-        front = jnp.concatenate([given[:, :prefix]] * copies)
+        read = jnp.concatenate([given[:, :front]] * copies)
         cache = self.model.apply(variables, batch, method="cache")
-        x, cache = self.model.apply(variables, labels, front, cache, method="prefill")
+        x, cache = self.model.apply(variables, labels, read, cache, method="prefill")
         keys = image_keys(rng, images)
 
         def step(carry, here):
@@ -113,13 +108,5 @@ class Autoregressive:
             sampling.guidance_power,
         )
         here = jnp.arange(self.space.places), scales, given.swapaxes(0, 1), known.T
-        _, tokens = jax.lax.scan(step, (x, cache), jax.tree.map(lambda leaf: leaf[prefix:], here))
-        return jnp.concatenate([given[:, :prefix], tokens.swapaxes(0, 1)], axis=1)
-
-
-def _prefix(known: Any) -> int:
-    """How many places at the front all images have, where that is seen before compiling."""
-    if not isinstance(known, np.ndarray):
-        return 0
-    missing = ~known.reshape(-1, known.shape[-1]).all(axis=0)
-    return int(missing.argmax()) if missing.any() else known.shape[-1]
+        _, tokens = jax.lax.scan(step, (x, cache), jax.tree.map(lambda leaf: leaf[front:], here))
+        return jnp.concatenate([given[:, :front], tokens.swapaxes(0, 1)], axis=1)

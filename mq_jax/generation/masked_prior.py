@@ -108,8 +108,9 @@ class MaskedPrior:
         *,
         given: jax.Array | None = None,
         known: jax.Array | None = None,
+        front: int = 0,
     ) -> jax.Array:
-        """As Prior.sample; known places are told to all others."""
+        """As Prior.sample; known places are told to all others, those at the front likewise."""
         settings = {"given": given, "known": known}
         return self.fill(params, images, labels, rng, sampling, **settings)[0]
 

@@ -68,6 +68,7 @@ class Prior(Protocol):
         *,
         given: jax.Array | None = None,
         known: jax.Array | None = None,
+        front: int = 0,
     ) -> jax.Array:
         """Draws tokens; an image's depend on its number, not on the batch that it is drawn in.
 
@@ -79,6 +80,8 @@ class Prior(Protocol):
           sampling: its settings.
           given: i32[B, n, J], tokens that are kept where they are known.
           known: bool[B, n] or bool[n].
+          front: how many places at the beginning all images have; a prior that draws place after
+            place reads these at once.
 
         Returns:
           i32[B, n, J].

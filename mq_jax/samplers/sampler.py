@@ -111,7 +111,7 @@ class Sampler:
         self._mesh, everywhere = mesh, sharding.replicated(mesh)
         self._params = jax.device_put(restored.params, everywhere)
         self._weights = jax.device_put(tokenizer.weights, everywhere)
-        self._tokens = jax.jit(self._split_tokens, static_argnames="sampling")
+        self._tokens = jax.jit(self._split_tokens, static_argnames=("sampling", "front"))
         self._images = jax.jit(self._on_each_device(tokenizer.coding.decode, shared=1, split=1))
 
     def __repr__(self) -> str:
@@ -224,6 +224,7 @@ class Sampler:
         if batch_size < 1:
             raise ValueError(f"The batch size is {batch_size}; expected at least 1.")
         key, devices = jax.random.key(seed), self._mesh.size
+        settings = {"sampling": sampling, "front": self._front(completion)}
         rows = -(-min(batch_size, max(len(labels), 1)) // devices) * devices
         sent = None
         for first in range(0, len(labels), rows):
@@ -231,7 +232,7 @@ class Sampler:
             if wanted is not None and not any(n in wanted for n in range(first, first + count)):
                 continue
             given = self._rows(first, rows, labels, completion)
-            tokens = self._tokens(self._params, key, *given, sampling=sampling)
+            tokens = self._tokens(self._params, key, *given, **settings)
             computed = first, count, tokens, self._images(self._weights, self._in_grid(tokens))
             if sent is not None:
                 yield self._home(*sent)
@@ -245,6 +246,14 @@ class Sampler:
         space, depth = self.prior.space, self.tokenizer.depth
         return (space.height, space.width, *((depth,) if depth else ()))
 
+    def _front(self, completion) -> int:
+        """Places of the upper rows that all images have: whole rows, as each number compiles."""
+        if completion is None or not len(completion[1]):
+            return 0
+        height, width = self._shape[:2]
+        rows = completion[1].reshape(-1, height, width).all(axis=(0, 2))
+        return width * int(np.cumprod(rows).sum())
+
     def _in_grid(self, tokens):
         return tokens.reshape(len(tokens), *self._shape)
 
@@ -257,11 +266,11 @@ class Sampler:
         parts = (None, None) if completion is None else (part[own] for part in completion)
         return sharding.shard_batch(self._mesh, (numbers, classes, *parts))
 
-    def _split_tokens(self, params, key, numbers, labels, given, known, *, sampling):
+    def _split_tokens(self, params, key, numbers, labels, given, known, *, sampling, front):
         """Tokens of a batch, each device's rows by itself."""
 
         def drawn(params, key, numbers, labels, given, known):
-            some = {"given": given, "known": known}
+            some = {"given": given, "known": known, "front": front}
             return self.prior.sample(params, numbers, labels, key, sampling, **some)
 
         draw = self._on_each_device(drawn, shared=2, split=4)

@@ -78,6 +78,11 @@ def test_a_completion_keeps_what_is_known(kind, sampler, drawn, tmp_path):
     found = sampler.complete(tokens, upper, 1, sampling=sampling)
     np.testing.assert_array_equal(found.tokens[:, :2], tokens[:, :2])
     assert (found.tokens[:, 2:] != tokens[:, 2:]).any()
+    # Half a row is not read at once with those above it.
+    apart = upper.copy()
+    apart[1, 3:] = False
+    again = sampler.complete(tokens, apart, 1, sampling=sampling)
+    np.testing.assert_array_equal(again.tokens[:, :2][:, apart[:2]], tokens[:, apart])
     whole = sampler.complete(tokens, np.ones((9, 4, 4), bool), 1, sampling=sampling)
     np.testing.assert_array_equal(whole.tokens, tokens)
 

@@ -1,6 +1,5 @@
 """--mode=train of a prior: its tokens, made first where they are not there, then its training."""
 
-import contextlib
 import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from mq_jax.priors.fields import validate
 from mq_jax.priors.spaces import facts_of, space_of
 from mq_jax.priors.state import MONITOR
 from mq_jax.priors.train import train_prior
-from mq_jax.terminal.console import ImageBar
+from mq_jax.terminal.console import image_progress
 from mq_jax.tokensets.making import make_token_set
 from mq_jax.tokensets.manifest import is_token_set
 from mq_jax.tokensets.reading import TokenSet, open_tokens
@@ -127,14 +126,8 @@ def _make(place: pathlib.Path, spec: Spec) -> None:
     """Makes a token set, or what is missing of it."""
     if jax.process_index() == 0:
         logging.info("Tokens: those of %s %s go to %s", spec.source, spec.split, place)
-    with contextlib.ExitStack() as closing:
-
-        def shown(total, kept):
-            bar = ImageBar(total, kept, live=jax.process_index() == 0)
-            closing.callback(bar.close)
-            return bar.advance
-
-        make_token_set(spec, place, progress=shown)
+    with image_progress(live=jax.process_index() == 0) as progress:
+        make_token_set(spec, place, progress=progress)
 
 
 def _opened(config: ConfigDict, places: _Places) -> tuple:

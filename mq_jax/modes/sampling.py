@@ -1,6 +1,5 @@
 """--mode=sample: images drawn from a trained prior, into a folder that an evaluation reads."""
 
-import contextlib
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from mq_jax.samplers.export_reading import is_exported
 from mq_jax.samplers.folder import ARCHIVE, GRID, IMAGES
 from mq_jax.samplers.sampler import BATCH_SIZE, Sampler, load_prior
 from mq_jax.samplers.writing import OF_MASKED, Draw, write_samples
-from mq_jax.terminal.console import ImageBar
+from mq_jax.terminal.console import image_progress
 from mq_jax.terminal.streams import tell
 
 # Of the run's folder, where no other is named.
@@ -105,22 +104,15 @@ def run_sampling(folder: pathlib.Path, asked: AskedDraw) -> None:
     draw, output = _draw(sampler, asked), asked.output or folder / FOLDER
     logging.info("%r", sampler)
     started = time.monotonic()
-    with contextlib.ExitStack() as closing:
-
-        def shown(total, kept):
-            bar = ImageBar(total, kept)
-            closing.callback(bar.close)
-            return bar.advance
-
-        try:
-            drawn = write_samples(
-                sampler, draw, output, batch_size=asked.batch_size, progress=shown
-            )
-        except OSError as error:
-            # Of a full disk, say, the system tells no path.
-            if error.filename or not error.errno:
-                raise
-            raise OSError(f"{error} (writing to {output})") from error
+    try:
+        with image_progress() as progress:
+            settings = {"batch_size": asked.batch_size, "progress": progress}
+            drawn = write_samples(sampler, draw, output, **settings)
+    except OSError as error:
+        # Of a full disk, say, the system tells no path.
+        if error.filename or not error.errno:
+            raise
+        raise OSError(f"{error} (writing to {output})") from error
     _tell(draw, output, drawn, time.monotonic() - started)
 
 

@@ -1,6 +1,5 @@
 """--mode=tokens: the codes of a whole data set, as a token set for a second stage."""
 
-import contextlib
 import pathlib
 import shlex
 import time
@@ -17,7 +16,7 @@ from mq_jax.devices.agreement import together
 from mq_jax.devices.places import local_path
 from mq_jax.modes.exporting import require_export
 from mq_jax.modes.restored import move_to_this_machine
-from mq_jax.terminal.console import ImageBar
+from mq_jax.terminal.console import image_progress
 from mq_jax.terminal.streams import tell
 from mq_jax.tokensets.making import Made, make_token_set
 from mq_jax.tokensets.shards import Spec
@@ -132,14 +131,8 @@ def _spec(folder, config, asked: Asked, typed) -> Spec:
 def _made(spec: Spec, asked: Asked) -> Made:
     """Makes the set, by this program or on Beam."""
     if asked.beam is None:
-        with contextlib.ExitStack() as closing:
-
-            def shown(total, kept):
-                bar = ImageBar(total, kept, live=jax.process_index() == 0)
-                closing.callback(bar.close)
-                return bar.advance
-
-            return make_token_set(spec, asked.output, overwrite=asked.overwrite, progress=shown)
+        with image_progress(live=jax.process_index() == 0) as progress:
+            return make_token_set(spec, asked.output, overwrite=asked.overwrite, progress=progress)
     try:
         from mq_jax.tokensets.beam import make_token_set_on_beam
     except ModuleNotFoundError as error:

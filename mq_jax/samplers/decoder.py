@@ -4,7 +4,7 @@ import os
 
 from mq_jax.devices.places import local_path
 from mq_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mq_jax.tokensets.manifest import MANIFEST
+from mq_jax.tokensets.manifest import is_token_set
 
 _REMEDY = "say where it lies: --tokenizer=FOLDER, in Python tokenizer=, an export or a run"
 
@@ -29,7 +29,7 @@ def find_tokenizer(place: str | os.PathLike, fingerprint: str) -> Tokenizer:
             f"The export of a prior does not say where its tokenizer lies. Of {named}, {_REMEDY}."
         )
     place = local_path(place, "The tokenizer")
-    if (place / MANIFEST).is_file():
+    if is_token_set(place):
         raise FileNotFoundError(
             f"{place} is a token set, which does not say where its tokenizer lies. Of {named}, "
             f"{_REMEDY}."

@@ -9,6 +9,7 @@ with _epy.lazy_api_imports(globals()):
     from mq_jax.terminal.console import (
         ImageBar,
         Progress,
+        image_progress,
         log_to_file,
         log_to_terminal,
         print_table,

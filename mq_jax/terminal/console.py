@@ -1,10 +1,11 @@
 """What a person sees while a run goes on: log lines, a live progress line, a table."""
 
+import contextlib
 import io
 import logging
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tqdm
 from absl import logging as absl_logging
@@ -126,6 +127,27 @@ class ImageBar:
     def close(self) -> None:
         """Ends the live line."""
         self._bar.close()
+
+
+@contextlib.contextmanager
+def image_progress(live: bool = True) -> Iterator[Callable[[int, int], Callable[[int], None]]]:
+    """An ImageBar for who learns late how many images there are; it ends with the block.
+
+    Args:
+      live: as ImageBar's.
+
+    Yields:
+      A function that is told once how many images there are in all and how many are done; what it
+      returns is told the number of further ones.
+    """
+    with contextlib.ExitStack() as closing:
+
+        def begin(total, done):
+            bar = ImageBar(total, done, live)
+            closing.callback(bar.close)
+            return bar.advance
+
+        yield begin
 
 
 def _bar(total, initial, unit, live):

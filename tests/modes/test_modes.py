@@ -169,7 +169,7 @@ def test_where_the_best_checkpoint_is_damaged_another_one_can_be_named(finished)
 @pytest.mark.parametrize("mode", ["train", "report", "plan"])
 def test_a_step_is_refused_where_none_is_taken(finished, mode):
     outcome = runs.cli(f"--mode={mode}", "--step=10", f"--workdir={finished}")
-    assert outcome.code == 1 and f"--mode=export; {mode} takes none" in outcome.err
+    assert outcome.code == 1 and f"--mode=sample; {mode} takes none" in outcome.err
 
 
 def test_a_damaged_record_is_told_where_it_may_hide_the_best_checkpoint(finished):

@@ -226,10 +226,10 @@ def test_a_model_of_crops_alone_says_what_it_does_without_a_size_and_no_other(ru
 
 
 def readme_blocks():
-    """The README's lines of Python, each block of them without its indentation."""
+    """The README's lines of Python on a tokenizer, each block of them without its indentation."""
     text = (runs.ROOT / "README.md").read_text()
     blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.M)
-    return [textwrap.dedent(block) for block in blocks if "from mq_jax import" in block]
+    return [textwrap.dedent(block) for block in blocks if "mq_jax import load_tokenizer" in block]
 
 
 class _NumPyAsTorch:

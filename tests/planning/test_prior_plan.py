@@ -29,7 +29,7 @@ def test_the_plan_of_a_prior_counts_its_parameters_and_their_averages():
         leaf.size for leaf in jax.tree.leaves(params)
     )
     added = with_averages.state_by_fsdp[1] - without.state_by_fsdp[1]
-    assert added == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    assert added == sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
 def test_parts_of_a_priors_batch_and_its_dtype_change_no_flops():

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 
 FLAGS = flags.FLAGS
 PRESETS = quantizers.PRESETS
-NO_EXPERIMENTS = ("__init__", "base", "mqvae", "mqgan", "quantizers", "prior")
+# Of `imported` the quantizer is that of a file.
+NO_EXPERIMENTS = ("__init__", "base", "mqvae", "mqgan", "quantizers", "prior", "imported")
 EXPERIMENTS = sorted(
     path.stem
     for path in runs.ROOT.glob("configs/*.py")

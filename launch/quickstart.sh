@@ -27,4 +27,5 @@ fi
 "${first[@]}" --interrupted_code=75
 "${program[@]}" --config=configs/photos_prior.py --workdir="$workdir-prior" \
     --config.tokens="$workdir" --interrupted_code=75
-exec "${program[@]}" --mode=sample --workdir="$workdir-prior" --count=32
+# The best step on held-out regions is from before it knows the photographs.
+exec "${program[@]}" --mode=sample --workdir="$workdir-prior" --count=36 --step=1000 --top_p=0.9

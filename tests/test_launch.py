@@ -12,6 +12,7 @@ import pytest
 import runs
 import yaml
 
+from configs import photos_prior
 from mq_jax.devices.distributed import Cluster, find_cluster
 
 LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
@@ -229,10 +230,16 @@ def test_the_quick_start_trains_the_second_stage_where_it_is_asked_for(quickstar
         f"{_FIRST_STAGE} --interrupted_code=75",
         "--config=configs/photos_prior.py --workdir=runs/photos-prior --config.tokens=runs/photos "
         "--interrupted_code=75",
-        "--mode=sample --workdir=runs/photos-prior --count=32",
+        "--mode=sample --workdir=runs/photos-prior --count=36 --step=1000 --top_p=0.9",
     ]
     lines, code = quickstart("--with-prior", str(LAUNCH / "mine"))
     assert [f"--workdir={LAUNCH}/mine" in line for line in lines] == [True] * 3
+
+
+def test_the_quick_start_draws_from_the_last_step():
+    text = (LAUNCH / "quickstart.sh").read_text()
+    (step,) = re.findall(r"--step=(\d+)", text)
+    assert int(step) == photos_prior.get_config().train.steps
 
 
 def test_a_stage_that_is_interrupted_ends_the_quick_start(quickstart):

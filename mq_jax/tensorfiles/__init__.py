@@ -7,5 +7,6 @@ from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
     from mq_jax.tensorfiles.arrays import Arrays
+    from mq_jax.tensorfiles.msgpack_file import open_msgpack
     from mq_jax.tensorfiles.safetensors_file import open_safetensors
     from mq_jax.tensorfiles.torch_file import open_torch, read_state_dict

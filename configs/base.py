@@ -22,17 +22,18 @@ def get_config() -> ConfigDict:
     #                        (kmeans, file); read once, before the first step; free to move
 
     config.model = ConfigDict()
-    config.model.kind = "vqvae"  # vqvae (of SQ-VAE) | vqgan
+    config.model.kind = "vqvae"  # vqvae (of SQ-VAE) | vqgan | maskgit (vqgan without attention,
+    #                               its levels pooled: the net of MaskGIT's tokenizer)
     config.model.channels = (32, 64)  # vqvae: width of each stride-2 convolution, x2 down each;
-    #                                   vqgan: one number, the width at full resolution
+    #                                   others: one number, the width at full resolution
     config.model.multipliers = (1, 1, 2, 2, 4)  # of the width, one a level, x2 down between two
-    #                                             levels (vqgan): f16; f8: (1, 2, 2, 4)
-    config.model.blocks = 6  # vqvae: residual blocks on either side; vqgan: in each level
+    #                                             levels (not vqvae): f16; f8: (1, 2, 2, 4)
+    config.model.blocks = 6  # vqvae: residual blocks on either side; others: in each level
     config.model.attention = (16,)  # sides, at data.image_size, of levels with attention (vqgan)
     config.model.middle_attention = True  # at the lowest resolution, whatever its side (vqgan)
-    config.model.unit_pixels = False  # whether its layers see and make pixels in [0, 1] (vqgan)
+    config.model.unit_pixels = False  # whether its layers see and make pixels in [0, 1] (not vqvae)
     config.model.z_channels = 256  # encoder's output before the 1 x 1 convolution to D (vqgan)
-    config.model.groups = 32  # of GroupNorm (vqgan)
+    config.model.groups = 32  # of GroupNorm (not vqvae)
     config.model.layer_norm = False  # LayerNorm over the channels of z; (code): True, which leaves
     #                                  nine codes in ten unused on CIFAR-10, where without it a
     #                                  third to all of them come into use

@@ -197,8 +197,8 @@ def _computation(config):
     """In which precision and on which devices."""
     return {
         "precision": {
-            # The one kind of model that reads the field.
-            "model": config.model.dtype if config.model.kind == "vqgan" else "float32",
+            # The one kind of model that does not read the field.
+            "model": "float32" if config.model.kind == "vqvae" else config.model.dtype,
             "products": jax.config.jax_default_matmul_precision or "JAX's default",
             "codebook, z, pixels and measures": "float32, highest",
             "deterministic": config.deterministic,

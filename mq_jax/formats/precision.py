@@ -13,7 +13,7 @@ def precision(architecture: Mapping[str, Any]) -> str:
     Returns:
       A sentence.
     """
-    if architecture["model"]["kind"] == "vqgan" and architecture["model"]["dtype"] != "float32":
+    if architecture["model"]["kind"] != "vqvae" and architecture["model"]["dtype"] != "float32":
         return (
             "It computes in float32, the trained model in bfloat16: encodings close to the middle "
             "of two codewords may have another code."

@@ -14,6 +14,7 @@ import json
 import math
 import mmap
 from collections import OrderedDict
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -57,8 +58,8 @@ class Tokenizer(nn.Module):
             self.downsampling = 2 ** len(model["channels"])
         else:
             levels = vqgan_levels(model, architecture["data"]["image_size"])
-            self.encoder = vqgan_encoder(model, levels, width)
-            self.decoder = vqgan_decoder(model, levels, dim)
+            encoder, decoder = HALVES[model["kind"]]
+            self.encoder, self.decoder = encoder(model, levels, width), decoder(model, levels, dim)
             self.downsampling = 2 ** (len(levels) - 1)
         self.codebook = make_quantizer(quantizer, own, architecture["codebook"])
         self.unit_pixels = model.get("unit_pixels", False)
@@ -481,3 +482,62 @@ class NearestUpsample(nn.Conv2d):
 
     def forward(self, x):
         return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+# That of MaskGIT (Chang et al., 2022), whose levels are those of VQGAN without attention.
+
+
+def maskgit_encoder(model, levels, width):
+    """f[B, 3, H, W] -> z f[B, width, h, w]."""
+    norm, (inputs, *_) = group_norm(model), model["channels"]
+    layers = [("Conv_0", nn.Conv2d(3, inputs, 3, padding=1, bias=False))]
+    for i, (outputs, _) in enumerate(levels):
+        layers += [("", nn.AvgPool2d(2))] if i > 0 else []
+        layers += [(f"level_{i}", maskgit_level(model, inputs, outputs))]
+        inputs = outputs
+    layers += [("middle", maskgit_level(model, inputs, inputs))]
+    layers += [("GroupNorm_0", norm(inputs)), ("", nn.SiLU())]
+    return chain([*layers, ("Conv_1", nn.Conv2d(inputs, width, 1)), *normalised(model, width)])
+
+
+def maskgit_decoder(model, levels, dim):
+    """z_q f[B, D, h, w] -> f[B, 3, H, W]."""
+    inputs = levels[-1][0]
+    layers = [("Conv_0", nn.Conv2d(dim, inputs, 3, padding=1))]
+    layers += [("middle", maskgit_level(model, inputs, inputs))]
+    for i, (outputs, _) in reversed(list(enumerate(levels))):
+        layers += [(f"level_{i}", maskgit_level(model, inputs, outputs))]
+        inputs = outputs
+        if i > 0:
+            number = len(levels) - 1 - i
+            layers += [(f"NearestUpsample_{number}", NearestUpsample(inputs, inputs, 3, padding=1))]
+    layers += [("GroupNorm_0", group_norm(model)(inputs)), ("", nn.SiLU())]
+    return chain([*layers, ("head", nn.Conv2d(inputs, 3, 3, padding=1))])
+
+
+def maskgit_level(model, inputs, outputs):
+    """The blocks of a level."""
+    widths = [inputs, *[outputs] * model["blocks"]]
+    return numbered([MaskGITBlock(group_norm(model), *pair) for pair in pairwise(widths)])
+
+
+class MaskGITBlock(nn.Module):
+    """y + W y where widths differ and x + y where not, y = conv(swish(GN(conv(swish(GN(x)))))."""
+
+    def __init__(self, norm, inputs, outputs):
+        super().__init__()
+        self.GroupNorm_0, self.GroupNorm_1 = norm(inputs), norm(outputs)
+        self.Conv_0 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.Conv_1 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.shortcut = None
+        if inputs != outputs:
+            self.shortcut = nn.Conv2d(outputs, outputs, 1, bias=False)
+
+    def forward(self, x):
+        y = self.Conv_0(F.silu(self.GroupNorm_0(x)))
+        y = self.Conv_1(F.silu(self.GroupNorm_1(y)))
+        return y + (x if self.shortcut is None else self.shortcut(y))
+
+
+# Of the kinds of nets that are made of levels.
+HALVES = {"vqgan": (vqgan_encoder, vqgan_decoder), "maskgit": (maskgit_encoder, maskgit_decoder)}

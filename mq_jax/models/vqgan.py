@@ -151,12 +151,7 @@ class AutoEncoder(nn.Module):
 
     def encode(self, images: jax.Array, *, train: bool) -> jax.Array:
         """f32[B, H, W, 3] in [-1, 1] -> z f32[B, h, w, D]."""
-        height, width = images.shape[1:3]
-        if height % self.downsampling or width % self.downsampling:
-            raise ValueError(
-                f"images are {height} x {width} pixels; expected multiples of the downsampling, "
-                f"{self.downsampling}."
-            )
+        require_sides(images.shape[1:3], self.downsampling)
         # Not folded into the first kernel: its padding is 0 in either range.
         return self.encoder((images + 1) / 2 if self.unit_pixels else images)
 
@@ -179,18 +174,50 @@ class AutoEncoder(nn.Module):
         return 2 ** (len(self.multipliers) - 1)
 
     def _check(self):
-        width = undivided_width(self.channels, self.multipliers, self.groups)
-        if width is not None:
-            raise ValueError(
-                f"groups = {self.groups} does not divide a width of {width} channels; the "
-                f"widths are channels = {self.channels} by multipliers = {self.multipliers}."
-            )
+        require_divided(self.channels, self.multipliers, self.groups)
         unknown = [level for level in self.attention if level not in range(len(self.multipliers))]
         if unknown:
             raise ValueError(
                 f"attention is at levels {tuple(self.attention)}; expected levels from 0 to "
                 f"{len(self.multipliers) - 1}, one for each of multipliers = {self.multipliers}."
             )
+
+
+def require_sides(sides: Sequence[int], downsampling: int) -> None:
+    """Raises unless images can be halved down to their codes.
+
+    Args:
+      sides: height and width, pixels.
+      downsampling: of the auto-encoder.
+
+    Raises:
+      ValueError: a side is no multiple of it.
+    """
+    height, width = sides
+    if height % downsampling or width % downsampling:
+        raise ValueError(
+            f"images are {height} x {width} pixels; expected multiples of the downsampling, "
+            f"{downsampling}."
+        )
+
+
+def require_divided(channels: int, multipliers: Sequence[int], groups: int) -> None:
+    """Raises unless GroupNorm divides all widths.
+
+    Args:
+      channels: as AutoEncoder's.
+      multipliers: as AutoEncoder's.
+      groups: as AutoEncoder's.
+
+    Raises:
+      ValueError: names the first width that it does not divide.
+    """
+    width = undivided_width(channels, multipliers, groups)
+    if width is not None:
+        raise ValueError(
+            f"groups = {groups} does not divide a width of {width} channels; the "
+            f"widths are channels = {channels} by multipliers = {multipliers}."
+        )
 
 
 def undivided_width(channels: int, multipliers: Sequence[int], groups: int) -> int | None:

@@ -104,7 +104,7 @@ def _of_layers(plan: Plan, needs: Needs, limit: float) -> Iterator[str]:
     config = plan.config
     name = "prior" if is_prior(config) else "model"
     net = config[name]
-    large = name == "prior" or net.kind == "vqgan" or config.perceptual.net != "none"
+    large = name == "prior" or net.kind in ("vqgan", "maskgit") or config.perceptual.net != "none"
     rest = needs.given + needs.gradients
     if not large or not needs.activations or rest > limit:
         return

@@ -56,7 +56,7 @@ _HEADER = {
     },
     "architecture": {
         "model": {
-            "kind": choice("vqvae", "vqgan"),
+            "kind": choice("vqvae", "vqgan", "maskgit"),
             "channels": _widths(1, 2**14),
             "multipliers": _widths(1, 2**10),
             "blocks": whole(0, 64),

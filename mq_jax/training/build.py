@@ -20,7 +20,7 @@ from mq_jax.algorithm.pipelined import with_past
 from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.perceptual import perceptual_distance
-from mq_jax.models import vqgan, vqvae
+from mq_jax.models import maskgit, vqgan, vqvae
 from mq_jax.models.discriminator import Discriminator
 from mq_jax.quantizers.bases import is_base
 from mq_jax.quantizers.lookup import make_lookup
@@ -212,18 +212,22 @@ def make_autoencoder(config: ConfigDict) -> nn.Module:
     }
     if model.kind == "vqvae":
         return vqvae.AutoEncoder(channels=tuple(model.channels), **shared)
+    shared |= {
+        "channels": model.channels[0],
+        "multipliers": tuple(model.multipliers),
+        "groups": model.groups,
+        "dtype": jnp.dtype(model.dtype),
+        "remat": model.remat,
+        "unit_pixels": model.unit_pixels,
+    }
+    if model.kind == "maskgit":
+        return maskgit.AutoEncoder(**shared)
     sides = [config.data.image_size >> level for level in range(len(model.multipliers))]
     return vqgan.AutoEncoder(
-        channels=model.channels[0],
-        multipliers=tuple(model.multipliers),
         **shared,
         attention=tuple(level for level, side in enumerate(sides) if side in model.attention),
         z_channels=model.z_channels,
-        groups=model.groups,
-        dtype=jnp.dtype(model.dtype),
-        remat=model.remat,
         middle_attention=model.middle_attention,
-        unit_pixels=model.unit_pixels,
     )
 
 

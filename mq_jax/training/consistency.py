@@ -32,7 +32,7 @@ def _check_model(config):
     if model.kind == "vqvae":
         return
     sides = [config.data.image_size >> level for level in range(len(model.multipliers))]
-    if set(model.attention) - set(sides):
+    if model.kind == "vqgan" and set(model.attention) - set(sides):
         raise ValueError(
             f"config.model.attention is {tuple(model.attention)}; expected sides among "
             f"{', '.join(map(str, sides))}, those of the levels at config.data.image_size."
@@ -40,7 +40,7 @@ def _check_model(config):
     if len(model.channels) != 1:
         raise ValueError(
             f"config.model.channels is {tuple(model.channels)}; expected one number, (128,) say, "
-            "under model.kind 'vqgan': config.model.multipliers makes the widths of it."
+            f"under model.kind {model.kind!r}: config.model.multipliers makes the widths of it."
         )
     width = vqgan.undivided_width(model.channels[0], model.multipliers, model.groups)
     if width is not None:
@@ -54,7 +54,9 @@ def _check_image_sizes(config):
     """Every network halves an image a few times, and some need a least size."""
     halvings = {
         "vqvae": (len(config.model.channels), "config.model.channels"),
-        "vqgan": (len(config.model.multipliers) - 1, "config.model.multipliers"),
+        **dict.fromkeys(
+            ("vqgan", "maskgit"), (len(config.model.multipliers) - 1, "config.model.multipliers")
+        ),
     }
     times, field = halvings[config.model.kind]
     for name in ("image_size", "eval_image_size"):

@@ -52,10 +52,15 @@ RULES: tuple[Overruled, ...] = (
         "a positive number has a discriminator",
     ),
     Overruled(
-        ("model.multipliers", "model.attention", "model.middle_attention", "model.unit_pixels")
-        + ("model.z_channels", "model.groups"),
+        ("model.multipliers", "model.unit_pixels", "model.groups"),
         "model.kind",
         lambda kind: kind == "vqvae",
+        "vqgan and maskgit read it",
+    ),
+    Overruled(
+        ("model.attention", "model.middle_attention", "model.z_channels"),
+        "model.kind",
+        lambda kind: kind != "vqgan",
         "vqgan reads it",
     ),
     Overruled(

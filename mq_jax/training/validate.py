@@ -99,7 +99,7 @@ RULES: dict[str, Rule] = {
     "seed": SEED,
     "deterministic": BOOLEAN,
     "init_from": TEXT,
-    "model.kind": choice("vqvae", "vqgan"),
+    "model.kind": choice("vqvae", "vqgan", "maskgit"),
     "model.channels": _WIDTHS,
     "model.multipliers": _WIDTHS,
     "model.blocks": integer(0),

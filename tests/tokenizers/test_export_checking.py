@@ -70,7 +70,7 @@ DEEP = functools.reduce(lambda inner, _: [inner], range(200), [])
         (
             ("architecture", "model", "kind"),
             "x",
-            r"model.kind is 'x'; expected one of vqvae, vqgan",
+            r"model.kind is 'x'; expected one of vqvae, vqgan, maskgit",
         ),
         (("architecture", "model", "channels"), 4, "model.channels is 4; expected a list of 1 to"),
         (("architecture", "model", "channels"), [0], "model.channels is a list of 1; expected"),

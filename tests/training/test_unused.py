@@ -19,6 +19,8 @@ CASES = {
     "one that is there": ({"discriminator__weight": 0.1}, "disc.b1", None),
     "a field of the other model": ({}, "model.groups", "config.model.kind is 'vqvae'"),
     "a field of this model": ({"model__kind": "vqgan"}, "model.groups", None),
+    "a field of both": ({"model__kind": "maskgit"}, "model.groups", None),
+    "a field of one of both": ({"model__kind": "maskgit"}, "model.attention", "vqgan reads it"),
     "a layer that is not there": ({"codebook__kind": "linear"}, "codebook.hidden", "'linear'"),
     "an embedding of its own width": ({"codebook__kind": "basis"}, "codebook.embedding_dim", "'b"),
     "a layer that is there": ({}, "codebook.hidden", None),

@@ -217,6 +217,11 @@ CONTRADICTIONS = [
     ({"inner.eps_root": 0.0}, "inner.eps_root is 0.0", "a positive number"),
     ({"model.kind": "vqgan", "model.channels": (8, 8)}, "model.channels is (8, 8)", "one number"),
     (
+        {"model.kind": "maskgit", "model.channels": (8, 8)},
+        "model.channels is (8, 8)",
+        "one number, (128,) say, under model.kind 'maskgit'",
+    ),
+    (
         {"model.kind": "vqgan", "model.multipliers": (1, 2), "model.groups": 8},
         "model.groups is 8",
         "channels 4 times 1 is 4",

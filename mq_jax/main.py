@@ -90,7 +90,7 @@ _FROM = flags.DEFINE_string(
 _FORMAT = flags.DEFINE_string(
     "format",
     "",
-    "import: taming, ibq, llamagen, janus or diffusers; empty: as the names in the file say.",
+    "import: taming, ibq, llamagen, janus, diffusers or maskgit; empty: as the file's names say.",
 )
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "export, tokens: replaces an export, a token set that is there."

@@ -34,7 +34,7 @@ from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.modes.taken import require_taken
 from mq_jax.modes.tokensets import asked_of, run_tokens
 from mq_jax.modes.training import run_training
-from mq_jax.peers.names import FORMATS
+from mq_jax.peers.usage import USAGE
 from mq_jax.priors.checks import unused_fields
 from mq_jax.runs.stages import is_prior
 from mq_jax.terminal import console
@@ -184,9 +184,9 @@ def _import() -> None:
     source, folder = FLAGS["from"].value, _workdir()
     if not source:
         raise commandline.UsageError("--from is missing; give the file that is to be imported.")
-    if FLAGS.format not in ("", *FORMATS):
+    if FLAGS.format not in ("", *USAGE):
         raise commandline.UsageError(
-            f"--format={FLAGS.format} is no format; expected one of {', '.join(FORMATS)}."
+            f"--format={FLAGS.format} is no format; expected one of {', '.join(USAGE)}."
         )
     require_platform()
     given = _given_config(), folder, commandline.overridden(sys.argv)

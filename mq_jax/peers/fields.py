@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mq_jax.peers.maskgit import FORMAT as MASKGIT
 from mq_jax.peers.tokenizer import PeerTokenizer
 
 
@@ -27,7 +28,7 @@ def fields_of(peer: PeerTokenizer, image_size: int = 0) -> dict[str, dict[str, A
             "--config.data.image_size."
         )
     model = {
-        "kind": "vqgan",
+        "kind": "maskgit" if peer.format == MASKGIT else "vqgan",
         "channels": (net.channels,),
         "multipliers": net.multipliers,
         "blocks": net.blocks,

@@ -1,18 +1,22 @@
-"""The order of axes in PyTorch's arrays and in ours."""
+"""The order of axes in others' arrays and in ours: PyTorch's is another one, Flax's is ours."""
 
 import numpy as np
 
 # Of our axes, HWIO, those of PyTorch's OIHW, and back.
 _OURS, _THEIRS = (2, 3, 1, 0), (3, 2, 0, 1)
 
-LAYOUTS = ("conv", "dense", "vector", "table")
+# Axes that an array has there and here.
+_AXES = {"conv": (4, 4), "dense": (2, 4), "vector": (1, 1), "table": (2, 2), "kernel": (4, 4)}
+
+LAYOUTS = tuple(_AXES)
 
 
 def ours(array: np.ndarray, layout: str) -> np.ndarray:
-    """An array of PyTorch's as we have it.
+    """An array of others as we have it.
 
     Args:
-      array: conv f[O, I, H, W], dense f[O, I], vector f[C], table f[K, D].
+      array: of PyTorch conv f[O, I, H, W], dense f[O, I], vector f[C], table f[K, D]; of Flax
+        kernel f[H, W, I, O].
       layout: one of LAYOUTS.
 
     Returns:
@@ -21,7 +25,7 @@ def ours(array: np.ndarray, layout: str) -> np.ndarray:
     Raises:
       ValueError: it has another number of axes.
     """
-    _require_axes(array.ndim, layout, {"conv": 4, "dense": 2, "vector": 1, "table": 2})
+    _require_axes(array.ndim, _AXES[layout][0])
     if layout == "dense":
         return array.T[None, None]
     return array.transpose(_OURS) if layout == "conv" else array
@@ -40,12 +44,12 @@ def theirs(array: np.ndarray, layout: str) -> np.ndarray:
     Raises:
       ValueError: it has another number of axes.
     """
-    _require_axes(array.ndim, layout, {"conv": 4, "dense": 4, "vector": 1, "table": 2})
+    _require_axes(array.ndim, _AXES[layout][1])
     if layout == "dense":
         return array[0, 0].T
     return array.transpose(_THEIRS) if layout == "conv" else array
 
 
-def _require_axes(found, layout, expected):
-    if found != expected[layout]:
-        raise ValueError(f"it has {found} axes; expected {expected[layout]}")
+def _require_axes(found, expected):
+    if found != expected:
+        raise ValueError(f"it has {found} axes; expected {expected}")

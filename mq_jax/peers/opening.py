@@ -1,4 +1,4 @@
-"""A tokenizer's files as people have them: a checkpoint, a safetensors file, a model's folder."""
+"""A tokenizer's files as people have them: checkpoints, safetensors, the folder of a model."""
 
 import contextlib
 import pathlib
@@ -8,6 +8,7 @@ from typing import Any
 from mq_jax.storage.files import open_bounded
 from mq_jax.storage.schema import ANY, Each, read_json
 from mq_jax.tensorfiles.arrays import MOST_BYTES, Arrays
+from mq_jax.tensorfiles.msgpack_file import begins_as_msgpack, open_msgpack
 from mq_jax.tensorfiles.safetensors_file import open_safetensors
 from mq_jax.tensorfiles.torch_file import open_torch
 
@@ -67,8 +68,10 @@ def opened(path: pathlib.Path) -> Iterator[Arrays]:
         with open_safetensors(path) as arrays:
             yield arrays
         return
-    with open_bounded(path, MOST_BYTES) as file, open_torch(file, _state_of) as arrays:
-        yield arrays
+    with open_bounded(path, MOST_BYTES) as file:
+        of_flax = begins_as_msgpack(file)
+        with open_msgpack(file) if of_flax else open_torch(file, _state_of) as arrays:
+            yield arrays
 
 
 def parts(path: pathlib.Path) -> list[pathlib.Path]:

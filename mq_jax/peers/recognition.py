@@ -3,14 +3,26 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from mq_jax.peers.names import DIFFUSERS, FORMATS, OLD_DIFFUSERS, Names, level_name
+from mq_jax.peers import maskgit
+from mq_jax.peers.names import (
+    DIFFUSERS,
+    FORMATS,
+    OLD_DIFFUSERS,
+    Names,
+    Tensor,
+    level_name,
+    tensors,
+)
 from mq_jax.peers.net import Net
 
 # Before the names of a tokenizer in a file that has other networks, too.
-PREFIXES = ("", "first_stage_model.", "gen_vision_model.", "model.vqmodel.", "vqmodel.", "module.")
+PREFIXES = (
+    *("", "first_stage_model.", "gen_vision_model.", "model.vqmodel.", "vqmodel.", "module."),
+    "params.",
+)
 
 _CODEBOOK = "quantize.embedding.weight"
-_TOLD = "taming, ibq, llamagen, janus, diffusers"
+_TOLD = ", ".join((*FORMATS, maskgit.FORMAT))
 
 # IBQ has the names of taming's nets, of which none was published with as many blocks a level.
 _BLOCKS_OF_IBQ = 4
@@ -20,18 +32,18 @@ class Recognised(NamedTuple):
     """What a file is of.
 
     Attributes:
-      format: one of names.FORMATS.
-      names: of that format, or of its older version.
+      format: one of usage.USAGE.
       prefix: before each name in the file.
       net: which the shapes make.
       size: K.
+      tensors: all arrays of it, under the names of that format or of its older version.
     """
 
     format: str
-    names: Names
     prefix: str
     net: Net
     size: int
+    tensors: list[Tensor]
 
 
 def recognised(shapes: Mapping[str, tuple[int, ...]], wanted: str = "") -> Recognised:
@@ -39,7 +51,7 @@ def recognised(shapes: Mapping[str, tuple[int, ...]], wanted: str = "") -> Recog
 
     Args:
       shapes: of its arrays, by their names in the file.
-      wanted: the format that it is said to be of; "": to be found.
+      wanted: the format that it is said to be of, one of usage.USAGE; "": to be found.
 
     Returns:
       A Recognised.
@@ -48,18 +60,17 @@ def recognised(shapes: Mapping[str, tuple[int, ...]], wanted: str = "") -> Recog
       ValueError: it is of none, of another one than was said, of one of two that cannot be told
         apart, or its shapes make no net.
     """
-    prefix = next((p for p in PREFIXES if f"{p}{_CODEBOOK}" in shapes), None)
-    if prefix is None:
-        first = ", ".join(sorted(shapes)[:3]) or "none at all"
-        raise ValueError(
-            f"it has no array {_CODEBOOK}, which the formats {_TOLD} have; its first are {first}"
-        )
+    prefix, table = _place(shapes)
     own = {n.removeprefix(prefix): s for n, s in shapes.items() if n.startswith(prefix)}
+    size = _axes(own, table, 2)[0]
+    if table == maskgit.CODEBOOK:
+        _require_wanted(wanted, [maskgit.FORMAT])
+        net = maskgit.net_of_shapes(own)
+        return Recognised(maskgit.FORMAT, prefix, net, size, maskgit.maskgit_tensors(net))
     found = [name for name, names in FORMATS.items() if _has_names(own, names)]
     if not found:
         raise ValueError(f"its names are of no known format; expected one of {_TOLD}")
-    if wanted and wanted not in found:
-        raise ValueError(f"its names are those of {' and '.join(found)}, not of {wanted}")
+    _require_wanted(wanted, found)
     names = FORMATS[found[0]]
     if names is DIFFUSERS and not any(".to_q." in name for name in own):
         names = OLD_DIFFUSERS if any(".query." in name for name in own) else DIFFUSERS
@@ -70,7 +81,26 @@ def recognised(shapes: Mapping[str, tuple[int, ...]], wanted: str = "") -> Recog
             "say --format=ibq, whose codes are the largest product, or --format=taming, the "
             "smallest distance"
         )
-    return Recognised(wanted or found[0], names, prefix, net, _axes(own, _CODEBOOK, 2)[0])
+    return Recognised(wanted or found[0], prefix, net, size, tensors(net, names))
+
+
+def _place(shapes):
+    """The name of the codebook, in two parts, of which the first is before all others, too."""
+    places = ((prefix, table) for prefix in PREFIXES for table in (_CODEBOOK, maskgit.CODEBOOK))
+    found = next((place for place in places if "".join(place) in shapes), None)
+    if found is None:
+        first = ", ".join(sorted(shapes)[:3]) or "none at all"
+        raise ValueError(
+            f"it has no array {_CODEBOOK}, nor {maskgit.CODEBOOK}, of which the formats {_TOLD} "
+            f"have one; its first are {first}"
+        )
+    return found
+
+
+def _require_wanted(wanted, found):
+    """Raises where a file is of another format than was said."""
+    if wanted and wanted not in found:
+        raise ValueError(f"its names are those of {' and '.join(found)}, not of {wanted}")
 
 
 def _has_names(shapes: Collection[str], names: Names) -> bool:

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mq_jax.models.vqgan import AutoEncoder
+from mq_jax.models import maskgit, vqgan
 from mq_jax.peers import layouts
 from mq_jax.peers.discriminator import Patches, patch_shapes, patch_tensors, patches_of
-from mq_jax.peers.names import Tensor, tensors
+from mq_jax.peers.maskgit import FORMAT as MASKGIT
+from mq_jax.peers.names import Tensor
 from mq_jax.peers.net import Net
 from mq_jax.peers.opening import located, opened, parts
 from mq_jax.peers.recognition import Recognised, recognised
@@ -35,7 +36,7 @@ class PeerTokenizer(NamedTuple):
     """What files of others say.
 
     Attributes:
-      format: one of names.FORMATS.
+      format: one of usage.USAGE.
       net: without what its arrays cannot tell.
       size: K.
       groups: of GroupNorm.
@@ -63,7 +64,7 @@ def read_peer(path: pathlib.Path, format: str = "") -> PeerTokenizer:
 
     Args:
       path: of a file, or of the folder of a model.
-      format: one of names.FORMATS; "": as its names say.
+      format: one of usage.USAGE; "": as its names say.
 
     Returns:
       A PeerTokenizer.
@@ -92,9 +93,9 @@ def _arrays(
     arrays: Arrays, found: Recognised, groups: int
 ) -> tuple[dict[str, np.ndarray], Patches | None, int]:
     """The arrays by our names, what discriminator is among them, and how many others there are."""
-    net = tensors(found.net, found.names)
+    net = found.tensors
     sources = _sources(net, arrays.shapes, found.prefix)
-    shapes = _our_shapes(found.net, found.size, groups)
+    shapes = _our_shapes(found, groups)
     patches = patches_of(arrays.shapes, found.prefix)
     psi = [] if patches is None else patch_tensors(patches)
     if patches is not None:
@@ -141,23 +142,23 @@ def _listed(names):
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _our_shapes(net: Net, size: int, groups: int) -> dict[str, tuple[int, ...]]:
+def _our_shapes(found: Recognised, groups: int) -> dict[str, tuple[int, ...]]:
     """The shapes of the module's parameters and of the codebook, by our names."""
-    module = AutoEncoder(
-        **net._asdict(),
-        groups=groups,
-        layer_norm=False,
-        init_std=0.0,
-        dtype=jnp.float32,
-        remat=False,
-    )
+    net = found.net
+    fields = {"groups": groups, "layer_norm": False, "init_std": 0.0, "remat": False}
+    fields |= {"dtype": jnp.float32}
+    if found.format == MASKGIT:
+        own = {name: getattr(net, name) for name in ("channels", "multipliers", "blocks", "dim")}
+        module = maskgit.AutoEncoder(**own, **fields)
+    else:
+        module = vqgan.AutoEncoder(**net._asdict(), **fields)
     side = module.downsampling
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     key = jax.random.key(0)
     made = jax.eval_shape(lambda x: module.init(key, x, train=False), images)["params"]
     leaves = jax.tree_util.tree_leaves_with_path({"theta": made})
     shapes = {"/".join(part.key for part in place): leaf.shape for place, leaf in leaves}
-    return shapes | {"codebook": (size, net.dim)}
+    return shapes | {"codebook": (found.size, net.dim)}
 
 
 def _require_shape(tensor: Tensor, found: tuple[int, ...], shapes: Mapping[str, Any]) -> None:

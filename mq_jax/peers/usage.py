@@ -31,6 +31,8 @@ _TAMING = (
     "reconstructions clipped to [-1, 1]"
 )
 
+_MASKGIT = "[0, 1]; how images are scaled is not said; reconstructions clipped to [0, 1]"
+
 
 def _of_diffusers(config: Mapping[str, Any]) -> Usage:
     """aMUSEd alone has no attention in the middle, and alone sees [0, 1]."""
@@ -46,6 +48,7 @@ USAGE = {
     "llamagen": lambda config: Usage("l2", False, 256, "area", _ADM),
     "janus": lambda config: Usage("l2", False, 384, "area", "[-1, 1]; smaller side to the size"),
     "diffusers": _of_diffusers,
+    "maskgit": lambda config: Usage("vq", True, 256, "area", _MASKGIT),
 }
 
 # Fields of a model's config.json under which its net is not VQGAN's, with the values that are.
@@ -62,7 +65,7 @@ def groups_of(format: str, config: Mapping[str, Any]) -> int:
     """Groups of GroupNorm: 32 in all of these nets, but where `diffusers` says otherwise.
 
     Args:
-      format: one of names.FORMATS.
+      format: one of USAGE.
       config: config.json of the model's folder; {} without one.
 
     Returns:
@@ -81,7 +84,7 @@ def require_plain(format: str, config: Mapping[str, Any]) -> None:
     """Raises where a model says that its net is another one than its arrays look like.
 
     Args:
-      format: one of names.FORMATS.
+      format: one of USAGE.
       config: as groups_of's.
 
     Raises:

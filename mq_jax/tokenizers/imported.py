@@ -30,8 +30,10 @@ def import_tokenizer(
 
     Args:
       path: a VQGAN of taming-transformers or latent-diffusion, an IBQ (.ckpt), a LlamaGen (.pt),
-        the folder of a VQModel of `diffusers` or of a JanusVQVAE of `transformers`.
-      format: taming, ibq, llamagen, janus or diffusers; "": as the names of its arrays say.
+        the folder of a VQModel of `diffusers` or of a JanusVQVAE of `transformers`, MaskGIT's
+        tokenizer as Flax writes it.
+      format: taming, ibq, llamagen, janus, diffusers or maskgit; "": as the names of its arrays
+        say.
       image_size: side of the images that `preparation` makes, pixels; 0: as published.
 
     Returns:

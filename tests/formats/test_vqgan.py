@@ -152,6 +152,7 @@ def architecture(**changes):
     "changes, reason, able",
     [
         ({"model__kind": "vqvae"}, "of kind vqvae", "pytorch"),
+        ({"model__kind": "maskgit"}, "of kind maskgit, not vqgan", "pytorch"),
         ({"model__layer_norm": True}, "LayerNorm before", "pytorch"),
         ({"model__blocks": 0}, "no residual block in", "pytorch"),
         ({"quantizer__depth": 2}, "a position has 2 codes", "pytorch"),

@@ -44,8 +44,12 @@ from mq_jax.training.taking import take_sizes
 # At the end; a thread that hangs in a read would make Python wait for ever.
 _ORDERLY_SECONDS = 5
 
-# Modes beside training that keep what they have done.
-_GOING_ON = ("tokens", "sample")
+# What the same command does after it was stopped at once, of the modes that keep what was done.
+_GOES_ON = {
+    "train": "goes on from the last checkpoint",
+    "tokens": "goes on where it was",
+    "sample": "goes on where it was",
+}
 
 # Those of mq_jax.main.
 FLAGS = flags.FLAGS
@@ -114,8 +118,7 @@ def _run_mode(folders: Sequence[str]) -> int:
     except Stopped as signalled:
         return _stopped(str(signalled))
     except KeyboardInterrupt:
-        where = "where it was" if FLAGS.mode in _GOING_ON else "from the last checkpoint"
-        logging.error("Stopped at once; the same command goes on %s.", where)
+        logging.error("Stopped at once; the same command %s.", _does_again())
         end_within(_ORDERLY_SECONDS, 130)
         return 130
     except (commandline.UsageError, ValueError, OSError, FloatingPointError) as error:
@@ -136,12 +139,16 @@ def _stopped(name: str) -> int:
         logging.info("%s: stopped; what was saved is there. To go on:\n  %s", name, _command())
         code = FLAGS.interrupted_code
     else:
-        does = "goes on" if FLAGS.mode in _GOING_ON else "starts again"
-        logging.error("%s: stopped at once; the same command %s.", name, does)
+        logging.error("%s: stopped at once; the same command %s.", name, _does_again())
         code = FLAGS.interrupted_code or 128 + signal.Signals[name]
     if jax.distributed.is_initialized():
         distributed.abandon(code)
     return code
+
+
+def _does_again() -> str:
+    """What the same command will do."""
+    return _GOES_ON.get(FLAGS.mode, "starts again")
 
 
 def _dispatch(folders: Sequence[str]) -> int:

@@ -1,8 +1,13 @@
 """--mode=prepare: what it tells, and what it refuses."""
 
+from unittest import mock
+
 import pytest
 import runs
 from official_archives import write_celeba, write_cifar10
+
+from mq_jax.devices.interrupt import Stopped
+from mq_jax.terminal.console import ImageBar
 
 
 def test_a_set_is_prepared_told_and_read(tmp_path):
@@ -20,6 +25,29 @@ def test_celeba_without_annotations_is_images_alone_and_says_so(tmp_path):
     outcome = runs.cli("--mode=prepare", f"--from={path}", f"--output={tmp_path}")
     assert outcome.code == 0 and (tmp_path / "celeb_a/2.1.0/features.json").is_file()
     assert "Images alone, without attributes, landmarks, identity" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "stop, code, told",
+    [
+        (KeyboardInterrupt, 130, "Stopped at once; the same command starts again."),
+        (Stopped("SIGTERM"), 143, "SIGTERM: stopped at once; the same command starts again."),
+    ],
+)
+def test_a_set_that_was_stopped_leaves_nothing_and_starts_again(stop, code, told, tmp_path):
+    path, out = write_cifar10(tmp_path, "python"), tmp_path / "out"
+    with mock.patch.object(ImageBar, "advance", side_effect=stop):
+        outcome = runs.cli("--mode=prepare", f"--from={path}", f"--output={out}")
+    assert outcome.code == code and outcome.err.splitlines()[-1].endswith(told)
+    assert list((out / "cifar10").iterdir()) == []
+
+
+def test_an_archive_that_ends_too_early_is_refused_in_a_line_and_leaves_nothing(tmp_path):
+    path, out = write_cifar10(tmp_path, "python"), tmp_path / "out"
+    path.write_bytes(path.read_bytes()[:-50])
+    outcome = runs.cli("--mode=prepare", f"--from={path}", f"--output={out}")
+    assert outcome.code == 1 and "cannot be read" in outcome.err
+    assert outcome.err.count("\n") == 1 and not out.exists()
 
 
 @pytest.mark.parametrize(

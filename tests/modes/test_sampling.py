@@ -98,7 +98,7 @@ def test_a_draw_that_was_stopped_goes_on_to_the_same_bytes(folder, whole, tmp_pa
     with mock.patch.object(ImageBar, "advance", signalled):
         stopped = sample(folder, *GIVEN, output=output)
     assert stopped.code == 128 + signal.SIGTERM
-    assert "SIGTERM: stopped at once; the same command goes on." in stopped.err
+    assert "SIGTERM: stopped at once; the same command goes on where it was." in stopped.err
     kept = len(list((output / "images").iterdir()))
     assert 5 <= kept < 43 and not (output / "samples.npz").exists()
     refused = runs.cli("--mode=evaluate", f"--samples={output}", f"--reference={whole[0]}")

@@ -43,7 +43,7 @@ def _problem(architecture: Mapping[str, Any]) -> str | None:
 
 def _usual_pixels(architecture):
     """The range that a folder's pixels are taken to have, which has no place for it."""
-    unit = USAGE["diffusers"](model_config(architecture)).unit_pixels
+    unit = USAGE["diffusers"](net_of_export(architecture)).unit_pixels
     return pixels({"model": {"unit_pixels": unit}})
 
 

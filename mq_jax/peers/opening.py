@@ -12,11 +12,9 @@ from mq_jax.tensorfiles.msgpack_file import begins_as_msgpack, open_msgpack
 from mq_jax.tensorfiles.safetensors_file import open_safetensors
 from mq_jax.tensorfiles.torch_file import open_torch
 
-# Of a folder, in the order in which they are looked for; either may have an index of its parts.
-_IN_FOLDERS = (
-    *("diffusion_pytorch_model.safetensors", "model.safetensors"),
-    *("diffusion_pytorch_model.bin", "pytorch_model.bin"),
-)
+# Of a folder, in the order in which they are looked for; the first two may be there in parts.
+_SAFETENSORS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+_IN_FOLDERS = (*_SAFETENSORS, "diffusion_pytorch_model.bin", "pytorch_model.bin")
 _CONFIG = "config.json"
 
 # Under which a training keeps its tensors, those that it evaluates with first.
@@ -30,7 +28,8 @@ def located(path: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
       path: of a file, or of the folder of a model of `diffusers` or `transformers`.
 
     Returns:
-      The file, which may be there in parts, and the folder's config.json; {} of a file.
+      The file, which may be there in parts, and the config.json of its folder; {} without one,
+      or beside a file of another name.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -39,15 +38,21 @@ def located(path: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
     if not path.is_dir():
         if not path.is_file():
             raise FileNotFoundError(f"--from={path} does not exist.")
-        return path, {}
+        return path, _config_beside(path) if path.name in _IN_FOLDERS else {}
     for name in _IN_FOLDERS:
-        if (path / name).is_file() or (path / f"{name}.index.json").is_file():
-            config = path / _CONFIG
-            return path / name, read_json(config, Each(ANY)) if config.is_file() else {}
+        in_parts = name in _SAFETENSORS and (path / f"{name}.index.json").is_file()
+        if (path / name).is_file() or in_parts:
+            return path / name, _config_beside(path / name)
     raise FileNotFoundError(
         f"--from={path} has none of {', '.join(_IN_FOLDERS)}; expected a file, or the folder of a "
         "model that has one of these."
     )
+
+
+def _config_beside(file):
+    """What the model says of itself."""
+    config = file.with_name(_CONFIG)
+    return read_json(config, Each(ANY)) if config.is_file() else {}
 
 
 @contextlib.contextmanager

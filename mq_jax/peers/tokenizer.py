@@ -85,7 +85,7 @@ def read_peer(path: pathlib.Path, format: str = "") -> PeerTokenizer:
         raise ValueError(f"{file} cannot be imported: {str(error).rstrip('.')}.") from error
     usage = USAGE[found.format]
     files = {part.name: _sha256(part) for part in parts(file)}
-    made = found.format, found.net, found.size, groups, usage(config)
+    made = found.format, found.net, found.size, groups, usage(found.net)
     return PeerTokenizer(*made, read, files, patches, left)
 
 

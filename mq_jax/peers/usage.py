@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mq_jax.peers.net import Net
+
 
 class Usage(NamedTuple):
     """How images are made and codes are found.
@@ -34,21 +36,21 @@ _TAMING = (
 _MASKGIT = "[0, 1]; how images are scaled is not said; reconstructions clipped to [0, 1]"
 
 
-def _of_diffusers(config: Mapping[str, Any]) -> Usage:
+def _of_diffusers(net: Net) -> Usage:
     """aMUSEd alone has no attention in the middle, and alone sees [0, 1]."""
-    unit = config.get("mid_block_add_attention", True) is False
+    unit = not net.middle_attention
     span = "[0, 1], as aMUSEd" if unit else "[-1, 1]"
     size = 512 if unit else 256
     return Usage("vq", unit, size, "area", f"{span}; how images are scaled is not said")
 
 
 USAGE = {
-    "taming": lambda config: Usage("vq", False, 256, "bilinear", _TAMING),
-    "ibq": lambda config: Usage("ibq", False, 256, "bilinear", _TAMING),
-    "llamagen": lambda config: Usage("l2", False, 256, "area", _ADM),
-    "janus": lambda config: Usage("l2", False, 384, "area", "[-1, 1]; smaller side to the size"),
+    "taming": lambda net: Usage("vq", False, 256, "bilinear", _TAMING),
+    "ibq": lambda net: Usage("ibq", False, 256, "bilinear", _TAMING),
+    "llamagen": lambda net: Usage("l2", False, 256, "area", _ADM),
+    "janus": lambda net: Usage("l2", False, 384, "area", "[-1, 1]; smaller side to the size"),
     "diffusers": _of_diffusers,
-    "maskgit": lambda config: Usage("vq", True, 256, "area", _MASKGIT),
+    "maskgit": lambda net: Usage("vq", True, 256, "area", _MASKGIT),
 }
 
 # Fields of a model's config.json under which its net is not VQGAN's, with the values that are.

@@ -29,6 +29,21 @@ def test_of_a_folder_its_own_words_count_and_the_rest_is_as_published(tmp_path):
     assert list(found.files) == ["diffusion_pytorch_model.safetensors"]
 
 
+def test_of_a_file_in_its_folder_the_folders_words_count_too(tmp_path):
+    file = write_peer(tmp_path, "amused") / "diffusion_pytorch_model.safetensors"
+    assert read_peer(file).groups == 8
+    (tmp_path / "config.json").unlink()
+    found = read_peer(file)
+    # The arrays themselves tell that it is aMUSEd's.
+    assert found.usage.unit_pixels and found.groups == 32
+
+
+def test_parts_of_pickles_are_no_model(tmp_path):
+    (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="has none of diffusion_pytorch_model.safetensors"):
+        read_peer(tmp_path)
+
+
 def test_networks_beside_the_tokenizer_are_counted_and_left(tmp_path):
     assert read_peer(write_peer(tmp_path, "janus")).left == 1
 

@@ -18,6 +18,8 @@ EXTENSIONS = (
 
 # What was an image while every tenth was held out: any more or less would move the others.
 _EARLIER_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+# Sources of files that hold many images, by the endings of these.
+_READERS = {".parquet": "parquet", ".tar": "wds"}
 _IRREGULAR = "no regular file"
 
 
@@ -156,5 +158,8 @@ def _inventory(others: list[tuple[str, bool]], extensions: tuple[str, ...]) -> s
     looked_for = f"looked for {', '.join(extensions)} (upper or lower case)"
     if not others:
         return f"{looked_for}, found no file that is not hidden."
-    endings = some(sorted({_ending(*other) for other in others}))
-    return f"{looked_for}, found {len(others)} other files ({endings}), such as {others[0][0]!r}."
+    endings = sorted({_ending(*other) for other in others})
+    readers = [f"{_READERS[ending]!r} reads {ending}" for ending in endings if ending in _READERS]
+    advice = f" config.data.source={'; '.join(readers)}." if readers else ""
+    told = f"{len(others)} other files ({some(endings)}), such as {others[0][0]!r}"
+    return f"{looked_for}, found {told}.{advice}"

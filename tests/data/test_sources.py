@@ -154,8 +154,11 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 def test_a_folder_without_images_says_what_it_holds(tmp_path):
     (tmp_path / "data.tar").touch()
-    with pytest.raises(ValueError, match=r"looked for \.jpg, .*found 1 other files \(\.tar\)"):
+    with pytest.raises(
+        ValueError, match=r"looked for \.jpg, .*found 1 other files \(\.tar\)"
+    ) as told:
         _folder(str(tmp_path), "all")
+    assert str(told.value).endswith(" config.data.source='wds' reads .tar.")
 
 
 def test_a_link_up_the_tree_ends(tree):

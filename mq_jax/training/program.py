@@ -150,8 +150,9 @@ def lower_step(
         return state, window_so_far.merge(update), metrics[loss]
 
     places = jax.tree.map(lambda leaf: leaf.sharding, target["state"]), everywhere, everywhere
-    # Donated: the old state is dead after this call and holds twice the parameters.
-    jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=places)
+    # Donated: the old state is dead after this call and holds twice the parameters. Whole: what a
+    # step replaces without reading it, as most of a Past, would be dropped and be made anew.
+    jitted = jax.jit(step, donate_argnums=(0, 1), keep_unused=True, out_shardings=places)
     return jitted.lower(target["state"], target["window"], *given)
 
 

@@ -37,7 +37,8 @@ GRAPH = {
     "suites": "commandline report priors training evaluation runs storage devices terminal",
     "modes": "suites commandline report planning samplers priors generation tokensets tokenizers "
     "training evaluation metrics models data images algorithm runs storage devices terminal",
-    "bench": "commandline generation tokenizers training data quantizers storage devices terminal",
+    "bench": "commandline planning generation tokenizers training data quantizers storage devices "
+    "terminal",
 }
 # What a program's file imports only once its arguments are known.
 PROGRAMS = {

@@ -15,7 +15,7 @@ from mq_jax.planning import hlo
 from mq_jax.priors import build as prior_build
 from mq_jax.priors import program as prior_program
 from mq_jax.training.build import build
-from mq_jax.training.program import lower_program
+from mq_jax.training.program import checkpoint_target, lower_program
 
 # What hands data to the host, or asks it to compute.
 HOST = ("infeed", "outfeed", "send", "recv", "host", "callback")
@@ -77,6 +77,22 @@ def test_what_is_lowered_so_is_compiled_so_on_devices_that_share_the_state_out()
     opcodes = {instruction.opcode for instruction, *_ in hlo.executed(hlo.parse(text))}
     assert not [name for name in opcodes if any(word in name for word in HOST)]
     assert "all-gather" in opcodes and "custom-call" not in opcodes
+
+
+def test_a_step_is_traced_once_for_all_that_is_asked_of_it():
+    """Tracing is most of a start whose programs are in the cache."""
+    config = runs.configure(train__hypergradient="joint")
+    mesh, traces = make_mesh(1, 1, jax.devices()[:1]), []
+    built = build(config, 2, mesh)
+
+    def counted(*arguments):
+        traces.append(1)
+        return built.train_step(*arguments)
+
+    watched = built._replace(train_step=counted)
+    lower_program(config, watched, mesh)
+    checkpoint_target(config, watched, mesh)
+    assert len(traces) == 1
 
 
 def test_a_step_that_asks_the_host_would_be_found():

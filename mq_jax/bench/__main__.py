@@ -46,15 +46,26 @@ _STRAIGHT_THROUGH = flags.DEFINE_enum(
     ("all", "encoder", "encoder-and-codewords"),
     "Estimator of the train steps that are timed.",
 )
+_KINDS = flags.DEFINE_string(
+    "kinds",
+    "",
+    "step: hyper-gradients beside the joint step, divided by commas; empty: all.",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "File for the tables, as JSON; empty: none. One that is there is replaced."
+)
 _CORES = flags.DEFINE_integer("cores", 1, "CPU cores to run on.", lower_bound=1)
+_FLAGS = (_PART, _CONFIG, _ROUNDS, _STRAIGHT_THROUGH, _KINDS, _OUTPUT, _CORES)
 
 
 def run() -> None:
     """Parses the command line and runs one part."""
     protect_streams()
-    commandline.answer_help(__doc__, (_PART, _CONFIG, _ROUNDS, _STRAIGHT_THROUGH, _CORES))
+    commandline.answer_help(__doc__, _FLAGS)
     # Only now: help needs none of JAX.
     from mq_jax.bench.parts import run_part, use_cores
+    from mq_jax.bench.step import kinds_named
+    from mq_jax.devices.places import local_path
     from mq_jax.training.taking import take_sizes
     from mq_jax.training.validate import validate
 
@@ -64,6 +75,8 @@ def run() -> None:
             raise commandline.UsageError(f"{rest[0]!r} is no flag; all arguments are flags.")
         take_sizes(_CONFIG.value)
         validate(_CONFIG.value)
+        kinds = kinds_named(_KINDS.value)
+        output = local_path(_OUTPUT.value, "--output") if _OUTPUT.value else None
         use_cores(_CORES.value)
     except (commandline.UsageError, ValueError) as error:
         sys.exit(f"error: {visible(error)}")
@@ -73,6 +86,8 @@ def run() -> None:
         rounds=_ROUNDS.value,
         straight_through=_STRAIGHT_THROUGH.value,
         cores=_CORES.value,
+        kinds=kinds,
+        output=output,
     )
 
 

@@ -1,6 +1,10 @@
 """One part of the timings, on as many cores as are asked for."""
 
+import json
 import os
+import pathlib
+import time
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
@@ -13,7 +17,10 @@ from mq_jax.bench.startup import bench_startup
 from mq_jax.bench.step import bench_step
 from mq_jax.bench.tokenizer import bench_tokenizer
 from mq_jax.bench.unroll import bench_unroll
+from mq_jax.devices.environment import environment
 from mq_jax.devices.platforms import require_platform
+from mq_jax.storage.files import write_atomically
+from mq_jax.terminal.console import tables_kept
 
 
 def use_cores(count: int) -> None:
@@ -31,7 +38,14 @@ def use_cores(count: int) -> None:
 
 
 def run_part(
-    part: str, config: ConfigDict, *, rounds: int, straight_through: str, cores: int
+    part: str,
+    config: ConfigDict,
+    *,
+    rounds: int,
+    straight_through: str,
+    cores: int,
+    kinds: Sequence[str] = (),
+    output: pathlib.Path | None = None,
 ) -> None:
     """Times one part and prints its table.
 
@@ -41,9 +55,11 @@ def run_part(
       rounds: interleaved ones; medians count.
       straight_through: estimator of the train steps, or "all".
       cores: CPU cores that use_cores took.
+      kinds: hyper-gradients of the train steps beside the joint one; none for all.
+      output: file for the tables and what they were measured on, as JSON; None for none.
     """
     parts = {
-        "step": lambda: bench_step(config, rounds, straight_through),
+        "step": lambda: bench_step(config, rounds, straight_through, kinds),
         "unroll": lambda: bench_unroll(config, rounds),
         "pieces": lambda: bench_pieces(config, rounds),
         "lookup": lambda: bench_lookup(config, rounds),
@@ -53,4 +69,10 @@ def run_part(
         "sampling": lambda: bench_sampling(rounds),
         "tokenizer": lambda: bench_tokenizer(config, rounds),
     }
-    parts[part]()
+    began = time.monotonic()
+    with tables_kept() as tables:
+        parts[part]()
+    if output is not None:
+        told = {"part": part, "seconds": round(time.monotonic() - began, 1)}
+        told |= {"environment": environment(), "tables": tables}
+        write_atomically(output, json.dumps(told, indent=2) + "\n")

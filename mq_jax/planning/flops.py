@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from mq_jax.planning.hlo import Instruction
+from mq_jax.planning.hlo import Instruction, parse
+from mq_jax.planning.hlo_merge import merged
 
 # Parts by what is found in the path of JAX's names, the first that matches.
 _PARTS = (
@@ -73,6 +75,18 @@ def by_part(instructions: Iterable[tuple[Instruction, int, str]]) -> dict[str, F
             part = part_of(path)
             found[part] = found[part].plus(flops, times)
     return found
+
+
+def of_traced(lowered: jax.stages.Lowered) -> dict[str, Flops]:
+    """Operations of a traced program by part, less what XLA is sure to merge or drop.
+
+    Args:
+      lowered: on one device.
+
+    Returns:
+      As by_part.
+    """
+    return by_part(merged(parse(lowered.as_text("hlo", debug_info=True))))
 
 
 def part_of(path: str) -> str:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax.devices import sharding
-from mq_jax.planning import flops, hlo, hlo_merge
+from mq_jax.planning import flops, hlo
 from mq_jax.planning.flops import Flops
 from mq_jax.planning.subjects import Subject, make_subject
 from mq_jax.training.program import Lowered
@@ -153,8 +153,7 @@ def make_plan(config: ConfigDict, devices: int, *, compiled: bool = True) -> Pla
 def _read(name: str, lowered: jax.stages.Lowered, mesh: Mesh | None) -> tuple:
     """(Flops by part, Compiled) of one program; without a mesh it is not compiled."""
     if mesh is None:
-        module = hlo.parse(lowered.as_text("hlo", debug_info=True))
-        return flops.by_part(hlo_merge.merged(module)), None
+        return flops.of_traced(lowered), None
     logging.info(
         "compiling the step %r for %d device(s): minutes for a large net, whatever XLA says ...",
         *(name, mesh.size),

@@ -2,19 +2,15 @@
 
 from mq_jax.data.inputs import reads_outer
 from mq_jax.devices import sharding
-from mq_jax.planning import fit, flops
+from mq_jax.devices.peaks import PEAKS
+from mq_jax.planning import fit, flops, scale
 from mq_jax.planning.plan import Plan
 from mq_jax.runs.stages import is_prior
 from mq_jax.terminal.console import print_table
 from mq_jax.terminal.streams import tell_block
 
-# TFLOP/s of dense convolutions and products, from NVIDIA's data sheets of the A100 (2021) and of
-# the H100 SXM (2023; half of what it prints for sparse ones). Float32 counts as TF32, in which
-# JAX computes it there.
-PEAKS = {
-    "bfloat16": {"A100": 312.0, "H100 SXM": 989.0},
-    "float32": {"A100, TF32": 156.0, "H100 SXM, TF32": 494.0},
-}
+# The kinds of device that hours are told for.
+DEVICES = ("A100", "H100")
 EFFICIENCIES = (0.2, 0.35, 0.5)
 
 
@@ -32,6 +28,8 @@ def print_plan(plan: Plan, steps: int, peak: float = 0.0) -> None:
     _print_fit(plan)
     _print_traffic(plan)
     _print_hours(plan, steps, peak)
+    if work := scale.work_of(plan):
+        print_scale(work, _net(plan.config).dtype)
 
 
 def _net(config):
@@ -184,7 +182,9 @@ def _print_traffic(plan):
 
 def _print_hours(plan, steps, peak):
     kind = _net(plan.config).dtype
-    peaks = PEAKS[kind] | ({"--peak_tflops": peak} if peak else {})
+    note = "" if kind == "bfloat16" else ", TF32"
+    peaks = {f"{name}{note}": PEAKS[name].of(kind) for name in DEVICES}
+    peaks |= {"--peak_tflops": peak} if peak else {}
     levels = _batches(plan.config)
     each = plan.matrix_flops / plan.mesh.size
     rows = []
@@ -208,4 +208,40 @@ def _print_hours(plan, steps, peak):
     tell_block(
         f"Rates: dense {kind} of NVIDIA's data sheets. Efficiency: the share of it that the\n"
         "convolutions and products of the whole step reach; not measured."
+    )
+
+
+def print_scale(work: scale.Work, dtype: str) -> None:
+    """Prints what more devices would do.
+
+    Args:
+      work: from scale.work_of.
+      dtype: of the net.
+    """
+    rows = []
+    for name in DEVICES:
+        for found in scale.scaled(work, PEAKS[name], dtype):
+            share = found.exchange / (found.compute + found.exchange)
+            rows.append(
+                [
+                    f"{found.devices} {name}, {found.images // found.devices} images each",
+                    f"{found.images:,}",
+                    *(f"{found.compute:.4g}", f"{found.exchange:.3g}", f"{share:.1%}"),
+                    *(f"{found.read:,.0f}", f"{found.evaluate:.3g}"),
+                ]
+            )
+    columns = ("devices", "images", "s", "s to exchange", "share", "read/s", "s to evaluate")
+    print_table("A step on more devices, on paper", columns, rows)
+    links = ", ".join(
+        f"{name} {PEAKS[name].link:.0f} and {PEAKS[name].network:.0f} GB/s" for name in DEVICES
+    )
+    tell_block(
+        f"Assumed: {scale.EFFICIENCY:.0%} of the peak at any number of images, which few images do "
+        f"not reach;\nmachines of {scale.MACHINE}; links inside and between them of {links};\n"
+        f"{scale.HOP * 1e6:.0f} us a hop; nothing exchanged while computing. read/s: images that a "
+        f"machine decodes.\nTo evaluate: the nets of {scale.EVALUATED:,} images, without those of "
+        f"measures.\nA checkpoint: {work.state / fit.GB:.2f} GB; {work.held / scale.TO_HOST:.2g} s "
+        f"to the host at {scale.TO_HOST / fit.GB:.0f} GB/s, for which the loop waits,\nthen "
+        f"{work.state / scale.TO_DISK:.2g} s to a disk of {scale.TO_DISK / fit.GB:.0f} GB/s beside "
+        "the steps.\n"
     )

@@ -11,7 +11,7 @@ from mq_jax.devices import sharding
 from mq_jax.metrics.collections import empty_window
 from mq_jax.priors.build import Built, init_state
 from mq_jax.priors.step import LOSS
-from mq_jax.training.program import Lowered, lower_step, started
+from mq_jax.training.program import Lowered, lower_step, started, traced_once
 
 
 def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
@@ -26,9 +26,9 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
       A Lowered without an inner step.
     """
     target = checkpoint_target(config, built, mesh)
-    shapes = _step_metrics(config, built, target["state"])
+    shapes = _step_metrics(config, built, mesh, target["state"])
     given = (), *batch(config, built, sharding.split(mesh))
-    step = lower_step(built.train_step, target, given, shapes, LOSS, mesh)
+    step = lower_step(traced_once(built.train_step), target, given, shapes, LOSS, mesh)
     return Lowered(target, (), step, None, tuple(sorted(shapes)))
 
 
@@ -43,7 +43,7 @@ def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str,
     Returns:
       {"state": PriorState, "window": collection}, with ShapeDtypeStructs for leaves.
     """
-    shapes = jax.eval_shape(lambda: _start(config, built))
+    shapes = jax.eval_shape(lambda: _start(config, built, mesh))
     return sharding.placed(shapes, mesh, config.mesh.shard_from)
 
 
@@ -59,7 +59,7 @@ def start(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
       {"state": PriorState at step 0, "window": metrics of no step}, as checkpoint_target's.
     """
     state = checkpoint_target(config, built, mesh)["state"]
-    return started(lambda: _start(config, built), state, mesh)
+    return started(lambda: _start(config, built, mesh), state, mesh)
 
 
 def batch(config: ConfigDict, built: Built, placement: Any) -> tuple:
@@ -78,13 +78,15 @@ def batch(config: ConfigDict, built: Built, placement: Any) -> tuple:
     return tuple(jax.ShapeDtypeStruct(shape, jnp.int32, sharding=placement) for shape in shapes)
 
 
-def _start(config, built):
+def _start(config, built, mesh):
     """The arrays of `start`; traceable."""
     state = init_state(built, config)
-    return {"state": state, "window": empty_window(_step_metrics(config, built, state))}
+    return {"state": state, "window": empty_window(_step_metrics(config, built, mesh, state))}
 
 
-def _step_metrics(config, built, state):
+def _step_metrics(config, built, mesh, state):
     """Shapes and dtypes of the train step's metrics, by name."""
-    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-    return jax.eval_shape(built.train_step, state, (), *batch(config, built, None))[1]
+    # Placed as in lower_program, so that JAX traces the step once for both.
+    given = (), *batch(config, built, sharding.split(mesh))
+    state = sharding.placed(state, mesh, config.mesh.shard_from)
+    return jax.eval_shape(traced_once(built.train_step), state, *given)[1]

@@ -6,6 +6,7 @@ import logging
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tqdm
 from absl import logging as absl_logging
@@ -163,6 +164,25 @@ def _bar(total, initial, unit, live):
     )
 
 
+# What keeps tables at present.
+_keepers: list[list[dict[str, Any]]] = []
+
+
+@contextlib.contextmanager
+def tables_kept() -> Iterator[list[dict[str, Any]]]:
+    """Keeps the tables that are printed meanwhile.
+
+    Yields:
+      A list that grows, fit for JSON: {"title": ..., "columns": [...], "rows": [[...], ...]}.
+    """
+    kept: list[dict[str, Any]] = []
+    _keepers.append(kept)
+    try:
+        yield kept
+    finally:
+        _keepers.remove(kept)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table on standard output.
 
@@ -171,6 +191,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
       columns: heads; the first column is left-aligned, the others right-aligned.
       rows: cells.
     """
+    for kept in _keepers:
+        kept.append({"title": title, "columns": list(columns), "rows": [list(r) for r in rows]})
     # Not as the table's own title, which is broken to the width of the table.
     tell(title)
     output = standard_output()

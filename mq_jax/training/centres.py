@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 from ml_collections import ConfigDict
-from scipy.cluster.vq import kmeans2
 
 from mq_jax.training.quantizing import are_codewords
 
@@ -62,6 +61,9 @@ def centres(points: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.nd
             f"{len(distinct):,} are distinct; expected at least config.codebook.size, {size:,}: "
             "take a larger config.codebook.base_images, or more data."
         )
+    # A seventh of all that a start imports, for few runs.
+    from scipy.cluster.vq import kmeans2
+
     # Of equal points all but one would be the centre of nothing.
     first = np.random.default_rng(seed).choice(distinct, size, replace=False)
     # SciPy's sums are of one thread, so that their last bits are the same on every machine's cores.

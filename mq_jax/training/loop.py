@@ -118,20 +118,22 @@ class _Run:
         batches = self._feed.batches(self._step)
         progress = console.Progress(self._total, self._step, live=jax.process_index() == 0)
         self._start_clock()
-        loss, signals = None, AgreedSignal()
+        before_last = last = None
+        signals = AgreedSignal()
         try:
             while self._step < self._total and not self._standing.stopped_early:
                 if name := signals.after_step(interrupt.signal_name):
                     self._save(writers, None)
                     return name
-                # One step behind, so that the host is never more than a batch ahead.
-                jax.block_until_ready(loss)
+                # The last step runs meanwhile; a host further ahead would fill the device's memory.
+                jax.block_until_ready(before_last)
                 step, taken = self._stage.step_at(self._step)
                 given = self._stage.frozen, *next(batches)
-                self._state, self._window, loss = step(self._state, self._window, *given)
+                before_last = last
+                self._state, self._window, last = step(self._state, self._window, *given)
                 self._step, self._clocked_steps = self._step + taken, self._clocked_steps + taken
                 progress.advance(taken)
-                self._report(writers, progress, loss, taken)
+                self._report(writers, progress, last, taken)
         finally:
             progress.close()
             batches.close()

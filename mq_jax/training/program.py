@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -83,8 +84,11 @@ def compiled(lower: Callable[[], Lowered]) -> Program:
     """
     began = time.monotonic()
     lowered = lower()
-    step = lowered.step.compile()
-    inner_step = lowered.inner_step and lowered.inner_step.compile()
+    with futures.ThreadPoolExecutor() as pool:
+        # At once, since XLA compiles without Python's lock.
+        compiling = [pool.submit(s.compile) for s in (lowered.step, lowered.inner_step) if s]
+        step, *rest = [each.result() for each in compiling]
+    inner_step = rest[0] if rest else None
     flops = (step.cost_analysis() or {}).get("flops", float("nan"))
     seconds = time.monotonic() - began
     return Program(lowered.target, step, inner_step, lowered.names, flops, seconds)
@@ -102,14 +106,14 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
       A Lowered.
     """
     target = checkpoint_target(config, built, mesh)
-    shapes = _step_metrics(config, built, target["state"])
+    shapes = _step_metrics(config, built, mesh, target["state"])
     images = _batch(config, jnp.uint8, sharding.split(mesh))
     frozen = sharding.whole(frozen_shapes(config), mesh)
 
     def lower(train_step, inner_images):
         def step(state, frozen, inner_images, outer_images):
             batches = jax.tree.map(from_uint8, (inner_images, outer_images))
-            return train_step(state, *batches, frozen)
+            return traced_once(train_step)(state, *batches, frozen)
 
         given = frozen, inner_images, images
         return lower_step(step, target, given, shapes, "inner/loss", mesh)
@@ -150,8 +154,9 @@ def lower_step(
         return state, window_so_far.merge(update), metrics[loss]
 
     places = jax.tree.map(lambda leaf: leaf.sharding, target["state"]), everywhere, everywhere
-    # Donated: the old state is dead after this call and holds twice the parameters.
-    jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=places)
+    # Donated: the old state is dead after this call and holds twice the parameters. Whole: what a
+    # step replaces without reading it, as most of a Past, would be dropped and be made anew.
+    jitted = jax.jit(step, donate_argnums=(0, 1), keep_unused=True, out_shardings=places)
     return jitted.lower(target["state"], target["window"], *given)
 
 
@@ -166,7 +171,7 @@ def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str,
     Returns:
       {"state": TrainState, "window": collection}, with ShapeDtypeStructs for leaves.
     """
-    shapes = jax.eval_shape(lambda: _start(config, built))
+    shapes = jax.eval_shape(lambda: _start(config, built, mesh))
     return sharding.placed(shapes, mesh, config.mesh.shard_from)
 
 
@@ -191,7 +196,7 @@ def start(
     """
     state = checkpoint_target(config, built, mesh)["state"]
     given = jax.device_put((tuple(tables), dict(taken)), sharding.replicated(mesh))
-    return started(lambda *given: _start(config, built, *given), state, mesh, *given)
+    return started(lambda *given: _start(config, built, mesh, *given), state, mesh, *given)
 
 
 def started(make: Callable, state: Any, mesh: Mesh, *given: Any) -> dict[str, Any]:
@@ -217,19 +222,31 @@ def started(make: Callable, state: Any, mesh: Mesh, *given: Any) -> dict[str, An
     return lowered.compile(compiler_options=options)(*given)
 
 
-def _start(config, built, *given):
+def traced_once(train_step: Callable) -> Callable:
+    """A step that JAX traces once for the shapes of its metrics and for its program.
+
+    Args:
+      train_step: of any stage.
+
+    Returns:
+      The same, within whatever calls it.
+    """
+    return jax.jit(train_step, inline=True)
+
+
+def _start(config, built, mesh, *given):
     """The arrays of `start`; traceable."""
     state = init_state(built, config, *given)
-    return {"state": state, "window": empty_window(_step_metrics(config, built, state))}
+    return {"state": state, "window": empty_window(_step_metrics(config, built, mesh, state))}
 
 
-def _step_metrics(config, built, state):
+def _step_metrics(config, built, mesh, state):
     """Shapes and dtypes of the train step's metrics, by name."""
-    images = _batch(config, jnp.float32, None)
-    # Without their shardings the shapes are the same at each call, and JAX traces the step once.
-    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-    batches = _of_a_step(config, images), images
-    return jax.eval_shape(built.train_step, state, *batches, frozen_shapes(config))[1]
+    # Placed as in lower_program, without which JAX would trace the step for each of both.
+    images = _batch(config, jnp.float32, sharding.split(mesh))
+    state = sharding.placed(state, mesh, config.mesh.shard_from)
+    given = _of_a_step(config, images), images, sharding.whole(frozen_shapes(config), mesh)
+    return jax.eval_shape(traced_once(built.train_step), state, *given)[1]
 
 
 def _of_a_step(config, images):

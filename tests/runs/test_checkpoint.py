@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import flax
@@ -360,6 +361,31 @@ def test_a_save_that_does_not_read_back_is_an_error_at_once(tmp_path, monkeypatc
                     time.sleep(0.01)
             checkpoints.check()
         assert checkpoints.restore(abstract(tree)).step == 1
+
+
+def test_after_the_first_save_steps_go_on_while_one_is_written(tmp_path, monkeypatch):
+    """However slow the disk: what the loop waits for is the copy of the arrays."""
+    released = threading.Event()
+    released.set()
+
+    def slow(folder):
+        assert released.wait(60)
+        seal(folder)
+
+    seal = checkpoint.seal
+    monkeypatch.setattr(checkpoint, "seal", slow)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), {}, None)
+        released.clear()
+        state = make_state(2)
+        checkpoints.save(2, state, {}, None)
+        # As the next step does, which is given the state for its own.
+        jax.tree.map(lambda leaf: leaf.delete(), state)
+        checkpoints.check()
+        assert not (tmp_path / "2").exists()
+        released.set()
+        checkpoints.wait()
+        assert_same(checkpoints.restore(TARGET).tree, make_state(2))
 
 
 @pytest.mark.parametrize("name", ["a[1]", "[b", "c]\\d", "**", "?", "n\nl", "%20#:$", "\udcff é"])

@@ -4,13 +4,12 @@ A product of float32 without the precision HIGHEST is TF32 on GPUs and bfloat16 
 """
 
 import functools
-import re
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import pytest
 import runs
+from programs import MQGAN, inexact, products
 
 from mq_jax.algorithm.objective import Opponent
 from mq_jax.devices.sharding import make_mesh
@@ -23,43 +22,8 @@ from mq_jax.training.build import build, init_state
 from mq_jax.training.frozen import frozen_shapes
 from mq_jax.training.program import lower_program
 
-_PRODUCT = re.compile(r"stablehlo\.(?:dot|dot_general|convolution)\b")
-_TYPE = re.compile(r"tensor<(?:[\dx]*x)?([a-z]+\d+)>")
-
 # Nets of two levels with every kind of layer, in the smallest widths, LPIPS and a discriminator.
 MQVAE = {"model__channels": (4, 4), "model__blocks": 1}
-MQGAN = {
-    **{"model__kind": "vqgan", "model__channels": (2,), "model__multipliers": (1, 2)},
-    **{"model__blocks": 0, "model__attention": (), "model__z_channels": 4, "model__groups": 2},
-    **{"model__dtype": "bfloat16", "discriminator__channels": 2, "discriminator__layers": 1},
-}
-
-
-class Product(NamedTuple):
-    """A product of a program: types of both factors, whether it is exact, and its modules."""
-
-    types: tuple[str, str]
-    highest: bool
-    path: str
-
-
-def products(lowered):
-    """All products of a lowered program; each has a place."""
-    text = lowered.as_text(debug_info=True)
-    places = dict(re.findall(r'^(#loc\d+) = loc\("([^"]*)"', text, re.MULTILINE))
-    found = []
-    for line in filter(_PRODUCT.search, text.splitlines()):
-        place = places[re.search(r"loc\((#loc\d+)\)$", line)[1]]
-        # Transformations wrap names: transpose(jvp(Codebook))/net_in/dot_general.
-        names = re.sub(r"\w+\(|\)", "", place).split("/")[:-1]
-        left, right, _ = _TYPE.findall(line)
-        found.append(Product((left, right), line.count("HIGHEST") == 2, "/".join(names)))
-    return found
-
-
-def inexact(found):
-    """The modules of the products of float32 that may be rounded, each once."""
-    return {p.path for p in found if set(p.types) == {"f32"} and not p.highest}
 
 
 def lower(function, *shapes):
@@ -107,17 +71,30 @@ def test_a_product_without_the_precision_is_found():
         assert inexact(lower(dense, matrix, matrix)) == set()
 
 
+# What is float32 in a net of bfloat16: the codes, what makes the last numbers of a net, and a
+# derivative of the logits of attention, whose other factor is bfloat16 that was widened.
+LOGITS = "Attention_1/bqc,bkc->bqk"
+ISLANDS = {
+    *("Codebook/net_in", "Codebook/net_out", "encoder/Conv_3", "decoder.pixels/head"),
+    *("Discriminator._convolution/Conv_2", LOGITS),
+}
+
+
+def float32(found):
+    """The innermost two modules of each product of float32, those of a lookup left out."""
+    paths = (p.path for p in found if "f32" in p.types and not p.path.endswith("lookup"))
+    return {"/".join(path.split("/")[-2:]) for path in paths}
+
+
 def test_all_that_is_float32_in_an_mqgan_of_bfloat16_is_exact():
     # Quick to trace; a slow test sees the whole step.
     found = gradients(
         "photos_mqgan", **MQGAN, perceptual__net="none", discriminator__adaptive=False
     )
-    logits = {path for path in inexact(found) if "/Attention_1/" in f"{path}/"}
-    # Of bfloat16 factors: the derivative of a sum in float32 is one, its other factor widened.
-    assert inexact(found) == logits
-    exact = {p.path for p in found if p.highest}
-    for part in ("net_in", "net_out", "lookup", "encoder/Conv_3", "head", "_convolution/Conv_2"):
-        assert any(path.endswith(part) for path in exact), part
+    assert float32(found) == ISLANDS
+    assert {path for path in inexact(found) if not path.endswith(LOGITS)} == set()
+    assert any(p.highest and p.path.endswith("lookup") for p in found)
+    assert sum(set(p.types) == {"bf16"} for p in found) > len(found) / 2
 
 
 def test_of_an_mqvae_only_the_layers_between_the_first_and_the_last_are_inexact():
@@ -200,4 +177,7 @@ def test_whole_train_steps_are_exact_where_l_is(hypergradient):
     changes = {**MQGAN, "train__hypergradient": hypergradient, "discriminator__r1": 1.0}
     config, built, _ = described("photos_mqgan", **changes)
     found = products(lower_program(config, built, make_mesh()).step)
-    assert {path for path in inexact(found) if "/Attention_1/" not in f"{path}/"} == set()
+    # Beside the nets: scalar products of the parts of the outer gradient, LPIPS of bfloat16.
+    assert float32(found) - ISLANDS <= {"step"}
+    assert {p.types for p in found if p.path.endswith("lpips")} == {("bf16", "bf16")}
+    assert {path for path in inexact(found) if not path.endswith(LOGITS)} == set()

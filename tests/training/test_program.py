@@ -1,0 +1,103 @@
+"""What a compiled step does with its memory and its host, read from the program of any device."""
+
+import re
+
+import jax
+import prior_runs
+import pytest
+import runs
+from programs import MQGAN
+
+from mq_jax.algorithm import mq
+from mq_jax.devices.sharding import make_mesh
+from mq_jax.generation.space import TokenSpace
+from mq_jax.planning import hlo
+from mq_jax.priors import build as prior_build
+from mq_jax.priors import program as prior_program
+from mq_jax.training.build import build
+from mq_jax.training.program import checkpoint_target, lower_program
+
+# What hands data to the host, or asks it to compute.
+HOST = ("infeed", "outfeed", "send", "recv", "host", "callback")
+# The rest of the family has the passes of these.
+QUICK = ("joint", "unrolled", "finite-difference", "pipelined")
+
+
+def lowered(name="photos_mqvae", devices=1, **changes):
+    config = runs.configure(name, **changes)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, jax.devices()[:devices])
+    return lower_program(config, build(config, 2, mesh), mesh)
+
+
+def require_in_place(program):
+    """Of a lowered step: its state is donated whole, nothing else is, and the host has no part."""
+    text = program.step.as_text()
+    count = len(jax.tree.leaves(program.target))
+    entry = next(line for line in text.splitlines() if "@main(" in line)
+    outputs = re.findall(r"%arg(\d+): [^%]*?tf\.aliasing_output = (\d+)", entry)
+    assert [(int(a), int(b)) for a, b in outputs] == [(i, i) for i in range(count)]
+    called = set(re.findall(r"custom_call @(\w+)", text)) | set(
+        re.findall(r"stablehlo\.(\w+)", text)
+    )
+    assert not [name for name in called if any(word in name for word in HOST)]
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_a_step_changes_the_whole_state_in_place_and_asks_nothing_of_the_host(kind):
+    require_in_place(lowered(train__hypergradient=kind))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in mq.HYPERGRADIENTS if kind not in QUICK])
+def test_so_do_those_of_all_other_hyper_gradients(kind):
+    require_in_place(lowered(train__hypergradient=kind))
+
+
+@pytest.mark.parametrize("kind", ["decoder", "masked"])
+def test_so_do_those_of_priors(kind):
+    config = prior_runs.configure(prior__kind=kind)
+    built = prior_build.build(config, TokenSpace(3, 4, 1, prior_runs.SIZE, 2), 2)
+    require_in_place(prior_program.lower_program(config, built, make_mesh(1, 1, jax.devices()[:1])))
+
+
+@pytest.mark.slow
+def test_so_does_that_of_an_mqgan_in_parts_with_averages():
+    changes = {"perceptual__net": "none", "train__accumulate": 2, "train__ema_decay": 0.9}
+    require_in_place(lowered("photos_mqgan", **MQGAN, **changes))
+
+
+def test_what_is_lowered_so_is_compiled_so_on_devices_that_share_the_state_out():
+    shared = {"mesh__fsdp": 2, "mesh__shard_from": 16, "train__hypergradient": "joint"}
+    program = lowered(devices=4, **shared)
+    text = program.step.compile().as_text()
+    head = text.partition("\n")[0]
+    aliased = re.findall(r"\{(\d+)\}: \((\d+), \{\}, \S+-alias\)", head)
+    count = len(jax.tree.leaves(program.target))
+    assert sorted(int(i) for i, _ in aliased) == list(range(count))
+    opcodes = {instruction.opcode for instruction, *_ in hlo.executed(hlo.parse(text))}
+    assert not [name for name in opcodes if any(word in name for word in HOST)]
+    assert "all-gather" in opcodes and "custom-call" not in opcodes
+
+
+def test_a_step_is_traced_once_for_all_that_is_asked_of_it():
+    """Tracing is most of a start whose programs are in the cache."""
+    config = runs.configure(train__hypergradient="joint")
+    mesh, traces = make_mesh(1, 1, jax.devices()[:1]), []
+    built = build(config, 2, mesh)
+
+    def counted(*arguments):
+        traces.append(1)
+        return built.train_step(*arguments)
+
+    watched = built._replace(train_step=counted)
+    lower_program(config, watched, mesh)
+    checkpoint_target(config, watched, mesh)
+    assert len(traces) == 1
+
+
+def test_a_step_that_asks_the_host_would_be_found():
+    def step(x):
+        return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct((), "float32"), x)
+
+    text = jax.jit(step).lower(jax.ShapeDtypeStruct((), "float32")).as_text()
+    assert any("callback" in name for name in re.findall(r"custom_call @(\w+)", text))

@@ -87,7 +87,7 @@ def pointwise_convolution(
       f[B, H, W, F].
     """
     flat = images.reshape(-1, images.shape[-1])
-    product = jnp.matmul(flat, kernel[0, 0], precision=precision)
+    product = jax.lax.dot(flat, kernel.reshape(kernel.shape[2:]), precision=precision)
     return product.reshape(*images.shape[:-1], -1)
 
 

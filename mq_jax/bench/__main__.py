@@ -1,7 +1,7 @@
-"""Timings: train steps, their pieces, lookups, quantizers, input, start, tokenizers, sampling.
+"""Timings: steps, their pieces, lookups, quantizers, input, start, tokenizers, sampling, PyTorch.
 
 python -m mq_jax.bench [--part=step|unroll|pieces|lookup|quantizers|input|startup|tokenizer
-    |sampling] [--config=configs/X.py]
+    |sampling|peers] [--config=configs/X.py]
 
 On one core unless --cores says otherwise. Steps are interleaved in one process, so that a
 machine whose speed drifts slows them all alike: read the ratios.
@@ -33,6 +33,7 @@ PARTS = (
     "startup",
     "tokenizer",
     "sampling",
+    "peers",
 )
 
 _CONFIG = config_flags.DEFINE_config_file(

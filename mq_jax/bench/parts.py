@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mq_jax.bench.input import bench_input
 from mq_jax.bench.lookup import bench_lookup
+from mq_jax.bench.peers import bench_peers
 from mq_jax.bench.pieces import bench_pieces
 from mq_jax.bench.quantizers import bench_quantizers
 from mq_jax.bench.sampling import bench_sampling
@@ -68,6 +69,7 @@ def run_part(
         "startup": bench_startup,
         "sampling": lambda: bench_sampling(rounds),
         "tokenizer": lambda: bench_tokenizer(config, rounds),
+        "peers": lambda: bench_peers(config, rounds, cores),
     }
     began = time.monotonic()
     with tables_kept() as tables:

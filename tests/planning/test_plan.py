@@ -238,9 +238,7 @@ def test_devices_that_share_parameters_out_gather_them_and_hold_less():
 def test_the_bytes_listed_are_those_that_the_compiled_step_is_given(changes):
     planned = made(8, **JOINT, **changes)
     listed = sum(holding.per_device for holding in planned.holdings)
-    # A joint step does not read the outer batch, and so is not given it.
-    unread = planned.config.train.batch_size // 8 * 16 * 16 * 3
-    assert planned.steps[0].compiled.arguments == listed - unread
+    assert planned.steps[0].compiled.arguments == listed
     # And what other numbers of devices that share the state out would leave of it.
     by_fsdp, rest = planned.state_by_fsdp, ("metrics", "batches")
     state = sum(holding.per_device for holding in planned.holdings if holding.name not in rest)

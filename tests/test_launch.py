@@ -406,6 +406,7 @@ def test_the_parts_that_are_timed_on_a_gpu_are_all_there_are_and_none_takes_long
     timed = re.findall(r"^time_part (\d+) --part=(\w+)", text, re.MULTILINE)
     program = (LAUNCH.parent / "mq_jax" / "bench" / "__main__.py").read_text()
     known = re.findall(r'"(\w+)"', re.search(r"PARTS = \((.*?)\)", program, re.DOTALL)[1])
-    assert {part for _, part in timed} == set(known)
+    # That one is of CPUs, beside a library that need not be there.
+    assert {part for _, part in timed} == set(known) - {"peers"}
     assert max(int(limit) for limit, _ in timed) <= 130
     assert int(re.search(r"DEADLINE:-(\d+)", text)[1]) < 480

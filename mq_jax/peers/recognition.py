@@ -88,6 +88,8 @@ def _place(shapes):
     """The name of the codebook, in two parts, of which the first is before all others, too."""
     places = ((prefix, table) for prefix in PREFIXES for table in (_CODEBOOK, maskgit.CODEBOOK))
     found = next((place for place in places if "".join(place) in shapes), None)
+    if found is None and any(name.startswith("theta/") for name in shapes):
+        raise ValueError("it is an export of ours: config.init_from takes its folder")
     if found is None:
         first = ", ".join(sorted(shapes)[:3]) or "none at all"
         raise ValueError(

@@ -64,6 +64,11 @@ def test_taming_and_ibq_of_as_many_blocks_are_told_apart_by_the_one_who_knows():
     assert recognised(block, "ibq").format == "ibq"
 
 
+def test_an_export_of_ours_is_told_what_takes_it():
+    with pytest.raises(ValueError, match="an export of ours: config.init_from takes its folder"):
+        recognised({"codebook": (16, 4), "theta/decoder/Conv_0/bias": (8,)})
+
+
 def without(name):
     return lambda tensors: {own: array for own, array in tensors.items() if own != name}
 

@@ -130,7 +130,14 @@ def test_two_fields_are_proposed_together_where_none_alone_is_enough():
     ],
 )
 def test_the_plan_prints_whether_it_fits(temporary, lines, capsys, monkeypatch):
-    for name in ("_print_model", "_print_flops", "_print_memory", "_print_traffic", "_print_hours"):
+    for name in (
+        "_print_model",
+        "_print_flops",
+        "_print_memory",
+        "_print_traffic",
+        "_print_hours",
+        "print_scale",
+    ):
         monkeypatch.setattr(f"mq_jax.planning.tables.{name}", lambda *arguments: None)
     print_plan(planned(temporary), 100)
     out = capsys.readouterr().out

@@ -28,7 +28,7 @@ def test_all_weights_decay_but_the_scales_of_normalisations():
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
         # Whole: every number of an array alike.
         decayed[path[-1].key] = set(np.unique(update).tolist())
-    expected = np.float32(-1e-3 * 0.05)
+    expected = np.float32(-config.train.learning_rate * 0.05)
     assert decayed.pop("scale") == {0.0}
     assert set(decayed) == {"kernel", "tokens", "classes", "head", "orders"}
     for values in decayed.values():

@@ -5,7 +5,7 @@
 
 Tokens are made first, by the tokenizer of the run in runs/cifar10 (configs/cifar10_mqvae.py), of
 both mirror images. Ours: eight layers of 256 channels, a cosine, averages.
-Cost and result: not measured.
+Cost and result of this size: not measured; of a smaller one on two tokenizers: docs/results.md.
 """
 
 from configs import prior

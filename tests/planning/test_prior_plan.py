@@ -32,6 +32,7 @@ def test_the_plan_of_a_prior_counts_its_parameters_and_their_averages():
     assert added == sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
+@pytest.mark.slow
 def test_parts_of_a_priors_batch_and_its_dtype_change_no_flops():
     plain = planned().matrix_flops
     assert planned(train__accumulate=4).matrix_flops == plain

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
-from mq_jax.storage.files import write_atomically
-from mq_jax.storage.schema import SHA256, TEXT, read_json
+from mq_jax.runs.records import read_record, write_record
+from mq_jax.storage.schema import SHA256, TEXT
 
 FILE = "base.json"
 
@@ -48,7 +47,7 @@ def write_base(folder: pathlib.Path, base: Base) -> None:
       folder: of the run.
       base: replaces what is there.
     """
-    write_atomically(folder / FILE, json.dumps(base._asdict(), indent=2) + "\n")
+    write_record(folder / FILE, base)
 
 
 def read_base(folder: pathlib.Path) -> Base | None:
@@ -63,11 +62,5 @@ def read_base(folder: pathlib.Path) -> Base | None:
     Raises:
       ValueError: the file is damaged.
     """
-    path = folder / FILE
-    try:
-        stored = read_json(path, _SCHEMA)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}). Put it back, or remove it.") from error
-    return Base(*(stored[name] for name in Base._fields))
+    stored = read_record(folder / FILE, _SCHEMA)
+    return None if stored is None else Base(*(stored[name] for name in Base._fields))

@@ -1,11 +1,10 @@
 """What a run's step takes, as the last start of training found it: for the report."""
 
-import json
 import os
 import pathlib
 from typing import NamedTuple
 
-from mq_jax.storage.files import write_atomically
+from mq_jax.runs.records import write_record
 from mq_jax.storage.schema import AMOUNT, Each, Nullable, read_json, whole
 
 FILE = "cost.json"
@@ -47,7 +46,7 @@ def write_cost(folder: pathlib.Path, cost: Cost) -> None:
       folder: of the run.
       cost: replaces the one that is there.
     """
-    write_atomically(folder / FILE, json.dumps(cost._asdict(), indent=2) + "\n")
+    write_record(folder / FILE, cost)
 
 
 def read_cost(folder: str | os.PathLike) -> Cost:

@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mq_jax.runs.records import read_record
 from mq_jax.storage.files import read_bytes, replacing, write_atomically
-from mq_jax.storage.schema import TEXT, Each, parse, read_json, whole
+from mq_jax.storage.schema import TEXT, Each, parse, whole
 
 FILE = "data.json"
 
@@ -74,16 +75,9 @@ def read_recorded(folder: pathlib.Path) -> Recorded | None:
     Raises:
       ValueError: `data.json` is damaged.
     """
-    path = folder / FILE
-    try:
-        stored = read_json(path, _SCHEMA)
-    except FileNotFoundError:
+    stored = read_record(folder / FILE, _SCHEMA, "remove it to record the data as it is now")
+    if stored is None:
         return None
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}). Put it back, or remove it to record the data as it "
-            "is now."
-        ) from error
     return Recorded(stored["splits"], _read_names(folder / NAMES_FILE), stored["changes"])
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from mq_jax.storage.files import write_atomically
-from mq_jax.storage.schema import SHA256, TEXT, Each, Nullable, read_json, whole
+from mq_jax.runs.records import read_record, write_record
+from mq_jax.storage.schema import SHA256, TEXT, Each, Nullable, whole
 
 FILE = "origin.json"
 
@@ -63,7 +62,7 @@ def write_origin(folder: pathlib.Path, origin: Origin) -> None:
       folder: of the run.
       origin: replaces what is there.
     """
-    write_atomically(folder / FILE, json.dumps(origin._asdict(), indent=2) + "\n")
+    write_record(folder / FILE, origin)
 
 
 def read_origin(folder: pathlib.Path) -> Origin | None:
@@ -78,11 +77,5 @@ def read_origin(folder: pathlib.Path) -> Origin | None:
     Raises:
       ValueError: the file is damaged.
     """
-    path = folder / FILE
-    try:
-        stored = read_json(path, _SCHEMA)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}). Put it back, or remove it.") from error
-    return Origin(*(stored[name] for name in Origin._fields))
+    stored = read_record(folder / FILE, _SCHEMA)
+    return None if stored is None else Origin(*(stored[name] for name in Origin._fields))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mq_jax.storage.files import write_atomically
-from mq_jax.storage.schema import SHA256, TEXT, Each, read_json
+from mq_jax.runs.records import read_record, write_record
+from mq_jax.storage.schema import SHA256, TEXT, Each
 
 FILE = "provenance.json"
 
@@ -36,7 +35,7 @@ def write_provenance(folder: pathlib.Path, provenance: Provenance) -> None:
       folder: of the run.
       provenance: replaces what is there.
     """
-    write_atomically(folder / FILE, json.dumps(provenance._asdict(), indent=2) + "\n")
+    write_record(folder / FILE, provenance)
 
 
 def provenance_facts(folder: pathlib.Path) -> dict[str, Any]:
@@ -51,13 +50,7 @@ def provenance_facts(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       ValueError: `provenance.json` is damaged.
     """
-    path = folder / FILE
-    try:
-        stored = read_json(path, _SCHEMA)
-    except FileNotFoundError:
+    stored = read_record(folder / FILE, _SCHEMA, "import the weights again")
+    if stored is None:
         return {}
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}). Put it back, or import the weights again."
-        ) from error
     return {"weights": {name: stored[name] for name in Provenance._fields}}

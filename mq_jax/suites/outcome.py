@@ -5,9 +5,9 @@ import pathlib
 from typing import NamedTuple
 
 from mq_jax.runs.differing import FREE_FIELDS, shown, unequal_fields
+from mq_jax.runs.records import write_record
 from mq_jax.runs.workdir import flat, read_config
 from mq_jax.runs.writers import read_metrics
-from mq_jax.storage.files import write_atomically
 from mq_jax.storage.lock import held
 from mq_jax.storage.schema import AMOUNT, TEXT, read_json, whole
 from mq_jax.suites.schedule import Scheduled
@@ -70,7 +70,7 @@ def write_ending(folder: pathlib.Path, ending: Ending) -> None:
       folder: of the run; exists.
       ending: replaces the one that is there.
     """
-    write_atomically(folder / FILE, json.dumps(ending._asdict(), indent=2) + "\n")
+    write_record(folder / FILE, ending)
 
 
 def read_ending(folder: pathlib.Path) -> Ending | None:

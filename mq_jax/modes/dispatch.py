@@ -21,11 +21,10 @@ from mq_jax.devices.places import local_path
 from mq_jax.devices.platforms import require_platform
 from mq_jax.devices.reading import end_within
 from mq_jax.models import inception_weights
-from mq_jax.modes import given, sampling
+from mq_jax.modes import given, importing, sampling
 from mq_jax.modes.comparing import compare_evaluations
 from mq_jax.modes.evaluation import Wanted, run_evaluation
 from mq_jax.modes.exporting import run_export
-from mq_jax.modes.importing import run_import
 from mq_jax.modes.planning import plan
 from mq_jax.modes.preparing import run_preparation
 from mq_jax.modes.priors import run_prior_training
@@ -34,7 +33,6 @@ from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.modes.taken import require_taken
 from mq_jax.modes.tokensets import asked_of, run_tokens
 from mq_jax.modes.training import run_training
-from mq_jax.peers.usage import USAGE
 from mq_jax.priors.checks import unused_fields
 from mq_jax.runs.stages import is_prior
 from mq_jax.terminal import console
@@ -172,7 +170,10 @@ def _dispatch(folders: Sequence[str]) -> int:
         formats = [name.strip() for name in FLAGS.formats.split(",") if name.strip()]
         run_export(folder, overwrite=FLAGS.overwrite, step=FLAGS.step, formats=formats)
     elif mode == "import":
-        _import()
+        folder, asked = _workdir(), importing.asked_of(FLAGS)
+        require_platform()
+        config = _given_config()
+        importing.run_import(*asked, config, folder, commandline.overridden(sys.argv))
     elif mode == "tokens":
         folder = _workdir()
         require_platform()
@@ -184,20 +185,6 @@ def _dispatch(folders: Sequence[str]) -> int:
     else:
         return _compute(mode)
     return 0
-
-
-def _import() -> None:
-    """Makes a run of the weights of others."""
-    source, folder = FLAGS["from"].value, _workdir()
-    if not source:
-        raise commandline.UsageError("--from is missing; give the file that is to be imported.")
-    if FLAGS.format not in ("", *USAGE):
-        raise commandline.UsageError(
-            f"--format={FLAGS.format} is no format; expected one of {', '.join(USAGE)}."
-        )
-    require_platform()
-    given = _given_config(), folder, commandline.overridden(sys.argv)
-    run_import(local_path(source, "--from"), FLAGS.format, *given)
 
 
 def _compare() -> int:

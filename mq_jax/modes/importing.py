@@ -10,9 +10,12 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mq_jax.algorithm.state import Model
+from mq_jax.commandline import UsageError
+from mq_jax.devices.places import local_path
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.peers.fields import fields_of
 from mq_jax.peers.tokenizer import PeerTokenizer, read_peer
+from mq_jax.peers.usage import USAGE
 from mq_jax.runs import workdir
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.provenance import Provenance, write_provenance
@@ -28,6 +31,29 @@ from mq_jax.training.validate import validate
 
 # Of a run whose file has a discriminator, taming's.
 _ADVERSARIAL_WEIGHT = 0.8
+
+
+def asked_of(given: Any) -> tuple[pathlib.Path, str]:
+    """What a command line asks for.
+
+    Args:
+      given: the flags of mq_jax.main.
+
+    Returns:
+      (the file or the folder of a model, its format or "").
+
+    Raises:
+      UsageError: there is no file, or no such format.
+      ValueError: the file is none of this machine.
+    """
+    source = given["from"].value
+    if not source:
+        raise UsageError("--from is missing; give the file that is to be imported.")
+    if given.format not in ("", *USAGE):
+        raise UsageError(
+            f"--format={given.format} is no format; expected one of {', '.join(USAGE)}."
+        )
+    return local_path(source, "--from"), given.format
 
 
 def run_import(

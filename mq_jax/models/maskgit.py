@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from mq_jax.models.vqgan import require_divided, require_sides
+from mq_jax.models.halves import Halves, require_divided
 from mq_jax.models.vqgan_blocks import Layers, NearestUpsample, Stack, wide
 
 
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
         return self.head(features)
 
 
-class AutoEncoder(nn.Module):
+class AutoEncoder(Halves):
     """An encoder and a decoder under one parameter tree, theta. No BatchNorm: `train` is unused.
 
     Attributes:
@@ -127,30 +127,3 @@ class AutoEncoder(nn.Module):
         width = self.dim * (2 if self.log_variances else 1)
         self.encoder = Encoder(*levels, width, self.layer_norm, layers)
         self.decoder = Decoder(*levels, layers)
-
-    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Both halves without a quantizer between them; initialisation runs it."""
-        return self.decode(self.encode(images, train=train)[..., : self.dim], train=train)
-
-    def encode(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """f32[B, H, W, 3] in [-1, 1] -> z f32[B, h, w, D]."""
-        require_sides(images.shape[1:3], self.downsampling)
-        return self.encoder((images + 1) / 2 if self.unit_pixels else images)
-
-    def decode(self, z: jax.Array, *, train: bool) -> jax.Array:
-        """f32[B, h, w, D] -> f32[B, H, W, 3], nominally in [-1, 1], not clipped."""
-        return self.pixels(self.features(z, train=train))
-
-    def features(self, z: jax.Array, *, train: bool) -> jax.Array:
-        """f32[B, h, w, D] -> f32[B, H, W, C]: the decoder up to its last layer."""
-        return self.decoder.features(z)
-
-    def pixels(self, features: jax.Array) -> jax.Array:
-        """f32[B, H, W, C] -> x_hat f32[B, H, W, 3]: the last layer, decoder/head, alone."""
-        pixels = self.decoder.pixels(features)
-        return 2 * pixels - 1 if self.unit_pixels else pixels
-
-    @property
-    def downsampling(self) -> int:
-        """Pixels of the image, along one side, to one code."""
-        return 2 ** (len(self.multipliers) - 1)

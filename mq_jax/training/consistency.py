@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from mq_jax.algorithm.bilevel import THROUGH_OPTIMIZER
 from mq_jax.metrics.measures import SMALLEST_SIDE
-from mq_jax.models import lpips, vqgan
+from mq_jax.models import halves, lpips
 from mq_jax.models.discriminator import smallest_side
 from mq_jax.training.agreeing import check_quantizer
 
@@ -42,7 +42,7 @@ def _check_model(config):
             f"config.model.channels is {tuple(model.channels)}; expected one number, (128,) say, "
             f"under model.kind {model.kind!r}: config.model.multipliers makes the widths of it."
         )
-    width = vqgan.undivided_width(model.channels[0], model.multipliers, model.groups)
+    width = halves.undivided_width(model.channels[0], model.multipliers, model.groups)
     if width is not None:
         raise ValueError(
             f"config.model.groups is {model.groups}; expected a divisor of every width, and "

@@ -248,7 +248,8 @@ class Sampler:
 
     def _front(self, completion) -> int:
         """Places of the upper rows that all images have: whole rows, as each number compiles."""
-        if completion is None or not len(completion[1]):
+        # A masked prior tells known places to all others, wherever they are.
+        if completion is None or not len(completion[1]) or self.kind == "masked":
             return 0
         height, width = self._shape[:2]
         rows = completion[1].reshape(-1, height, width).all(axis=(0, 2))

@@ -63,6 +63,10 @@ _PLAIN = {
 }
 
 
+# Of GroupNorm in all published nets; what `diffusers` takes, too, where its config.json has none.
+_GROUPS = 32
+
+
 def groups_of(format: str, config: Mapping[str, Any]) -> int:
     """Groups of GroupNorm: 32 in all of these nets, but where `diffusers` says otherwise.
 
@@ -76,7 +80,8 @@ def groups_of(format: str, config: Mapping[str, Any]) -> int:
     Raises:
       ValueError: they are no whole number.
     """
-    groups = config.get("norm_num_groups", 32) if format == "diffusers" else 32
+    told = format == "diffusers" and "norm_num_groups" in config
+    groups = config["norm_num_groups"] if told else _GROUPS
     if type(groups) is not int or groups < 1:
         raise ValueError(f"norm_num_groups in its config.json is {groups!r}; expected 32, say")
     return groups

@@ -34,6 +34,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mq_jax import commandline
+from mq_jax.devices.memory import keep_memory
 from mq_jax.terminal.streams import protect_streams
 
 MODES = (
@@ -232,6 +233,8 @@ def run() -> None:
     """Answers --help, or runs the mode that the command line asks for."""
     protect_streams()
     commandline.answer_help(__doc__, _FLAGS)
+    # Before the libraries below start threads.
+    keep_memory()
     # Only now: help needs none of JAX.
     from mq_jax.modes.dispatch import run_program
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mq_jax.devices.interrupt import end_quietly
+from mq_jax.devices.memory import keep_memory
 from mq_jax.terminal.escaping import visible
 from mq_jax.terminal.spelling import suggestion
 from mq_jax.terminal.streams import protect_streams
@@ -129,4 +130,6 @@ _natural, _positive = functools.partial(_integer, 0), functools.partial(_integer
 if __name__ == "__main__":
     # Before the slow imports: Ctrl-C in them is no reason for a traceback.
     end_quietly()
+    # Before libraries start threads.
+    keep_memory()
     sys.exit(main())

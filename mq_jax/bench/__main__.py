@@ -19,6 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mq_jax import commandline
+from mq_jax.devices.memory import keep_memory
 from mq_jax.terminal.escaping import visible
 from mq_jax.terminal.streams import protect_streams
 
@@ -63,6 +64,8 @@ def run() -> None:
     """Parses the command line and runs one part."""
     protect_streams()
     commandline.answer_help(__doc__, _FLAGS)
+    # Before the libraries below start threads.
+    keep_memory()
     # Only now: help needs none of JAX.
     from mq_jax.bench.parts import run_part, use_cores
     from mq_jax.bench.step import kinds_named

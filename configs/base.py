@@ -74,6 +74,10 @@ def get_config() -> ConfigDict:
     #                                          | pipelined (exact; a batch judges the step before
     #                                          and then takes one) | none (alternating)
     #                                          | joint (single-level)
+    config.train.keep_activations = False  # whether the state keeps the encoder's activations
+    #                                        for the next step, which else makes them anew
+    #                                        (pipelined): less work, larger checkpoints, and a
+    #                                        run goes on under the version of JAX that began it
     config.train.outer_data = "other"  # what the outer level sees: other, the same images in an
     #                                    order of its own | same, the inner batch | held-out, one
     #                                    half of the images and the inner level the other half,

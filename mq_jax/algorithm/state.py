@@ -55,6 +55,23 @@ class Past(NamedTuple):
     images: jax.Array
 
 
+class Kept(NamedTuple):
+    """The step before, where the activations that its derivative needs are kept.
+
+    Attributes:
+      theta: from which it set out.
+      opt_state: of the auto-encoder, likewise.
+      gradient: of theta, that it followed.
+      residuals: what reverse mode left of (d/dphi) grad_theta L there, in its own order: arrays
+        with rows of the batch first, and parameters.
+    """
+
+    theta: Any
+    opt_state: Any
+    gradient: Any
+    residuals: tuple[jax.Array, ...]
+
+
 @flax.struct.dataclass
 class TrainState:
     """A plain pytree of arrays, so that saving, donating and sharding it is nothing special.
@@ -69,7 +86,7 @@ class TrainState:
       anchors: f32[2], moving averages of the discriminator's output on real and on
         reconstructed images, for LeCAM.
       quantizer: what no gradient moves of the quantizer, counts and averages say; () for most.
-      past: Past of a pipelined run; () for all others.
+      past: Past or Kept of a pipelined run; () for all others.
     """
 
     step: jax.Array

@@ -70,7 +70,8 @@ def split(mesh: Mesh) -> NamedSharding:
 def shardings(tree: Any, mesh: Mesh, shard_from: int) -> Any:
     """Where everything that a run carries from step to step lives.
 
-    A batch, of a field called `images`, is split as batches are. For all else there is one rule.
+    A batch, of a field called `images`, is split as batches are, and so is what a pass over one
+    left, of a field called `residuals`, where it has rows. For all else there is one rule.
 
     A matrix or kernel with at least `shard_from` numbers is split over `fsdp` along its largest
     axis that fsdp divides, of equal ones the last. All else is replicated: scalars, random keys,
@@ -92,9 +93,10 @@ def shardings(tree: Any, mesh: Mesh, shard_from: int) -> Any:
 
 def _spec(path, leaf, mesh, shard_from):
     """How one array is split."""
-    if path and getattr(path[-1], "name", "") == "images":
-        # Of a run that this machine has not the devices to go on with, it is only read.
-        return PartitionSpec(AXES) if leaf.shape[0] % mesh.size == 0 else PartitionSpec()
+    if {"images", "residuals"} & {getattr(key, "name", "") for key in path}:
+        # Of a run that this machine has not the devices to go on with, a batch is only read.
+        has_rows = leaf.ndim and leaf.shape[0] % mesh.size == 0
+        return PartitionSpec(AXES) if has_rows else PartitionSpec()
     devices = mesh.shape["fsdp"]
     divisible = [axis for axis, side in enumerate(leaf.shape) if side % devices == 0]
     if devices == 1 or leaf.ndim < 2 or leaf.size < shard_from or not divisible:

@@ -30,7 +30,7 @@ class Restored(NamedTuple):
 def restore(
     folder: pathlib.Path, config: ConfigDict, mesh: Mesh, step: int | None = None
 ) -> Restored:
-    """Reads the checkpoint that was asked for, by default the best.
+    """Reads the checkpoint that was asked for, by default the best, without its Past or Kept.
 
     Args:
       folder: of the run.
@@ -50,7 +50,11 @@ def restore(
         if step is None:
             _tell_of_before(folder, config)
         step, best = chosen_step(saved, step)
-        restored = saved.restore(checkpoint_target(config, built, mesh), step)
+        target = checkpoint_target(config, built, mesh)
+        past = target["state"].past
+        # Of a step to come, and Kept also of the version of JAX that left it.
+        target["state"] = target["state"].replace(past=())
+        restored = saved.restore(target, step, partly=bool(past))
     return Restored(built, restored.tree["state"], step, step == best)
 
 

@@ -63,6 +63,7 @@ ADDED: dict[str, Any] = {
     "train.implicit_damping": 0.01,
     "train.neumann_rate": 0.1,
     "train.outer_data": "other",
+    "train.keep_activations": False,
     "init_from": "",
     # Read by sources that came with them.
     "data.image_column": "",

@@ -16,7 +16,7 @@ from mq_jax.algorithm.adversary import Adversary, make_adversarial_weight
 from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
 from mq_jax.algorithm.objective import Adversarial, Objective, Perceptual
 from mq_jax.algorithm.optim import freeze, make_optimizer, make_warmup_cosine
-from mq_jax.algorithm.pipelined import with_past
+from mq_jax.algorithm.pipelined import with_kept, with_past
 from mq_jax.algorithm.state import Parts, TrainState
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.perceptual import perceptual_distance
@@ -25,6 +25,7 @@ from mq_jax.models.discriminator import Discriminator
 from mq_jax.quantizers.bases import is_base
 from mq_jax.quantizers.lookup import make_lookup
 from mq_jax.runs.trees import with_leaves
+from mq_jax.training.frozen import frozen_shapes
 from mq_jax.training.initial import init_model
 from mq_jax.training.quantizing import gives_log_variances, make_quantizer
 from mq_jax.training.steps import make_steps
@@ -107,8 +108,16 @@ def init_state(
     state = TrainState(step=step, opt_state=Parts(*opt_states), rng=rng, ema=(), **model)
     if config.train.hypergradient == "pipelined":
         shape = (config.train.batch_size, side, side, 3)
-        state = with_past(state, jax.ShapeDtypeStruct(shape, jnp.float32))
+        state = _with_step_before(problem, state, jax.ShapeDtypeStruct(shape, jnp.float32), config)
     return state.replace(ema=state.raw) if problem.ema_decay else state
+
+
+def _with_step_before(problem, state, images, config):
+    """The state of a pipelined run at step 0."""
+    if not config.train.keep_activations:
+        return with_past(state, images)
+    estimator = config.train.straight_through
+    return with_kept(problem, state, images, frozen_shapes(config), straight_through=estimator)
 
 
 def total_steps(config: ConfigDict, images: int) -> int:

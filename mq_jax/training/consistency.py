@@ -119,6 +119,8 @@ def _check_training(config):
         return
     # One batch a step: of joint for one level, of pipelined for both.
     joint = train.hypergradient == "joint"
+    if train.keep_activations and not joint:
+        _check_keeping(train)
     alone = {
         "straight_through": joint and train.straight_through == "encoder-and-codewords-inside",
         "inner_updates": train.inner_updates != 1,
@@ -131,6 +133,21 @@ def _check_training(config):
             raise ValueError(
                 f"config.train.{name} is {train[name]!r}, which needs {needs}, while "
                 f"config.train.hypergradient is {train.hypergradient!r}; change one of them."
+            )
+
+
+def _check_keeping(train):
+    """Activations that a pipelined step leaves to the next."""
+    needs = {"straight_through": "encoder", "accumulate": 1}
+    reasons = {
+        "straight_through": "others reach the decoder, whose activations are several times as many",
+        "accumulate": "all parts of a batch would be in memory at once",
+    }
+    for name, wanted in needs.items():
+        if train[name] != wanted:
+            raise ValueError(
+                f"config.train.{name} is {train[name]!r} with keep_activations; expected "
+                f"{wanted!r} ({reasons[name]}), or keep_activations False."
             )
 
 

@@ -28,7 +28,10 @@ def make_steps(
     if train.hypergradient == "joint":
         return mq.make_joint_step(problem, **estimator), None
     if train.hypergradient == "pipelined":
-        return make_pipelined_step(problem, **estimator, pullback_optimizer=pullback), None
+        step = make_pipelined_step(
+            problem, **estimator, pullback_optimizer=pullback, keep=train.keep_activations
+        )
+        return step, None
     if train.unroll > 1:
         step = make_unrolled_step(problem, **estimator, pullback_optimizer=pullback)
     else:

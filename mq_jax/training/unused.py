@@ -140,6 +140,12 @@ RULES: tuple[Overruled, ...] = (
         "neumann reads it",
     ),
     Overruled(
+        ("train.keep_activations",),
+        "train.hypergradient",
+        lambda kind: kind != "pipelined",
+        "pipelined reads it",
+    ),
+    Overruled(
         ("inner.pullback_eps",),
         "train.hypergradient",
         lambda kind: kind not in (*THROUGH_OPTIMIZER, "pipelined"),

@@ -176,6 +176,7 @@ RULES: dict[str, Rule] = {
     "train.accumulate": integer(1),
     "train.inner_updates": integer(1),
     "train.unroll": integer(1),
+    "train.keep_activations": BOOLEAN,
     "train.roll_back": BOOLEAN,
     "train.implicit_terms": integer(1),
     "train.implicit_damping": NONNEGATIVE,

@@ -13,7 +13,7 @@ import tiny_gan
 from mq_jax.algorithm import bilevel, mq, pipelined
 from mq_jax.algorithm.accumulation import mean_over_parts
 from mq_jax.algorithm.problem import make_loss
-from mq_jax.algorithm.state import Parts
+from mq_jax.algorithm.state import Kept, Parts
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -47,6 +47,27 @@ def test_both_parts_have_their_closed_form_on_a_quadratic(parts):
     np.testing.assert_allclose(result.theta, theta - RATE * v, rtol=1e-12)
     np.testing.assert_allclose(result.direct, B.T @ theta + phi, rtol=1e-12)
     np.testing.assert_allclose(result.indirect, -RATE * B.T @ v, rtol=1e-12)
+
+
+def test_what_a_pass_left_gives_the_next_step_the_same_as_a_pass_made_anew():
+    adam = tiny.make_adam(RATE, eps=1e-3, eps_root=1e-2)
+    other = tiny.make_adam(RATE, eps=1.0, eps_root=1e-2)
+    theta, phi, parts = matrix(2, 3), matrix(3, 2), np.ones(1)
+    state = adam.init(theta)
+    respond = functools.partial(pipelined.kept_hypergradient, quadratic, adam)
+    # Of the shapes that the first step leaves; what it made of its own past is not asked.
+    nothing = jax.eval_shape(
+        lambda: jax.vjp(lambda phi: jax.grad(quadratic, has_aux=True)(theta, phi, 1.0)[0], phi)[1]
+    )
+    zeros = tuple(jnp.zeros(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(nothing))
+    first, kept = respond(theta, state, phi, parts, Kept(theta, state, theta, zeros))
+    taken = pipelined.InnerStep(quadratic, theta, state, phi, first.inner_gradient, np.ones(1))
+    at = first.theta, first.opt_state, matrix(4, 2), np.array([1.75])
+    for pullback in (None, other):
+        want = pipelined.hypergradient(quadratic, adam, *at, taken, pullback_optimizer=pullback)
+        got, _ = respond(*at, kept, pullback_optimizer=pullback)
+        for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 def test_a_pullback_optimizer_changes_the_indirect_part_alone():
@@ -158,6 +179,36 @@ def test_the_indirect_part_is_the_derivative_through_the_step_before(name, strai
     assert norms[1] > 1e-4 * norms[0]
     cosine = optax.tree.vdot(direct, indirect) / (norms[0] * norms[1])
     np.testing.assert_allclose(metrics["outer/direct_indirect_cosine"], cosine, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "name", ["mqvae", *(pytest.param(name, marks=pytest.mark.slow) for name in ("deep", "mqgan"))]
+)
+def test_kept_activations_change_no_step(name):
+    """Of three, the first without a step before it; whatever its Kept holds."""
+    problem, state, frozen = problem_of({"deep": "deep mqvae"}.get(name, name))
+    problem = problem._replace(parts=1)
+    plain, keeping = (
+        tiny.jit(pipelined.make_pipelined_step(problem, straight_through="encoder", keep=keep))
+        for keep in (False, True)
+    )
+    anew = pipelined.with_past(state, images_of(0))
+    kept = pipelined.with_kept(problem, state, images_of(0), frozen, straight_through="encoder")
+    kept = kept.replace(
+        past=jax.tree.map(lambda leaf: jnp.full(leaf.shape, 7, leaf.dtype), kept.past)
+    )
+    for i in range(3):
+        (anew, want), (kept, got) = (
+            step(at, images_of(i), None, frozen) for step, at in ((plain, anew), (keeping, kept))
+        )
+        assert (got["outer/indirect_norm"] == 0) == (i == 0)
+        for a, b in zip(
+            *(jax.tree.leaves((s.params, s.opt_state, s.batch_stats)) for s in (kept, anew)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12)
+        for metric in want:
+            np.testing.assert_allclose(got[metric], want[metric], rtol=1e-7, atol=1e-12)
 
 
 def test_the_first_step_is_a_joint_one_and_every_inner_step_too():

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from mq_jax.algorithm import mq, unrolling
-from mq_jax.algorithm.pipelined import make_pipelined_step, with_past
+from mq_jax.algorithm.pipelined import make_pipelined_step, with_kept, with_past
 from mq_jax.algorithm.state import Parts
 from mq_jax.devices import sharding
 from mq_jax.models.vqvae import AutoEncoder
@@ -25,6 +25,10 @@ SHARD_FROM = 32  # Every kernel of the tiny model but one, and the embedding.
 
 
 pytestmark = pytest.mark.usefixtures("float64")
+
+
+# Whether activations are kept.
+PIPELINED = {"pipelined": False, "pipelined, kept": True}
 
 
 def make_step(kind):
@@ -48,12 +52,17 @@ def make_step(kind):
         )
     if kind == "joint" or kind in QUANTIZERS:
         step = mq.make_joint_step(problem, straight_through="encoder")
-    elif kind == "pipelined":
-        step = make_pipelined_step(problem, straight_through="encoder")
+    elif kind in PIPELINED:
+        step = make_pipelined_step(problem, straight_through="encoder", keep=PIPELINED[kind])
     else:
         step = mq.make_train_step(problem, hypergradient=kind, straight_through="encoder")
     state = tiny.make_state(objective, OPTIMIZERS, seed=1)
-    return step, with_past(state, tiny.make_images(16, seed=0)) if kind == "pipelined" else state
+    images = tiny.make_images(16, seed=0)
+    if PIPELINED.get(kind):
+        state = with_kept(problem, state, images, (), straight_through="encoder")
+    elif kind in PIPELINED:
+        state = with_past(state, images)
+    return step, state
 
 
 @functools.cache
@@ -77,7 +86,7 @@ def train(kind, data, fsdp):
 
 CASES = [
     *(("joint", 8, 1), ("unrolled", 4, 2), ("unrolled", 1, 8)),
-    pytest.param("pipelined", 4, 2, marks=pytest.mark.slow),
+    *(pytest.param(kind, 4, 2, marks=pytest.mark.slow) for kind in PIPELINED),
 ]
 
 # With a state, with restarts and with draws: counts, anchors and candidates are of all devices.

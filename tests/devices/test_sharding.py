@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from mq_jax.algorithm.state import Parts, Past, TrainState
+from mq_jax.algorithm.state import Kept, Parts, Past, TrainState
 from mq_jax.devices import sharding
 
 
@@ -77,6 +77,12 @@ def test_a_batch_that_is_carried_is_split_as_batches_are(rows, spec):
     past = Past(step, *others, images=jnp.zeros((rows, 4, 4, 3)))
     where = sharding.shardings(past, sharding.make_mesh(2, 4), shard_from=0)
     assert where.images.spec == spec and where.params.is_fully_replicated
+
+
+def test_what_a_pass_over_a_batch_left_is_split_by_its_rows():
+    left = (jnp.zeros((16, 4)), jnp.zeros((3, 3, 8, 16)), jnp.zeros(()))
+    where = sharding.shardings(Kept((), (), (), left), sharding.make_mesh(2, 4), shard_from=0)
+    assert [place.spec for place in where.residuals] == [P(("data", "fsdp")), P(), P()]
 
 
 def test_what_is_not_a_matrix_is_replicated():

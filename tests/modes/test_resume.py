@@ -11,15 +11,19 @@ import signal
 import threading
 from unittest import mock
 
+import jax
+import numpy as np
 import pytest
 import runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mq_jax.modes import exporting, training
+from mq_jax.devices.sharding import make_mesh
+from mq_jax.modes import exporting, restored, training
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.writers import Writers
 from mq_jax.storage import lock
 from mq_jax.terminal.console import Progress
+from mq_jax.training.program import checkpoint_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -186,8 +190,9 @@ WITH_STATE = {
 
 
 @pytest.mark.slow
-def test_a_pipelined_run_goes_on_through_the_step_before(tmp_path):
-    config = runs.configure(train__hypergradient="pipelined")
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_pipelined_run_goes_on_through_the_step_before(tmp_path, keep):
+    config = runs.configure(train__hypergradient="pipelined", train__keep_activations=keep)
     assert runs.train_here(config, tmp_path / "whole") == "finished"
     with runs.signalled_after(7):
         assert runs.train_here(config, tmp_path / "cut") == "SIGTERM"
@@ -195,6 +200,30 @@ def test_a_pipelined_run_goes_on_through_the_step_before(tmp_path):
     assert [name for name in arrays if name.startswith("state/past/")]
     assert runs.train_here(config, tmp_path / "cut") == "finished"
     runs.assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_model_is_read_whatever_its_last_step_left_for_the_next(tmp_path, monkeypatch):
+    """Another version of JAX may keep other arrays."""
+    config = runs.configure(train__hypergradient="pipelined", train__keep_activations=True)
+    assert runs.train_here(config, tmp_path) == "finished"
+
+    def of_another_version(*arguments):
+        target = checkpoint_target(*arguments)
+        past = target["state"].past
+        past = past._replace(residuals=past.residuals[1:])
+        return target | {"state": target["state"].replace(past=past)}
+
+    monkeypatch.setattr(restored, "checkpoint_target", of_another_version)
+    read = restored.restore(tmp_path, config, make_mesh(1, 1, jax.devices()[:1]))
+    arrays, _ = runs.checkpoint(tmp_path, read.step)
+    (kernel,) = (
+        a for name, a in arrays.items() if name.endswith("params/autoencoder/encoder/Conv_0/kernel")
+    )
+    np.testing.assert_array_equal(
+        read.state.params.autoencoder["encoder"]["Conv_0"]["kernel"], kernel
+    )
+    assert read.state.past == ()
 
 
 @pytest.mark.slow

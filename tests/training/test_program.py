@@ -47,6 +47,14 @@ def test_a_step_changes_the_whole_state_in_place_and_asks_nothing_of_the_host(ki
     require_in_place(lowered(train__hypergradient=kind))
 
 
+def test_so_does_one_that_leaves_its_activations_to_the_next():
+    program = lowered(train__hypergradient="pipelined", train__keep_activations=True)
+    require_in_place(program)
+    # More than parameters: rows of the batch.
+    residuals = program.target["state"].past.residuals
+    assert any(leaf.shape[0] == runs.configure().train.batch_size for leaf in residuals)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in mq.HYPERGRADIENTS if kind not in QUICK])
 def test_so_do_those_of_all_other_hyper_gradients(kind):

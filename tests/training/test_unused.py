@@ -59,6 +59,11 @@ CASES = {
     "its own rate": ({"train__hypergradient": "neumann"}, "train.neumann_rate", None),
     "a lookup of none": ({"quantizer__kind": "lfq"}, "codebook.lookup_chunk", "kind is 'lfq'"),
     "an embedding of none": ({"quantizer__kind": "ema"}, "codebook.train_embedding", "is 'ema'"),
+    "activations of no step before": (
+        {"train__hypergradient": "unrolled"},
+        "train.keep_activations",
+        "is 'unrolled' and wins; pipelined",
+    ),
     "a pullback of none": ({"train__hypergradient": "none"}, "inner.pullback_eps", "is 'none'"),
     "a pullback": ({"train__hypergradient": "pipelined"}, "inner.pullback_eps", None),
     "moments of no Adam": ({"outer__kind": "sgd"}, "outer.b2", "config.outer.kind is 'sgd'"),

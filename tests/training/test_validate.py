@@ -326,6 +326,17 @@ CONTRADICTIONS = [
         "train.inner_updates is 2, which needs an outer batch of its own",
         "train.hypergradient is 'pipelined'",
     ),
+    *(
+        (
+            {"train.hypergradient": "pipelined", "train.keep_activations": True, **changes},
+            f"{name} is {changes[name]!r} with keep_activations",
+            f"expected {wanted!r} (",
+        )
+        for name, wanted, changes in (
+            ("train.straight_through", "encoder", {"train.straight_through": "rotation"}),
+            ("train.accumulate", 1, {"train.accumulate": 2}),
+        )
+    ),
     (
         {"inner.eps_root": 0.0, "train.hypergradient": "pipelined"},
         "inner.eps_root is 0.0",

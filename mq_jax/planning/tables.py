@@ -1,5 +1,7 @@
 """A plan as tables for a person."""
 
+import jax
+
 from mq_jax.data.inputs import reads_outer
 from mq_jax.devices import sharding
 from mq_jax.devices.peaks import PEAKS
@@ -116,6 +118,18 @@ def _method(plan):
         f"GFLOP and share: of convolutions and matrix products,\n{source};\n"
         "loops by their trips, parts by JAX's names, recomputation included. Forward passes: over\n"
         "those of one forward pass of a batch. Elementwise: one for an element of a result.\n"
+        + _filtered(plan)
+    )
+
+
+def _filtered(plan):
+    """What a count on a CPU leaves out of what an accelerator does."""
+    config = plan.config
+    if is_prior(config) or config.model.kind != "vqvae" or jax.default_backend() != "cpu":
+        return ""
+    return (
+        "Of most 3x3 convolutions a CPU's program, counted here, takes 4/9 of the products; an\n"
+        "accelerator's takes all (a joint step of cifar10_mqvae: 14.1 instead of 9.2 GFLOP).\n"
     )
 
 

@@ -63,6 +63,8 @@ def test_one_word_and_joint_are_a_whole_configuration():
     planned = runs.cli(experiment, *ALONE, "--mode=plan", "--devices=1", "--nocompile")
     assert planned.code == 0, planned.err
     assert "K = 1,000, D = 4" in planned.out
+    # What an MQVAE's plan adds, whose convolutions a CPU filters by Winograd's way.
+    assert "Of most 3x3 convolutions a CPU's program" in planned.out
 
 
 def test_the_word_alone_is_refused_in_one_line_with_what_to_change():

@@ -3,7 +3,7 @@
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_quick.py \
       --workdir=DIR --config.data.dir=TFDS
 
-Three seeds where the question is the step. Cost: `--dry_run` tells, once an entry was measured.
+Three seeds where the question is the step, and of what has measured best. Cost: `--dry_run` tells, once an entry was measured.
 """
 
 from configs.quantizers import PRESETS
@@ -11,6 +11,7 @@ from configs.suites.budgets import NORMED, PLAIN, QUICK, THREE
 from mq_jax.suites import Suite
 
 _STEPS = ("joint", "none", "unrolled", "pipelined")
+_LEADING = ("joint-rate10", "unrolled-rate10", "fsq")
 _OTHERS = ("finite-difference", "identity", "neumann", "cg", "sama")
 
 
@@ -33,6 +34,6 @@ def get_suite() -> Suite:
         experiment="configs/cifar10_mqvae.py",
         overrides=QUICK,
         entries=entries,
-        seeds_of=dict.fromkeys((*_STEPS, *(f"ln-{kind}" for kind in _STEPS)), THREE),
+        seeds_of=dict.fromkeys((*_STEPS, *_LEADING, *(f"ln-{kind}" for kind in _STEPS)), THREE),
         reference="joint",
     )

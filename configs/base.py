@@ -132,6 +132,8 @@ def get_config() -> ConfigDict:
     config.inner.pullback_eps = 0.0  # Adam's eps in the Jacobian of the hyper-gradient; 0: eps
     config.outer = _optimizer()  # of the codebook
     config.outer.learning_rate_ratio = 1.0  # the codebook's learning rate over train.learning_rate
+    #                                         (code); MQVAE's experiments have 10, MQGAN's were not
+    #                                         measured with more
 
     config.disc = _optimizer()  # of the discriminator
     config.disc.learning_rate_ratio = 1.0  # its learning rate over train.learning_rate

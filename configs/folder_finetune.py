@@ -18,6 +18,8 @@ def get_config(preset: str = ""):
     config = folder_mqvae.get_config(preset)
     config.init_from = "runs/mine"
     config.train.learning_rate = 2e-5
+    # A codebook that is in use has nowhere to go.
+    config.outer.learning_rate_ratio = 1.0
     config.train.warmup = 0.02
     config.train.epochs = 10
     return config

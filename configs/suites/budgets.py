@@ -11,9 +11,10 @@ QUICK = (
 # The same without steps, for a budget of seconds.
 QUICK_TIME = QUICK.replace("train.steps=800 ", "")
 
-# z as the encoder gives it. Entries whose name begins with `ln-` are with LayerNorm.
-PLAIN = "model.layer_norm=False"
-NORMED = "model.layer_norm=True"
+# z as the encoder gives it. Entries whose name begins with `ln-` are with LayerNorm. One rate for
+# all, unless an entry goes on to say otherwise.
+PLAIN = "model.layer_norm=False outer.learning_rate_ratio=1"
+NORMED = "model.layer_norm=True outer.learning_rate_ratio=1"
 
 THREE = (0, 1, 2)
 
@@ -24,7 +25,11 @@ def mqvae_paper(experiment: str) -> Suite:
     presets = ("vqvae", "ema", "sqvae", "cvq", "gumbel", "simvq", "wasserstein", "rotation", "fsq")
     return Suite(
         experiment=experiment,
-        entries=_entries(kinds, ":code", presets),
+        entries=_entries(kinds, ":code", presets)
+        | {
+            f"{kind}-rate10": f"train.hypergradient={kind} outer.learning_rate_ratio=10"
+            for kind in ("unrolled", "joint")
+        },
         seeds=THREE,
         reference="joint",
     )
@@ -43,7 +48,7 @@ def mqgan_paper(experiment: str) -> Suite:
 def _entries(kinds, released, presets):
     """Hyper-gradients by their kind, the released code's values, presets by their word."""
     return {
-        **{kind: f"train.hypergradient={kind}" for kind in kinds},
+        **{kind: f"train.hypergradient={kind} outer.learning_rate_ratio=1" for kind in kinds},
         "code": released,
         **{preset: f":{preset}" for preset in presets},
     }

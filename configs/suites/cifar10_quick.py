@@ -3,7 +3,8 @@
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_quick.py \
       --workdir=DIR --config.data.dir=TFDS
 
-Three seeds where the question is the step, and of what has measured best. Cost: `--dry_run` tells, once an entry was measured.
+Three seeds where the question is the step, and of what has measured best. Cost: `--dry_run` tells,
+once an entry was measured.
 """
 
 from configs.quantizers import PRESETS
@@ -19,11 +20,11 @@ def get_suite() -> Suite:
     """MQ's steps, the codebook's rate, all presets, and longer runs of some."""
     entries = {
         **{kind: f"train.hypergradient={kind} {PLAIN}" for kind in _STEPS + _OTHERS},
-        "joint-rate10": f"train.hypergradient=joint outer.learning_rate_ratio=10 {PLAIN}",
-        "unrolled-rate10": f"train.hypergradient=unrolled outer.learning_rate_ratio=10 {PLAIN}",
+        "joint-rate10": f"train.hypergradient=joint {PLAIN} outer.learning_rate_ratio=10",
+        "unrolled-rate10": f"train.hypergradient=unrolled {PLAIN} outer.learning_rate_ratio=10",
         **{f"ln-{kind}": f"train.hypergradient={kind} {NORMED}" for kind in _STEPS},
         "ln-finite-difference": f"train.hypergradient=finite-difference {NORMED}",
-        "ln-joint-rate30": f"train.hypergradient=joint outer.learning_rate_ratio=30 {NORMED}",
+        "ln-joint-rate30": f"train.hypergradient=joint {NORMED} outer.learning_rate_ratio=30",
         **{preset: f":{preset}" for preset in PRESETS},
         "l2-unrolled": ":l2 train.hypergradient=unrolled quantizer.commitment=1",
         "simvq-unrolled": ":simvq train.hypergradient=unrolled quantizer.commitment=1",

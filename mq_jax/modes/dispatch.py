@@ -143,9 +143,9 @@ def _dispatch(folders: Sequence[str]) -> int:
     mode = FLAGS.mode
     require_taken(FLAGS, folders)
     if mode == "plan":
-        from mq_jax.modes.planning import plan
+        from mq_jax.modes.planning import image_count, plan
 
-        asked = {"devices": FLAGS.devices, "images": _count(FLAGS.images)}
+        asked = {"devices": FLAGS.devices, "images": image_count(FLAGS.images)}
         plan(_given_config(), **asked, peak_tflops=FLAGS.peak_tflops, compiled=FLAGS.compile)
     elif mode == "report":
         from mq_jax.modes.reporting import run_report
@@ -260,16 +260,6 @@ def _workdir() -> pathlib.Path:
     if not FLAGS.workdir:
         raise commandline.UsageError("--workdir is missing; give the folder of the run.")
     return local_path(FLAGS.workdir, "--workdir")
-
-
-def _count(text: str) -> int:
-    """The whole number that --images is for a plan."""
-    if text and not text.isdecimal():
-        raise commandline.UsageError(
-            f"--images={text} is no whole number, which --mode=plan takes: how many images the "
-            "inner level draws from."
-        )
-    return int(text or 0)
 
 
 def _evaluated_config(typed: Sequence[str]) -> ConfigDict | None:

@@ -34,7 +34,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mq_jax import commandline
-from mq_jax.devices.memory import keep_memory
+from mq_jax.devices.memory import collect_seldom, keep_memory
 from mq_jax.terminal.streams import protect_streams
 
 MODES = (
@@ -235,6 +235,7 @@ def run() -> None:
     commandline.answer_help(__doc__, _FLAGS)
     # Before the libraries below start threads.
     keep_memory()
+    collect_seldom()
     # Only now: help needs none of JAX.
     from mq_jax.modes.dispatch import run_program
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mq_jax.devices.interrupt import end_quietly
-from mq_jax.devices.memory import keep_memory
+from mq_jax.devices.memory import collect_seldom, keep_memory
 from mq_jax.terminal.escaping import visible
 from mq_jax.terminal.spelling import suggestion
 from mq_jax.terminal.streams import protect_streams
@@ -132,4 +132,5 @@ if __name__ == "__main__":
     end_quietly()
     # Before libraries start threads.
     keep_memory()
+    collect_seldom()
     sys.exit(main())

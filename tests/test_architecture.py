@@ -194,14 +194,20 @@ LIGHT = {
     HELP.format("tokenize"): "jax flax numpy rich",
     HELP.format("bench"): "jax flax numpy rich",
 }
+# A training loads its own mode, and the report once there is one to write.
+TRAINING = "from mq_jax.modes import dispatch, training"
+OTHERS = "plotly jinja2 mq_jax.tokenizers.tokenizer mq_jax.samplers.sampler mq_jax.priors.train"
 HEAVY = "tensorboardX tensorboard plotly tensorflow tensorflow_datasets sklearn skimage clu"
 
 
-@pytest.mark.parametrize("statement, absent", LIGHT.items())
+@pytest.mark.parametrize(
+    "statement, absent",
+    [*((used, f"{absent} {HEAVY}") for used, absent in LIGHT.items()), (TRAINING, OTHERS)],
+)
 def test_what_is_used_alone_loads_little(statement, absent):
     script = f"""
 import atexit, sys
-absent = {f"{absent} {HEAVY}".split()!r}
+absent = {absent.split()!r}
 atexit.register(lambda: print("loaded:", [name for name in absent if name in sys.modules]))
 {statement}
 """

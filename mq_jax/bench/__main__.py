@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mq_jax import commandline
-from mq_jax.devices.memory import keep_memory
+from mq_jax.devices.memory import collect_seldom, keep_memory
 from mq_jax.terminal.escaping import visible
 from mq_jax.terminal.streams import protect_streams
 
@@ -66,6 +66,7 @@ def run() -> None:
     commandline.answer_help(__doc__, _FLAGS)
     # Before the libraries below start threads.
     keep_memory()
+    collect_seldom()
     # Only now: help needs none of JAX.
     from mq_jax.bench.parts import run_part, use_cores
     from mq_jax.bench.step import kinds_named

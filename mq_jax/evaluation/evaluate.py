@@ -122,7 +122,8 @@ class Evaluator:
         everywhere = sharding.replicated(mesh)
         self._weights = jax.device_put(measures.weights, everywhere)
         names = "mse", "psnr", *(name for name, _ in measures.per_image)
-        self._nothing = empty_evaluation(codes(objective.quantizer), names)
+        nothing = jax.jit(empty_evaluation, static_argnums=(0, 1), out_shardings=everywhere)
+        self._nothing = nothing(codes(objective.quantizer), names)
         # The rows of a reconstruction stay with the process whose originals they are.
         places = everywhere, sharding.split(mesh)
         self._step = jax.jit(make_eval_step(objective, measures.per_image), out_shardings=places)
@@ -152,7 +153,7 @@ class Evaluator:
         Raises:
           ValueError: too many images are unreadable.
         """
-        metrics = jax.device_put(self._nothing, sharding.replicated(self._mesh))
+        metrics = self._nothing
         pixels, shown, skipped = PixelDigest(), _Shown(self._config, self._shown), []
         before = None
         if self._moments is not None:

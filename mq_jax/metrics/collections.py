@@ -209,10 +209,14 @@ def scalars(collection: clu_metrics.Collection) -> dict[str, float]:
     Returns:
       name -> value; `first_nonfinite` is left out.
     """
-    values: Mapping[str, jax.Array] = jax.device_get(collection.compute())
+    values: Mapping[str, jax.Array] = jax.device_get(_computed(collection))
     return {
         _logged(name): float(value) for name, value in values.items() if name != "first_nonfinite"
     }
+
+
+# As one program: each operation by itself would be compiled by itself.
+_computed = jax.jit(lambda collection: collection.compute())
 
 
 def _average(name, names):

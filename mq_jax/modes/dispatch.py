@@ -20,19 +20,8 @@ from mq_jax.devices.interrupt import Stopped, stopping
 from mq_jax.devices.places import local_path
 from mq_jax.devices.platforms import require_platform
 from mq_jax.devices.reading import end_within
-from mq_jax.models import inception_weights
-from mq_jax.modes import given, importing, sampling
-from mq_jax.modes.comparing import compare_evaluations
-from mq_jax.modes.evaluation import Wanted, run_evaluation
-from mq_jax.modes.exporting import run_export
-from mq_jax.modes.planning import plan
-from mq_jax.modes.preparing import run_preparation
-from mq_jax.modes.priors import run_prior_training
-from mq_jax.modes.reporting import run_report
-from mq_jax.modes.restored import move_to_this_machine
+from mq_jax.modes import given
 from mq_jax.modes.taken import require_taken
-from mq_jax.modes.tokensets import asked_of, run_tokens
-from mq_jax.modes.training import run_training
 from mq_jax.priors.checks import unused_fields
 from mq_jax.runs.stages import is_prior
 from mq_jax.terminal import console
@@ -150,46 +139,65 @@ def _does_again() -> str:
 
 
 def _dispatch(folders: Sequence[str]) -> int:
-    """Runs the mode that was asked for."""
+    """Runs the mode that was asked for, whose file alone is loaded."""
     mode = FLAGS.mode
     require_taken(FLAGS, folders)
     if mode == "plan":
-        asked = {"devices": FLAGS.devices, "images": _count(FLAGS.images)}
+        from mq_jax.modes.planning import image_count, plan
+
+        asked = {"devices": FLAGS.devices, "images": image_count(FLAGS.images)}
         plan(_given_config(), **asked, peak_tflops=FLAGS.peak_tflops, compiled=FLAGS.compile)
     elif mode == "report":
+        from mq_jax.modes.reporting import run_report
+
         run_report([_workdir(), *folders] if FLAGS.workdir else folders, FLAGS.output)
     elif mode == "evaluate" and FLAGS.compare:
+        from mq_jax.modes.comparing import compare_evaluations
+
         compare_evaluations(folders, unlike_too=FLAGS.unlike)
     elif mode == "prepare":
+        from mq_jax.modes.preparing import run_preparation
+
         run_preparation(FLAGS)
     elif mode == "compare":
         return _compare()
-    elif mode == "export":
-        folder = _workdir()
+    elif mode in ("train", "evaluate"):
+        return _compute(mode)
+    else:
+        _derive(mode)
+    return 0
+
+
+def _derive(mode: str) -> None:
+    """Makes of what was trained what is asked: an export, tokens, samples; or imports it."""
+    folder, typed = _workdir(), commandline.overridden(sys.argv)
+    if mode == "export":
+        from mq_jax.modes.exporting import run_export
+
         require_platform()
         formats = [name.strip() for name in FLAGS.formats.split(",") if name.strip()]
         run_export(folder, overwrite=FLAGS.overwrite, step=FLAGS.step, formats=formats)
     elif mode == "import":
-        folder, asked = _workdir(), importing.asked_of(FLAGS)
+        from mq_jax.modes import importing
+
+        asked = importing.asked_of(FLAGS)
         require_platform()
-        config = _given_config()
-        importing.run_import(*asked, config, folder, commandline.overridden(sys.argv))
+        importing.run_import(*asked, _given_config(), folder, typed)
     elif mode == "tokens":
-        folder = _workdir()
+        from mq_jax.modes.tokensets import asked_of, run_tokens
+
         require_platform()
-        run_tokens(folder, FLAGS.config, asked_of(FLAGS), commandline.overridden(sys.argv))
-    elif mode == "sample":
-        folder, asked = _workdir(), sampling.asked_of(FLAGS)
+        run_tokens(folder, FLAGS.config, asked_of(FLAGS), typed)
+    else:
+        from mq_jax.modes import sampling
+
+        asked = sampling.asked_of(FLAGS)
         require_platform()
         sampling.run_sampling(folder, asked)
-    else:
-        return _compute(mode)
-    return 0
 
 
 def _compare() -> int:
     """Trains the runs of a suite and writes the tables, or the tables alone."""
-    # Its statistics take a second to load, for which no other mode shall wait.
     from mq_jax.modes.suite import Asked, compare
 
     fields = FLAGS.suite, given.words(sys.argv), FLAGS.shard, FLAGS.reference
@@ -208,24 +216,35 @@ def _compute(mode: str) -> int:
     require_platform()
     with together():
         if FLAGS.download_weights and jax.process_index() == 0:
+            from mq_jax.models import inception_weights
+
             inception_weights.download(weights_dir)
+    asked = {"metrics": FLAGS.metrics, "weights_dir": weights_dir, "typed": typed}
     if FLAGS.samples:
-        # Measures that no other mode shall wait for.
         from mq_jax.modes import sampled
 
-        asked = {"metrics": FLAGS.metrics, "weights_dir": weights_dir, "typed": typed}
         sampled.run_sample_evaluation(FLAGS.config, sampled.asked_of(FLAGS), **asked)
         return 0
     if mode == "evaluate":
+        from mq_jax.modes.evaluation import Wanted, run_evaluation
+
         images = local_path(FLAGS.images, "--images") if FLAGS.images else None
         wanted = Wanted(FLAGS.step, FLAGS.name, images, FLAGS.size)
-        asked = {"metrics": FLAGS.metrics, "weights_dir": weights_dir, "typed": typed}
         run_evaluation(folder, _evaluated_config(typed), wanted, **asked)
         return 0
+    return _train(folder, weights_dir, typed)
+
+
+def _train(folder: pathlib.Path, weights_dir: str, typed: Sequence[str]) -> int:
+    """Trains either stage; returns the exit code."""
     config, accept = _given_config(), {"accept_changed_data": FLAGS.accept_changed_data}
     if is_prior(config):
+        from mq_jax.modes.priors import run_prior_training
+
         ended = run_prior_training(config, folder, **accept)
     else:
+        from mq_jax.modes.training import run_training
+
         ended = run_training(config, folder, weights_dir, typed=typed, **accept)
     code = FLAGS.interrupted_code if ended.startswith("SIG") else 0
     if ended.startswith("SIG"):
@@ -243,16 +262,6 @@ def _workdir() -> pathlib.Path:
     return local_path(FLAGS.workdir, "--workdir")
 
 
-def _count(text: str) -> int:
-    """The whole number that --images is for a plan."""
-    if text and not text.isdecimal():
-        raise commandline.UsageError(
-            f"--images={text} is no whole number, which --mode=plan takes: how many images the "
-            "inner level draws from."
-        )
-    return int(text or 0)
-
-
 def _evaluated_config(typed: Sequence[str]) -> ConfigDict | None:
     """The configuration to evaluate under; None for the run's own, as it is."""
     if commandline.flag_value(sys.argv, "config") is not None:
@@ -262,6 +271,8 @@ def _evaluated_config(typed: Sequence[str]) -> ConfigDict | None:
         return None
     take_sizes(FLAGS.config)
     if not any(name.startswith("mesh.") for name in typed):
+        from mq_jax.modes.restored import move_to_this_machine
+
         move_to_this_machine(FLAGS.config)
     return FLAGS.config
 

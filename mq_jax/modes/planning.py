@@ -3,6 +3,7 @@
 import jax
 from ml_collections import ConfigDict
 
+from mq_jax.commandline import UsageError
 from mq_jax.data import inputs
 from mq_jax.devices.places import local_path
 from mq_jax.planning.plan import make_plan, use_virtual_devices
@@ -12,6 +13,26 @@ from mq_jax.priors.checks import validate
 from mq_jax.runs.stages import is_prior
 from mq_jax.tokensets.reading import open_tokens
 from mq_jax.training.build import total_steps
+
+
+def image_count(text: str) -> int:
+    """The whole number that --images is for a plan.
+
+    Args:
+      text: as it was given; "" for 0.
+
+    Returns:
+      At least 0.
+
+    Raises:
+      UsageError: it is none.
+    """
+    if text and not text.isdecimal():
+        raise UsageError(
+            f"--images={text} is no whole number, which --mode=plan takes: how many images the "
+            "inner level draws from."
+        )
+    return int(text or 0)
 
 
 def plan(

@@ -10,6 +10,7 @@ from absl import flags, logging
 from mq_jax.commandline import UsageError
 from mq_jax.devices.places import local_path
 from mq_jax.generation.sampling import Sampling
+from mq_jax.modes.taken import FIELDS
 from mq_jax.samplers.export_reading import is_exported
 from mq_jax.samplers.folder import ARCHIVE, GRID, IMAGES
 from mq_jax.samplers.sampler import BATCH_SIZE, Sampler, load_prior
@@ -19,12 +20,6 @@ from mq_jax.terminal.streams import tell
 
 # Of the run's folder, where no other is named.
 FOLDER = "samples"
-
-# Flags that are fields of Sampling.
-FIELDS = (
-    *("temperature", "top_k", "top_p", "guidance", "guidance_schedule", "guidance_power"),
-    *OF_MASKED,
-)
 
 
 class AskedDraw(NamedTuple):

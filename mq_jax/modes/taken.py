@@ -1,13 +1,17 @@
 """Which mode looks at which flags: what it would not look at is refused, not passed over."""
 
+import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
 
 from absl import flags
 
 from mq_jax.commandline import UsageError, overridden
-from mq_jax.modes.sampling import FIELDS
+from mq_jax.generation.sampling import Sampling
 from mq_jax.runs.stages import is_prior
+
+# Flags that are fields of Sampling.
+FIELDS = tuple(field.name for field in dataclasses.fields(Sampling))
 
 # Of --mode=evaluate with --samples, which takes other flags than that of a run.
 _SAMPLES = "evaluate --samples"

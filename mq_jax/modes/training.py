@@ -15,12 +15,7 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.measures import load_measures
 from mq_jax.modes.claiming import claimed
 from mq_jax.modes.older import take_over
-from mq_jax.modes.origins import beginning_of
-from mq_jax.modes.table import evaluation_table
 from mq_jax.modes.unchanged import require_alike, trained_steps
-from mq_jax.report import write_report
-from mq_jax.report.codes import too_few
-from mq_jax.report.runs import read_runs
 from mq_jax.runs.standing import best_row, read_settled
 from mq_jax.runs.writers import read_metrics
 from mq_jax.terminal import console
@@ -73,7 +68,12 @@ def run_training(
         measures = load_measures(
             config.eval.metrics, lpips_dir=config.perceptual.dir, weights_dir=weights_dir
         )
-    beginning = beginning_of(config, folder)
+    beginning = None
+    if config.init_from:
+        # What reads the models of others takes its time to load, as does the report below.
+        from mq_jax.modes.origins import beginning_of
+
+        beginning = beginning_of(config, folder)
     contents = {"train": split.contents(), "evaluation": eval_source.contents()}
     require_alike(contents)
     with claimed(config, folder, lambda: contents, accept=accept_changed_data):
@@ -92,6 +92,9 @@ def sum_up(folder: pathlib.Path, ended: str, monitor: str) -> None:
     """
     if ended.startswith("SIG") or jax.process_index():
         return
+    from mq_jax.modes.table import evaluation_table
+    from mq_jax.report import write_report
+
     report = folder / "report.html"
     try:
         write_report([folder], report)
@@ -117,6 +120,9 @@ def sum_up(folder: pathlib.Path, ended: str, monitor: str) -> None:
 
 def _ailments(folder: pathlib.Path) -> list[str]:
     """What the report says of the codes; nothing where it could not be made either."""
+    from mq_jax.report.codes import too_few
+    from mq_jax.report.runs import read_runs
+
     with contextlib.suppress(OSError, ValueError):
         return [told for run in read_runs([folder]) if (told := too_few(run))]
     return []

@@ -55,7 +55,7 @@ def train_prior(
 
 
 def _make_stage(config, steps, space, tokens, eval_tokens) -> Stage:
-    """Builds and compiles."""
+    """Builds, and begins to compile."""
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     feed = TokenFeed(config, tokens, space, mesh)
     built = build(config, space, steps)
@@ -71,7 +71,7 @@ def _make_stage(config, steps, space, tokens, eval_tokens) -> Stage:
         loss=LOSS,
         mesh=mesh,
         program=program,
-        step_at=lambda number: (program.step, 1),
+        step_at=lambda number: (program.steps().step, 1),
         feed=feed,
         frozen=(),
         start=lambda: start(config, built, mesh),

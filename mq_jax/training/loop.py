@@ -30,7 +30,8 @@ def run_stage(
     """Trains until the last step, early stopping or a signal; resumes where it was.
 
     Args:
-      make_stage: builds and compiles; called while a signal waits for the end of a step.
+      make_stage: builds, and begins to compile; called while a signal waits for the end of a
+        step.
       workdir: holds all outputs.
       monitor: the stage's.
       settled: likewise.
@@ -66,11 +67,6 @@ class _Run:
         self._feed, self._program = stage.feed, stage.program
         self._standing = Standing()
         self._empty_like = jax.jit(empty_like, out_shardings=sharding.replicated(stage.mesh))
-        logging.info(
-            "Compiled in %.1f s: %.2f GFLOP a step, %d steps, %d device(s)",
-            *(self._program.compile_seconds, self._program.flops / 1e9),
-            *(self._total, jax.device_count()),
-        )
 
     def restore(self) -> int | None:
         """Takes the newest whole checkpoint, or the state before the first step.
@@ -82,7 +78,7 @@ class _Run:
         if restored is None:
             arrays = self._stage.start()
             self._state, self._window, self._step = arrays["state"], arrays["window"], 0
-            self._tell()
+            log_sizes(self._state, self._mesh)
             return None
         self._state, self._window = restored.tree["state"], restored.tree["window"]
         self._step, self._standing = restored.step, Standing(**restored.extra)
@@ -90,15 +86,18 @@ class _Run:
             best = self._saved.best_step, self._saved.best_value
             self._standing.take_over(*best, counting=self._step >= self._stage.settled)
         self._feed.restore(self._standing.bad_images, self._standing.listing)
-        self._tell()
+        log_sizes(self._state, self._mesh)
         logging.info("Going on from the checkpoint of step %d", restored.step)
         return restored.step
 
-    def _tell(self):
-        """What the step takes and the state holds, in the log and in cost.json."""
-        log_sizes(self._state, self._mesh)
+    def _await_steps(self):
+        """Waits until the steps are compiled; what one takes, in the log and in cost.json."""
+        flops, seconds = self._program.steps()[-2:]
+        logging.info(
+            "Compiled in %.1f s: %.2f GFLOP a step, %d steps, %d device(s)",
+            *(seconds, flops / 1e9, self._total, jax.device_count()),
+        )
         if jax.process_index() == 0:
-            flops, seconds = self._program.flops, self._program.compile_seconds
             cost = cost_of(self._state, self._mesh, flops=flops, compile_seconds=seconds)
             with for_people("cost.json"):
                 write_cost(self._workdir, cost)
@@ -114,7 +113,9 @@ class _Run:
           Why it ended.
         """
         if self._saved.latest_step is None:
+            # Beside the compilation, where that goes on.
             writers.write_scalars(0, self._evaluate(writers))
+        self._await_steps()
         batches = self._feed.batches(self._step)
         progress = console.Progress(self._total, self._step, live=jax.process_index() == 0)
         self._start_clock()

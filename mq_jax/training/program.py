@@ -1,5 +1,6 @@
 """The compiled train step of a run, and the arrays that it starts from or is restored to."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
@@ -19,26 +20,36 @@ from mq_jax.training.build import Built, init_state
 from mq_jax.training.frozen import frozen_shapes
 
 
+class Steps(NamedTuple):
+    """The compiled steps of a run.
+
+    Attributes:
+      step: (state, window, frozen, *batches) -> (state, window, loss), compiled; the state and the
+        window are donated. Batches of the first stage are inner u8[B, H, W, 3] and outer u8[B, H,
+        W, 3]; with train.unroll above 1, inner is a tuple of so many.
+      inner_step: the same without the outer level; None where every step has one.
+      flops: of one step on one device, as XLA counts them.
+      compile_seconds: from the trace to the compiled steps.
+    """
+
+    step: Callable
+    inner_step: Callable | None
+    flops: float
+    compile_seconds: float
+
+
 class Program(NamedTuple):
     """What the training loop runs.
 
     Attributes:
       target: as checkpoint_target returns it.
-      step: (state, window, frozen, *batches) -> (state, window, loss), compiled; the state and the
-        window are donated. Batches of the first stage are inner u8[B, H, W, 3] and outer u8[B, H,
-        W, 3]; with train.unroll above 1, inner is a tuple of so many.
-      inner_step: the same without the outer level; None where every step has one.
       names: names of the train step's metrics.
-      flops: of one step on one device, as XLA counts them.
-      compile_seconds: from the trace to the compiled steps.
+      steps: -> Steps, the same at each call; waits until they are compiled.
     """
 
     target: dict[str, Any]
-    step: Callable
-    inner_step: Callable | None
     names: tuple[str, ...]
-    flops: float
-    compile_seconds: float
+    steps: Callable[[], Steps]
 
 
 class Lowered(NamedTuple):
@@ -47,7 +58,7 @@ class Lowered(NamedTuple):
     Attributes:
       target: as checkpoint_target returns it.
       frozen: as target, of the weights that no level trains.
-      step: `jax.stages.Lowered` of Program.step.
+      step: `jax.stages.Lowered` of Steps.step.
       inner_step: likewise, or None.
       names: names of the train step's metrics.
     """
@@ -60,7 +71,7 @@ class Lowered(NamedTuple):
 
 
 def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
-    """Compiles the train step.
+    """Traces the train step and begins to compile it.
 
     Args:
       config: validated.
@@ -74,7 +85,10 @@ def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
 
 
 def compiled(lower: Callable[[], Lowered]) -> Program:
-    """Traces and compiles the steps of any stage.
+    """Traces the steps of any stage and begins to compile them.
+
+    On a CPU this returns meanwhile: XLA compiles without Python's lock, so that a run is started
+    and evaluated beside it. For a GPU, XLA times kernels, which nothing else shall disturb.
 
     Args:
       lower: traces them.
@@ -84,14 +98,25 @@ def compiled(lower: Callable[[], Lowered]) -> Program:
     """
     began = time.monotonic()
     lowered = lower()
-    with futures.ThreadPoolExecutor() as pool:
-        # At once, since XLA compiles without Python's lock.
-        compiling = [pool.submit(s.compile) for s in (lowered.step, lowered.inner_step) if s]
-        step, *rest = [each.result() for each in compiling]
-    inner_step = rest[0] if rest else None
-    flops = (step.cost_analysis() or {}).get("flops", float("nan"))
-    seconds = time.monotonic() - began
-    return Program(lowered.target, step, inner_step, lowered.names, flops, seconds)
+    pool = futures.ThreadPoolExecutor()
+    compiling = [pool.submit(_compiled, s) for s in (lowered.step, lowered.inner_step) if s]
+    pool.shutdown(wait=False)
+
+    @functools.cache
+    def steps():
+        (step, ended), *rest = [each.result() for each in compiling]
+        inner_step = rest[0][0] if rest else None
+        flops = (step.cost_analysis() or {}).get("flops", float("nan"))
+        return Steps(step, inner_step, flops, max([ended, *(end for _, end in rest)]) - began)
+
+    if jax.default_backend() != "cpu":
+        steps()
+    return Program(lowered.target, lowered.names, steps)
+
+
+def _compiled(lowered):
+    """A compiled step, and when it was ready."""
+    return lowered.compile(), time.monotonic()
 
 
 def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:

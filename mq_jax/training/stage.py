@@ -62,7 +62,7 @@ class Stage:
       settled: as standing.rank's.
       loss: logged name of what a step returns.
       mesh: of the run.
-      program: compiled.
+      program: compiled, or about to be.
       step_at: number of a step -> (the compiled step that is due, the updates that it takes).
       feed: what steps are given.
       frozen: weights that no step changes, on the devices.

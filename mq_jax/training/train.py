@@ -76,7 +76,7 @@ def train(
 def _make_stage(
     config, steps, sources, eval_source, frozen, measures, workdir, beginning, **rule
 ) -> Stage:
-    """Builds and compiles."""
+    """Builds, and begins to compile."""
     watch = Watch(
         codebook_of(flat(config.to_dict())),
         round(config.train.warmup * steps),
@@ -91,8 +91,9 @@ def _make_stage(
     evaluator = Evaluator(config, built.objective, eval_source, mesh, measures)
 
     def step_at(number):
-        inner_only = program.inner_step and not feed.outer_due(number)
-        return (program.inner_step if inner_only else program.step), feed.updates(number)
+        steps = program.steps()
+        inner_only = steps.inner_step and not feed.outer_due(number)
+        return (steps.inner_step if inner_only else steps.step), feed.updates(number)
 
     def begin():
         taken = {} if beginning is None else beginning.give(workdir)

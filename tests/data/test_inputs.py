@@ -98,7 +98,8 @@ def trained_on(monkeypatch, tmp_path, images, **changes):
         simple = configure(images, **joint if config.train.hypergradient == "joint" else {})
         program = runs.compiled(simple, build(simple, simple.train.steps), mesh)
         inner_step = built.inner_step and recorder("inner_step")
-        return program._replace(step=recorder("step"), inner_step=inner_step)
+        steps = program.steps()._replace(step=recorder("step"), inner_step=inner_step)
+        return program._replace(steps=lambda: steps)
 
     config = configure(images, **changes)
     sources, eval_source = inputs.open_training(config), inputs.open_evaluation(config)

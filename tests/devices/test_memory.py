@@ -1,11 +1,14 @@
 """What is freed is found again, without a page fault."""
 
+import gc
 import platform
 import resource
 import subprocess
 import sys
 
 import pytest
+
+from mq_jax.devices import memory
 
 _FAULTS_OF_A_SECOND_ARRAY = """
 import ctypes
@@ -92,3 +95,16 @@ def test_each_program_keeps_memory_before_jax_starts_threads(name, argument):
         text=True,
     )
     assert done.stderr == "kept before JAX, after []\n"
+
+
+def test_python_seldom_looks_through_objects_that_stay():
+    before = gc.get_threshold()
+    try:
+        memory.collect_seldom()
+        gc.collect()
+        looks = sum(generation["collections"] for generation in gc.get_stats())
+        kept = [[] for _ in range(10_000)]
+        assert sum(each["collections"] for each in gc.get_stats()) == looks and len(kept) == 10_000
+        assert gc.isenabled() and gc.get_threshold()[1:] == before[1:]
+    finally:
+        gc.set_threshold(*before)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mq_jax.commandline import UsageError
 from mq_jax.data import inputs
-from mq_jax.modes import dispatch, given
+from mq_jax.modes import given
 from mq_jax.runs import stored
 from mq_jax.training.validate import validate
 
@@ -39,8 +39,8 @@ def started(monkeypatch):
         calls.append((given, asked))
         return "finished"
 
-    for name in ("run_training", "run_evaluation", "plan"):
-        monkeypatch.setattr(dispatch, name, record)
+    for name in ("training.run_training", "evaluation.run_evaluation", "planning.plan"):
+        monkeypatch.setattr(f"mq_jax.modes.{name}", record)
     return calls
 
 

@@ -38,12 +38,12 @@ def trained(**changes):
     sizes = config.mesh.data, config.mesh.fsdp
     mesh = sharding.make_mesh(*sizes, jax.devices()[: sizes[0] * sizes[1]])
     built = build(config, SPACE, STEPS)
-    program = compiled(lambda: lower_program(config, built, mesh))
+    step = compiled(lambda: lower_program(config, built, mesh)).steps().step
     state, window = start(config, built, mesh).values()
     states, empty, rows = [held(state)], jax.device_get(window), []
     for given in batches():
         window = jax.device_put(empty, sharding.replicated(mesh))
-        state, window, _ = program.step(state, window, (), *sharding.shard_batch(mesh, given))
+        state, window, _ = step(state, window, (), *sharding.shard_batch(mesh, given))
         states.append(held(state))
         rows.append(scalars(window))
     return states, rows

@@ -66,7 +66,7 @@ def go_on(arrays, mesh, steps):
     losses = []
     for step in steps:
         carried = arrays["state"], arrays["window"]
-        state, window, loss = program.step(*carried, (), *batches(mesh, step))
+        state, window, loss = program.steps().step(*carried, (), *batches(mesh, step))
         arrays, losses = {"state": state, "window": window}, [*losses, float(loss)]
     return arrays, losses
 

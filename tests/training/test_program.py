@@ -1,6 +1,7 @@
 """What a compiled step does with its memory and its host, read from the program of any device."""
 
 import re
+import threading
 
 import jax
 import prior_runs
@@ -15,7 +16,7 @@ from mq_jax.planning import hlo
 from mq_jax.priors import build as prior_build
 from mq_jax.priors import program as prior_program
 from mq_jax.training.build import build
-from mq_jax.training.program import checkpoint_target, lower_program
+from mq_jax.training.program import Lowered, checkpoint_target, compiled, lower_program
 
 # What hands data to the host, or asks it to compute.
 HOST = ("infeed", "outfeed", "send", "recv", "host", "callback")
@@ -101,6 +102,51 @@ def test_a_step_is_traced_once_for_all_that_is_asked_of_it():
     lower_program(config, watched, mesh)
     checkpoint_target(config, watched, mesh)
     assert len(traces) == 1
+
+
+class Uncompiled:
+    """A lowered step that XLA compiles until it is told to end."""
+
+    def __init__(self):
+        self.end, self.done = threading.Event(), False
+
+    def compile(self):
+        assert self.end.wait(60)
+        self.done = True
+        return self
+
+    def cost_analysis(self):
+        return {"flops": 3.0}
+
+
+def test_a_run_goes_on_while_its_steps_are_compiled():
+    step, inner_step = Uncompiled(), Uncompiled()
+    program = compiled(lambda: Lowered("target", (), step, inner_step, ("loss",)))
+    assert (program.target, program.names) == ("target", ("loss",))
+    assert not step.done and not inner_step.done
+    step.end.set()
+    inner_step.end.set()
+    steps = program.steps()
+    assert steps is program.steps() and step.done and inner_step.done
+    assert steps[:3] == (step, inner_step, 3.0) and 0 < steps.compile_seconds < 60
+
+
+def test_on_a_device_whose_kernels_are_timed_nothing_runs_beside_that(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    step = Uncompiled()
+    step.end.set()
+    compiled(lambda: Lowered("target", (), step, None, ()))
+    assert step.done
+
+
+def test_why_a_step_cannot_be_compiled_is_told_to_who_waits_for_it():
+    class Broken:
+        def compile(self):
+            raise RuntimeError("no memory")
+
+    program = compiled(lambda: Lowered("target", (), Broken(), None, ()))
+    with pytest.raises(RuntimeError, match="no memory"):
+        program.steps()
 
 
 def test_a_step_that_asks_the_host_would_be_found():

@@ -311,13 +311,13 @@ def parameters_lost_at(step):
         program = runs.compiled(config, *rest)
 
         def losing(state, window, *batches):
-            state, window, loss = program.step(state, window, *batches)
+            state, window, loss = program.steps().step(state, window, *batches)
             if int(state.step) == step:
                 theta = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params.autoencoder)
                 state = state.replace(params=state.params._replace(autoencoder=theta))
             return state, window, loss
 
-        return program._replace(step=losing)
+        return program._replace(steps=lambda: program.steps()._replace(step=losing))
 
     with (
         runs.quick_compilation(),

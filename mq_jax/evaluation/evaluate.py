@@ -60,18 +60,21 @@ class Evaluation(NamedTuple):
 
 
 def make_eval_step(
-    objective: Objective, per_image: tuple[tuple[str, Callable], ...] = ()
+    objective: Objective,
+    per_image: tuple[tuple[str, Callable], ...] = (),
+    features: Callable | None = None,
 ) -> Callable:
     """The step of an evaluation.
 
     Args:
       objective: L; its one formula serves training and evaluation.
       per_image: as Measures has it.
+      features: of the images, which the step returns too; None: none.
 
     Returns:
       eval_step(state, metrics, images u8[B, H, W, 3], mask f32[B], weights) ->
-      (metrics, reconstructions u8[B, H, W, 3]), pure. Rows whose mask is 0 do not count.
-      Where averages are kept, they are what is evaluated.
+      (metrics, reconstructions u8[B, H, W, 3][, features]), pure. Rows whose mask is 0 do not
+      count. Where averages are kept, they are what is evaluated.
     """
     objective = objective._replace(perceptual=None, adversarial=None)
 
@@ -94,7 +97,9 @@ def make_eval_step(
         update = type(metrics).single_from_model_output(
             code_counts=code_counts(indices, size), mask=mask, **values
         )
-        return metrics.merge(update), to_uint8(outputs.images)
+        found = metrics.merge(update), to_uint8(outputs.images)
+        # XLA joins this pass of the net with the one that a measure of single images makes.
+        return found if features is None else (*found, features(weights, x))
 
     return eval_step
 
@@ -125,8 +130,10 @@ class Evaluator:
         nothing = jax.jit(empty_evaluation, static_argnums=(0, 1), out_shardings=everywhere)
         self._nothing = nothing(codes(objective.quantizer), names)
         # The rows of a reconstruction stay with the process whose originals they are.
-        places = everywhere, sharding.split(mesh)
-        self._step = jax.jit(make_eval_step(objective, measures.per_image), out_shardings=places)
+        split = sharding.split(mesh)
+        places = (everywhere, split) + (split,) * (measures.free_features is not None)
+        step = make_eval_step(objective, measures.per_image, measures.free_features)
+        self._step = jax.jit(step, out_shardings=places)
         self._codewords = jax.jit(objective.codewords, out_shardings=everywhere)
         self._moments = None
         if measures.features is not None:
@@ -161,12 +168,13 @@ class Evaluator:
         for batch in inputs.evaluation_pass(self._config, self._source, self._mesh.size):
             skipped.append(batch["skipped"])
             images, mask = sharding.shard_batch(self._mesh, (batch["image"], batch["mask"]))
-            metrics, reconstructions = self._step(state, metrics, images, mask, self._weights)
+            found = self._step(state, metrics, images, mask, self._weights)
+            metrics, reconstructions, *features = found
             # One batch ahead and no further: what waits for a slow device would fill its memory.
             jax.block_until_ready(before)
             before = reconstructions
             if self._moments is not None:
-                self._moments.add(images, reconstructions, batch["mask"])
+                self._moments.add(images, reconstructions, batch["mask"], *features)
             pixels.add(batch)
             shown.add(batch, reconstructions)
             if progress is not None:

@@ -61,17 +61,27 @@ class FeatureMoments:
             self._find_reference()
         self._originals = self._reconstructions = self._empty
 
-    def add(self, images: jax.Array, reconstructions: jax.Array, mask: np.ndarray) -> None:
+    def add(
+        self,
+        images: jax.Array,
+        reconstructions: jax.Array,
+        mask: np.ndarray,
+        of_images: jax.Array | None = None,
+    ) -> None:
         """Adds a batch.
 
         Args:
           images: u8[B, H, W, 3].
           reconstructions: u8[B, H, W, 3]; 8 bits, as a file would hold them.
           mask: f32[b], of this process's rows: 0 for one that does not count.
+          of_images: f32[B, D], the features of `images`, where they are known.
         """
-        self._reconstructions = self._reconstructions.merge(self._moments(reconstructions, mask))
+        of_reconstructions = self._features(self._weights, reconstructions)
+        self._reconstructions = self._reconstructions.merge(_moments(of_reconstructions, mask))
         if self._reference is None:
-            self._originals = self._originals.merge(self._moments(images, mask))
+            if of_images is None:
+                of_images = self._features(self._weights, images)
+            self._originals = self._originals.merge(_moments(of_images, mask))
 
     def distance(self, pixels: str) -> dict[str, float]:
         """The distance between originals and reconstructions.
@@ -90,17 +100,13 @@ class FeatureMoments:
         value = frechet_distance(self._reference, gathered_moments(self._reconstructions))
         return {f"eval/{self._name}": value}
 
-    def _moments(self, images, mask):
-        """The moments of this process's rows that count."""
-        rows = sharding.local_rows(self._features(self._weights, images))
-        return Moments.of(rows[mask > 0])
-
     def _pass_over_originals(self):
         """The originals' moments, this process's rows."""
         moments = self._empty
         for batch in inputs.evaluation_pass(self._config, self._source, self._mesh.size):
             images = sharding.shard_batch(self._mesh, batch["image"])
-            moments = moments.merge(self._moments(images, batch["mask"]))
+            found = self._features(self._weights, images)
+            moments = moments.merge(_moments(found, batch["mask"]))
         return moments
 
     def _find_reference(self):
@@ -160,6 +166,11 @@ def gathered_moments(moments: Moments) -> Moments:
         count, total, outer = np.split(words.view(np.float64), [1, 1 + dim])
         merged = merged.merge(Moments(int(count[0]), total, outer.reshape(dim, dim)))
     return merged
+
+
+def _moments(features, mask):
+    """The moments of this process's rows that count."""
+    return Moments.of(sharding.local_rows(features)[mask > 0])
 
 
 def _protocol(config, images):

@@ -61,6 +61,13 @@ class Measures(NamedTuple):
     weights: Any
     card: dict[str, Any]
 
+    @property
+    def free_features(self) -> Callable[[Any, jax.Array], jax.Array] | None:
+        """The features' function where another measure passes the originals through its net."""
+        own = self.features is not None and self.features.name == "frechet_vgg"
+        shared = own and "lpips_vgg" in dict(self.per_image)
+        return self.features.function if shared else None
+
 
 def load_measures(names: Sequence[str], *, lpips_dir: str, weights_dir: str) -> Measures:
     """Reads the weights that the named measures need.

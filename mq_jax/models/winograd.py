@@ -1,4 +1,4 @@
-"""The 3x3 convolution of a training pass, by Winograd's minimal filtering on CPUs.
+"""The 3x3 convolution of training passes and of measures, by Winograd's filtering on CPUs.
 
     y = A^T [(G k G^T) * (B^T d B)] A      d: 4 x 4 pixels, y: 2 x 2     (Lavin & Gray, 2016)
 
@@ -39,10 +39,30 @@ def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return _convolution.bind(images, kernel)
 
 
-def _plain(images, kernel):
+def measuring_convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same convolution for a measure: of full float32 on any device.
+
+    Args:
+      images: f[B, H, W, C] of even sides.
+      kernel: f[3, 3, C, F].
+
+    Returns:
+      f[B, H, W, F].
+    """
+    highest = {"precision": jax.lax.Precision.HIGHEST}
+    return jax.lax.platform_dependent(
+        *(images, kernel),
+        cpu=functools.partial(_by_tiles, **highest),
+        default=functools.partial(_plain, **highest),
+    )
+
+
+def _plain(images, kernel, precision=None):
     """XLA's convolution."""
     return jax.lax.conv_general_dilated(
-        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        *(images, kernel, (1, 1), "SAME"),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
     )
 
 
@@ -59,11 +79,12 @@ def _turned(kernel):
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
-def _by_tiles(images, kernel):
+def _by_tiles(images, kernel, precision=None):
     """The convolution on a CPU."""
     b, h, w, c = images.shape
     kernels = _tap_sums(_tap_sums(kernel, axis=0), axis=1).reshape(16, c, -1)
-    products = jnp.matmul(_pixel_tiles(images).reshape(16, -1, c), kernels)
+    tiles = _pixel_tiles(images).reshape(16, -1, c)
+    products = jnp.matmul(tiles, kernels, precision=precision)
     products = products.reshape(4, 4, b, h // 2, w // 2, -1)
 
     def outputs(sums):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from mq_jax.data.folder import list_folder
 from mq_jax.images.decode import USUAL, Reading, read_image
 from mq_jax.images.transforms import apply_transform
-from mq_jax.tokenizers.items import THREADS, Item, ahead
+from mq_jax.tokenizers.items import THREADS, Item, ahead, beside, unawaited
 from mq_jax.tokenizers.shards import Tokens
 from mq_jax.tokenizers.tokenizer import Tokenizer
 
@@ -76,12 +75,8 @@ def read_images(
         except ValueError as error:
             return Item(name, None, " ".join(str(error).split()))
 
-    pool = ThreadPoolExecutor(THREADS)
-    try:
+    with unawaited(THREADS) as pool:
         yield from ahead(pool, read, names, 16)
-    finally:
-        # Whoever is interrupted does not wait for a read that hangs.
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def encode_images(
@@ -102,10 +97,13 @@ def encode_images(
       Tokens of at most batch_size images of one shape of codes.
     """
     canvas_of = _canvases(tokenizer.downsampling, own=_OWN_PROGRAMS)
-    for batch in _by_shape(items, batch_size, on_bad, canvas_of):
-        canvas = canvas_of(batch[0].image.shape)
+
+    def coded(batch):
         images = [tokenizer.padded(item.image) for item in batch]
-        codes = _codes(tokenizer, images, canvas)
+        return batch, images, _codes(tokenizer, images, canvas_of(batch[0].image.shape))
+
+    batches = _by_shape(items, batch_size, on_bad, canvas_of)
+    for batch, images, codes in beside(coded, batches):
         by_shape: dict[tuple, list[int]] = {}
         for row, image in enumerate(images):
             by_shape.setdefault(image.shape[:2], []).append(row)
@@ -129,16 +127,23 @@ def decode_tokens(
     Yields:
       Items, in the order of the shards.
     """
-    for shard in shards:
-        rows = [row for row, name in enumerate(shard.names) if name in wanted]
-        pixels = tokenizer.downsampling**2 * int(np.prod(shard.indices.shape[1:3]))
-        count = min(batch_size, max(BATCH_PIXELS // pixels, 1))
-        for start in range(0, len(rows), count):
-            some = rows[start : start + count]
-            images = tokenizer.decode(shard.indices[some])
-            for row, image in zip(some, images, strict=True):
-                height, width = shard.sizes[row]
-                yield Item(shard.names[row], image[:height, :width], "")
+
+    def batches():
+        for shard in shards:
+            rows = [row for row, name in enumerate(shard.names) if name in wanted]
+            pixels = tokenizer.downsampling**2 * int(np.prod(shard.indices.shape[1:3]))
+            count = min(batch_size, max(BATCH_PIXELS // pixels, 1))
+            for start in range(0, len(rows), count):
+                yield shard, rows[start : start + count]
+
+    def decoded(batch):
+        shard, rows = batch
+        return shard, rows, tokenizer.decode(shard.indices[rows])
+
+    for shard, rows, images in beside(decoded, batches()):
+        for row, image in zip(rows, images, strict=True):
+            height, width = shard.sizes[row]
+            yield Item(shard.names[row], image[:height, :width], "")
 
 
 def reconstruct_images(
@@ -155,10 +160,14 @@ def reconstruct_images(
     Yields:
       Items with reconstructions.
     """
-    exact = _canvases(tokenizer.downsampling, own=None)
-    for batch in _by_shape(items, batch_size, on_bad, exact):
+
+    def reconstructed(batch):
         images = np.stack([tokenizer.padded(item.image) for item in batch])
-        for item, image in zip(batch, tokenizer.reconstruct(images), strict=True):
+        return batch, tokenizer.reconstruct(images)
+
+    exact = _canvases(tokenizer.downsampling, own=None)
+    for batch, images in beside(reconstructed, _by_shape(items, batch_size, on_bad, exact)):
+        for item, image in zip(batch, images, strict=True):
             height, width, _ = item.image.shape
             yield item._replace(image=image[:height, :width])
 

@@ -313,6 +313,24 @@ def vgg_by_definition(weights, images):
     return x.mean((1, 2))
 
 
+def test_features_beside_the_distance_take_no_pass_of_their_own():
+    images, weights = BATCH[0][:2, :16, :16], weights_of("vgg")
+    highest = jax.lax.Precision.HIGHEST
+
+    def measures(weights, x, x_hat, beside):
+        distance = lpips(weights, x, x_hat, net="vgg", precision=highest)
+        return distance, lpips_module.features(weights, x, net="vgg") if beside else None
+
+    alone, beside = (
+        tiny.jit(functools.partial(measures, beside=each))
+        .lower(weights, images, -images)
+        .compile()
+        .cost_analysis()["flops"]
+        for each in (False, True)
+    )
+    assert alone < beside < 1.01 * alone
+
+
 @pytest.mark.parametrize("side", [64, 40, 32, 16])
 def test_features_are_the_mean_of_the_last_feature_map_of_vgg(side):
     weights, images = weights_of("vgg"), BATCH[1][:3, :side, :side]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 from jax import lax
+from programs import inexact, products
 
 from mq_jax.models import winograd
 from mq_jax.models.convolution import pointwise_convolution
@@ -91,6 +92,16 @@ def test_only_programs_for_cpus_hold_it(platform, own):
     both = jax.jit(jax.grad(lambda x, k: jnp.sum(jnp.sin(winograd.convolution(x, k))), (0, 1)))
     text = both.trace(images, kernel).lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.convolution" in text) != own
+
+
+@pytest.mark.parametrize("platform, own", [("cpu", True), ("cuda", False)])
+def test_that_of_a_measure_is_the_plain_one_and_exact_on_every_device(platform, own):
+    images, kernel, *_ = operands(np.float32)
+    measuring = jax.jit(winograd.measuring_convolution)
+    assert_equal_to(1e-5, measuring(images, kernel), plain(images, kernel))
+    lowered = measuring.trace(images, kernel).lower(lowering_platforms=(platform,))
+    assert ("stablehlo.convolution" in lowered.as_text()) != own
+    assert products(lowered) and inexact(products(lowered)) == set()
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4, 32), (1, 4, 3, 32), (1, 4, 4, 31)])

@@ -156,7 +156,8 @@ def evaluated(name, **changes):
 def test_an_evaluation_of_bfloat16_measures_in_float32():
     found = evaluated("photos_mqgan", **MQGAN)
     assert inexact(found) == set()
-    assert len([p for p in found if p.path.endswith("lpips") and p.highest]) == 2 * (5 + 13)
+    # Five of VGG's convolutions take Winograd's form here, whose products have other places.
+    assert len([p for p in found if p.path.endswith("lpips") and p.highest]) == 2 * (5 + 13 - 5)
 
 
 def test_a_tokenizer_has_the_precision_of_evaluation():

@@ -17,8 +17,9 @@ import pytest
 import runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mq_jax import report
 from mq_jax.devices.sharding import make_mesh
-from mq_jax.modes import exporting, restored, training
+from mq_jax.modes import exporting, restored
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.writers import Writers
 from mq_jax.storage import lock
@@ -275,7 +276,7 @@ def test_a_signal_in_the_final_report_ends_with_the_promised_code(
     tmp_path, whole, number, monkeypatch
 ):
     folder = shutil.copytree(whole, tmp_path / "run")
-    monkeypatch.setattr(training, "write_report", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(report, "write_report", lambda *_: os.kill(os.getpid(), number))
     given = [*runs.arguments(), f"--workdir={folder}", "--interrupted_code=75"]
     outcome = runs.cli(*given)
     assert "Traceback" not in outcome.err

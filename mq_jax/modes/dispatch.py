@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import jax
 from absl import flags, logging
-from ml_collections import ConfigDict
 
 from mq_jax import commandline
 from mq_jax.devices import distributed
@@ -22,11 +21,9 @@ from mq_jax.devices.platforms import require_platform
 from mq_jax.devices.reading import end_within
 from mq_jax.modes import given
 from mq_jax.modes.taken import require_taken
-from mq_jax.priors.checks import unused_fields
 from mq_jax.runs.stages import is_prior
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
-from mq_jax.training.taking import take_sizes
 
 # At the end; a thread that hangs in a read would make Python wait for ever.
 _ORDERLY_SECONDS = 5
@@ -146,7 +143,8 @@ def _dispatch(folders: Sequence[str]) -> int:
         from mq_jax.modes.planning import image_count, plan
 
         asked = {"devices": FLAGS.devices, "images": image_count(FLAGS.images)}
-        plan(_given_config(), **asked, peak_tflops=FLAGS.peak_tflops, compiled=FLAGS.compile)
+        asked |= {"peak_tflops": FLAGS.peak_tflops, "compiled": FLAGS.compile}
+        plan(given.experiment(FLAGS), **asked)
     elif mode == "report":
         from mq_jax.modes.reporting import run_report
 
@@ -182,7 +180,7 @@ def _derive(mode: str) -> None:
 
         asked = importing.asked_of(FLAGS)
         require_platform()
-        importing.run_import(*asked, _given_config(), folder, typed)
+        importing.run_import(*asked, given.experiment(FLAGS), folder, typed)
     elif mode == "tokens":
         from mq_jax.modes.tokensets import asked_of, run_tokens
 
@@ -230,14 +228,14 @@ def _compute(mode: str) -> int:
 
         images = local_path(FLAGS.images, "--images") if FLAGS.images else None
         wanted = Wanted(FLAGS.step, FLAGS.name, images, FLAGS.size)
-        run_evaluation(folder, _evaluated_config(typed), wanted, **asked)
+        run_evaluation(folder, given.to_evaluate(FLAGS, typed), wanted, **asked)
         return 0
     return _train(folder, weights_dir, typed)
 
 
 def _train(folder: pathlib.Path, weights_dir: str, typed: Sequence[str]) -> int:
     """Trains either stage; returns the exit code."""
-    config, accept = _given_config(), {"accept_changed_data": FLAGS.accept_changed_data}
+    config, accept = given.experiment(FLAGS), {"accept_changed_data": FLAGS.accept_changed_data}
     if is_prior(config):
         from mq_jax.modes.priors import run_prior_training
 
@@ -260,34 +258,6 @@ def _workdir() -> pathlib.Path:
     if not FLAGS.workdir:
         raise commandline.UsageError("--workdir is missing; give the folder of the run.")
     return local_path(FLAGS.workdir, "--workdir")
-
-
-def _evaluated_config(typed: Sequence[str]) -> ConfigDict | None:
-    """The configuration to evaluate under; None for the run's own, as it is."""
-    if commandline.flag_value(sys.argv, "config") is not None:
-        take_sizes(FLAGS.config)
-        return FLAGS.config
-    if FLAGS.config is None or not typed:
-        return None
-    take_sizes(FLAGS.config)
-    if not any(name.startswith("mesh.") for name in typed):
-        from mq_jax.modes.restored import move_to_this_machine
-
-        move_to_this_machine(FLAGS.config)
-    return FLAGS.config
-
-
-def _given_config() -> ConfigDict:
-    """The experiment with its overrides."""
-    if FLAGS.config is None:
-        place = f", and {FLAGS.workdir} has no config.json to go on from" if FLAGS.workdir else ""
-        raise commandline.UsageError(
-            f"--config is missing{place}; give an experiment, configs/X.py."
-        )
-    for sentence in unused_fields(FLAGS.config, commandline.overridden(sys.argv)):
-        logging.info("%s", sentence)
-    take_sizes(FLAGS.config)
-    return FLAGS.config
 
 
 def _command() -> str:

@@ -1,13 +1,19 @@
 """Which configuration a command line asks for: an experiment's, or that of a run's folder."""
 
 import pathlib
+import sys
 from collections.abc import Sequence
+
+from absl import flags, logging
+from ml_collections import ConfigDict
 
 from mq_jax import commandline
 from mq_jax.devices.places import local_path
+from mq_jax.priors.checks import unused_fields
 from mq_jax.runs import stored
 from mq_jax.runs.workdir import read_config
 from mq_jax.suites import read_suite
+from mq_jax.training.taking import take_sizes
 
 _FILE = "config.json"
 
@@ -44,6 +50,52 @@ def parse(argv: Sequence[str]) -> list[str]:
     except OSError as error:
         raise commandline.UsageError(str(error)) from error
     return commandline.parse(argv, stored=(stored.__file__, str(folder)))
+
+
+def experiment(given: flags.FlagValues) -> ConfigDict:
+    """The experiment with its overrides; the log tells which of these change nothing.
+
+    Args:
+      given: the flags of mq_jax.main, parsed.
+
+    Returns:
+      The configuration, with the sizes that its quantizer makes itself.
+
+    Raises:
+      UsageError: there is none.
+    """
+    if given.config is None:
+        place = f", and {given.workdir} has no config.json to go on from" if given.workdir else ""
+        raise commandline.UsageError(
+            f"--config is missing{place}; give an experiment, configs/X.py."
+        )
+    for sentence in unused_fields(given.config, commandline.overridden(sys.argv)):
+        logging.info("%s", sentence)
+    take_sizes(given.config)
+    return given.config
+
+
+def to_evaluate(given: flags.FlagValues, typed: Sequence[str]) -> ConfigDict | None:
+    """The configuration to evaluate under.
+
+    Args:
+      given: the flags of mq_jax.main, parsed.
+      typed: names of the fields that the command line gives.
+
+    Returns:
+      The configuration; None for the run's own, as it is.
+    """
+    if commandline.flag_value(sys.argv, "config") is not None:
+        take_sizes(given.config)
+        return given.config
+    if given.config is None or not typed:
+        return None
+    take_sizes(given.config)
+    if not any(name.startswith("mesh.") for name in typed):
+        from mq_jax.modes.restored import move_to_this_machine
+
+        move_to_this_machine(given.config)
+    return given.config
 
 
 def words(argv: Sequence[str]) -> list[str]:

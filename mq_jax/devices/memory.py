@@ -27,8 +27,8 @@ def keep_memory() -> None:
     To be called before a library starts threads, each of which may open an arena. What the
     environment says of malloc stays; without glibc nothing changes.
     """
-    names = " ".join(name for name in os.environ if name.startswith(("MALLOC_", "LD_PRELOAD")))
-    if names or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+    said = any(name.startswith(("MALLOC_", "LD_PRELOAD")) for name in os.environ)
+    if said or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return
     try:
         libc = ctypes.CDLL(None)

@@ -21,12 +21,7 @@ from mq_jax.runs.preservation import LatestAndBest, monitored_values
 from mq_jax.runs.restoring import Restored, read_step
 from mq_jax.runs.standing import FIRST, step_of_best
 from mq_jax.runs.trees import shapes
-from mq_jax.runs.wholeness import (
-    committing,
-    require_saved,
-    seal,
-    visible_damage,
-)
+from mq_jax.runs.wholeness import committing, require_saved, seal, visible_damage
 from mq_jax.storage.plain_path import plain_path
 
 

@@ -18,6 +18,7 @@ def get_config(preset: str = ""):
     # As measured; nothing was measured with those of the quick start.
     config.model.layer_norm = True
     config.outer.learning_rate_ratio = 1.0
+    config.codebook.base, config.codebook.base_images = "normal", 2048
     config.train.steps = 1200
     config.train.reconstruction = "l1"
     config.perceptual.net = "alex"

@@ -24,6 +24,10 @@ def get_config(preset: str = ""):
     config.train.checkpoint_every = 100
     # At one rate for all a quarter of the codes come into use, at the same error.
     config.outer.learning_rate_ratio = 20.0
+    # As good a picture as from normal numbers, with more codes in use. Of 256 images as many
+    # features are taken as of 2048.
+    config.codebook.base = "kmeans"
+    config.codebook.base_images = 256
     config.data.source = "photos"
     config.data.image_size = 64
     config.data.eval_image_size = 128

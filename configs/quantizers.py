@@ -197,8 +197,9 @@ def _alone(config: ConfigDict, kind: str) -> None:
     config.train.hypergradient = "joint"
     config.train.quantization_weight = 1.0
     config.model.layer_norm = False
-    # One rate for all, as published; an experiment's own is for a hyper-net.
+    # As published; an experiment's own rate and base are for a hyper-net.
     config.outer.learning_rate_ratio = 1.0
+    config.codebook.base, config.codebook.base_images = "normal", 2048
 
 
 def _plain(config: ConfigDict) -> None:

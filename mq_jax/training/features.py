@@ -15,6 +15,7 @@ from mq_jax.models import lpips
 from mq_jax.models.lpips_weights import load_weights
 from mq_jax.quantizers.sphere import unit_vectors
 from mq_jax.training.build import Built, init_state
+from mq_jax.training.initial import made_once
 from mq_jax.training.quantizing import VGG_PIXELS, VGG_STAGE, feature_width
 
 # Images at a time, on one device; BatchNorm's statistics are those of as many.
@@ -121,4 +122,4 @@ def _make_features(config: ConfigDict, built: Built, taken: Mapping) -> tuple[An
         )
         return flat(z[..., : config.codebook.dim]).astype(jnp.float32)
 
-    return jax.jit(variables)(dict(taken)), jax.jit(encodings)
+    return made_once(variables, dict(taken)), jax.jit(encodings)

@@ -1,6 +1,6 @@
 """What a run begins with: all that is learned, and what is counted beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -43,3 +43,20 @@ def init_model(
         "quantizer": quantizer_state,
         "anchors": jnp.zeros(2),
     }
+
+
+def made_once(make: Callable, *given: Any, places: Any = None) -> Any:
+    """Runs what draws the numbers that a run begins with.
+
+    Args:
+      make: (*given) -> a tree, traceable.
+      given: arrays.
+      places: shardings of the tree, or of parts of it; None: where JAX puts it.
+
+    Returns:
+      What it makes, on the devices.
+    """
+    # Random numbers compile slowly on a CPU and run once: a third of the time at level 1.
+    options = {"xla_backend_optimization_level": 1}
+    lowered = jax.jit(make, out_shardings=places).lower(*given)
+    return lowered.compile(compiler_options=options)(*given)

@@ -18,6 +18,7 @@ from mq_jax.images.scale import from_uint8
 from mq_jax.metrics.collections import empty_window
 from mq_jax.training.build import Built, init_state
 from mq_jax.training.frozen import frozen_shapes
+from mq_jax.training.initial import made_once
 
 
 class Steps(NamedTuple):
@@ -241,10 +242,7 @@ def started(make: Callable, state: Any, mesh: Mesh, *given: Any) -> dict[str, An
         "state": jax.tree.map(lambda leaf: leaf.sharding, state),
         "window": sharding.replicated(mesh),
     }
-    # Random numbers compile slowly on a CPU and run once: a third of the time at level 1.
-    options = {"xla_backend_optimization_level": 1}
-    lowered = jax.jit(make, out_shardings=places).lower(*given)
-    return lowered.compile(compiler_options=options)(*given)
+    return made_once(make, *given, places=places)
 
 
 def traced_once(train_step: Callable) -> Callable:

@@ -4,7 +4,7 @@ from mq_jax.suites import Suite
 
 # Of CIFAR-10: 800 steps in minutes, evaluated on 2,000 test images.
 QUICK = (
-    "train.steps=800 train.learning_rate=3e-4 train.eval_every=400 train.checkpoint_every=400 "
+    "train.steps=800 train.learning_rate=3e-4 train.eval_every=200 train.checkpoint_every=400 "
     "data.eval_split=test[:2000]"
 )
 

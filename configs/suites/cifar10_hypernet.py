@@ -4,7 +4,7 @@
       --workdir=DIR --config.data.dir=TFDS
 """
 
-from configs.suites.budgets import PLAIN, QUICK
+from configs.suites.budgets import QUICK, THREE
 from mq_jax.suites import Suite
 
 
@@ -15,11 +15,12 @@ def get_suite() -> Suite:
     kinds["frozen"] = "linear codebook.train_embedding=False codebook.base=scaled"
     return Suite(
         experiment="configs/cifar10_mqvae.py",
-        overrides=f"{QUICK} {PLAIN}",
+        overrides=QUICK,
         entries={
             f"{name}-{step}": f"train.hypergradient={step} codebook.kind={kind}"
             for step in ("joint", "unrolled")
             for name, kind in kinds.items()
         },
+        seeds=THREE,
         reference="mlp-joint",
     )

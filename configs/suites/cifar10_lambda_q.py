@@ -4,7 +4,7 @@
       --workdir=DIR --config.data.dir=TFDS
 """
 
-from configs.suites.budgets import PLAIN, QUICK
+from configs.suites.budgets import QUICK, THREE
 from mq_jax.suites import Suite
 
 
@@ -12,11 +12,12 @@ def get_suite() -> Suite:
     """On one level and on two."""
     return Suite(
         experiment="configs/cifar10_mqvae.py",
-        overrides=f"{QUICK} {PLAIN}",
+        overrides=QUICK,
         entries={
             f"{step}-{weight}": f"train.hypergradient={step} train.quantization_weight={weight}"
             for step in ("joint", "unrolled")
             for weight in (0.025, 0.1, 0.25, 1.0, 4.0)
         },
+        seeds=THREE,
         reference="joint-0.1",
     )

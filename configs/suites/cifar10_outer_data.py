@@ -4,7 +4,7 @@
       --workdir=DIR --config.data.dir=TFDS
 """
 
-from configs.suites.budgets import PLAIN, QUICK
+from configs.suites.budgets import QUICK, THREE
 from mq_jax.suites import Suite
 
 
@@ -12,11 +12,12 @@ def get_suite() -> Suite:
     """The hyper-gradient, and alternating without it, on each."""
     return Suite(
         experiment="configs/cifar10_mqvae.py",
-        overrides=f"{QUICK} {PLAIN}",
+        overrides=QUICK,
         entries={
             f"{kind}-{data}": f"train.hypergradient={kind} train.outer_data={data}"
             for kind in ("unrolled", "none")
             for data in ("other", "same", "held-out")
         },
+        seeds=THREE,
         reference="unrolled-other",
     )

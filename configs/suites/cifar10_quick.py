@@ -29,12 +29,16 @@ def get_suite() -> Suite:
         "l2-unrolled": ":l2 train.hypergradient=unrolled quantizer.commitment=1",
         "simvq-unrolled": ":simvq train.hypergradient=unrolled quantizer.commitment=1",
     }
-    longer = (*_STEPS, "joint-rate10")
+    longer = (*_STEPS, *_LEADING)
     entries |= {f"{name}-2400": f"{entries[name]} train.steps=2400" for name in longer}
     return Suite(
         experiment="configs/cifar10_mqvae.py",
         overrides=QUICK,
         entries=entries,
-        seeds_of=dict.fromkeys((*_STEPS, *_LEADING, *(f"ln-{kind}" for kind in _STEPS)), THREE),
+        seeds_of=dict.fromkeys(
+            (*_STEPS, *_LEADING, *(f"ln-{kind}" for kind in _STEPS))
+            + ("joint-2400", *(f"{name}-2400" for name in _LEADING)),
+            THREE,
+        ),
         reference="joint",
     )

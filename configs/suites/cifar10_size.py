@@ -4,7 +4,7 @@
       --workdir=DIR --config.data.dir=TFDS
 """
 
-from configs.suites.budgets import PLAIN, QUICK
+from configs.suites.budgets import QUICK
 from mq_jax.suites import Suite
 
 
@@ -17,7 +17,7 @@ def get_suite() -> Suite:
     }
     return Suite(
         experiment="configs/cifar10_mqvae.py",
-        overrides=f"{QUICK} {PLAIN}",
+        overrides=QUICK,
         entries={
             f"{kind}-{size}": f"{words} codebook.size={size}"
             for kind, words in kinds.items()

@@ -4,7 +4,7 @@
       --workdir=DIR --config.data.dir=TFDS
 """
 
-from configs.suites.budgets import PLAIN, QUICK
+from configs.suites.budgets import QUICK, THREE
 from mq_jax.suites import Suite
 
 
@@ -14,12 +14,13 @@ def get_suite() -> Suite:
     field = "train.straight_through"
     return Suite(
         experiment="configs/cifar10_mqvae.py",
-        overrides=f"{QUICK} {PLAIN}",
+        overrides=QUICK,
         entries={
             **{kind: f"{field}={kind}" for kind in kinds},
             "encoder-and-codewords-inside": f"{field}=encoder-and-codewords-inside",
             "diveq": f"{field}=diveq quantizer.noise=1e-3",
             **{f"{kind}-joint": f"{field}={kind} train.hypergradient=joint" for kind in kinds},
         },
+        seeds=THREE,
         reference="encoder",
     )

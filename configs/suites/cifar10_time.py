@@ -12,13 +12,16 @@ from mq_jax.suites import Suite
 
 
 def get_suite() -> Suite:
-    """MQ's steps, with and without LayerNorm."""
+    """MQ's steps, with and without LayerNorm, and the recipes that measured best."""
     kinds = ("joint", "none", "unrolled", "pipelined", "finite-difference")
     return Suite(
         experiment="configs/cifar10_mqvae.py",
         overrides=QUICK_TIME,
         entries={
             **{kind: f"train.hypergradient={kind} {PLAIN}" for kind in kinds},
+            "pipelined-kept": f"train.hypergradient=pipelined train.keep_activations=True {PLAIN}",
+            **{f"{kind}-rate10": f"train.hypergradient={kind}" for kind in ("joint", "unrolled")},
+            "fsq": ":fsq",
             **{f"ln-{kind}": f"train.hypergradient={kind} {NORMED}" for kind in kinds[:4]},
         },
         seeds=THREE,

@@ -4,7 +4,7 @@
       --workdir=DIR --config.data.dir=TFDS
 """
 
-from configs.suites.budgets import PLAIN, QUICK
+from configs.suites.budgets import QUICK, THREE
 from mq_jax.suites import Suite
 
 
@@ -13,7 +13,7 @@ def get_suite() -> Suite:
     updates = (2, 4, 8)
     return Suite(
         experiment="configs/cifar10_mqvae.py",
-        overrides=f"{QUICK} {PLAIN}",
+        overrides=QUICK,
         entries={
             "1": "",
             **{f"{k}-last": f"train.inner_updates={k}" for k in updates},
@@ -22,5 +22,6 @@ def get_suite() -> Suite:
             "1-back": "train.roll_back=True",
             "4-all-back": "train.inner_updates=4 train.unroll=4 train.roll_back=True",
         },
+        seeds=THREE,
         reference="1",
     )

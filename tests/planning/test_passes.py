@@ -7,10 +7,12 @@ import pytest
 import runs
 
 from mq_jax.devices.peaks import Peak
+from mq_jax.metrics.measures import describe_measures, load_measures
 from mq_jax.models import lpips
 from mq_jax.planning import passes, plan, rates, saving, scale_tables
 from mq_jax.planning.hlo import Traffic
 from mq_jax.planning.rates import Load, Records
+from mq_jax.planning.subjects import flops_by_part
 from mq_jax.training.validate import validate
 
 PEAK = Peak(1 / rates.EFFICIENCY, 1, link=100, network=10, full=0.1 / rates.EFFICIENCY)
@@ -50,14 +52,18 @@ def test_a_measure_counts_the_products_of_both_images_on_an_accelerator():
     def features(weights, image):
         return lpips.feature_map(weights, image, net="alex", stage="relu5")
 
-    one = sum(plan_flops(features, weights, image).values())
+    one = sum(flops_by_part(features, weights, image, platform="cuda").values())
     assert alone == 2 * one > 0
     config.eval.metrics = ()
     assert passes.measured(config) == 0
 
 
-def plan_flops(function, *shapes):
-    return passes.flops_by_part(function, *shapes, platform="cuda")
+def test_measures_are_described_as_their_files_are():
+    names = ("lpips_alex", "ssim")
+    described, loaded = describe_measures(names), load_measures(names, lpips_dir="", weights_dir="")
+    assert described[:2] == loaded[:2] and described.card == loaded.card
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), loaded.weights)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), described.weights) == shapes
 
 
 def test_a_frechet_distance_counts_the_reconstruction_alone():

@@ -52,7 +52,8 @@ def _print_steps(work, evaluating, dtype):
     read = evaluating.records
     tell_block(
         f"Assumed: {rates.EFFICIENCY:.0%} of the peak at any number of images, which few images do "
-        f"not reach;\nlookup and hyper-net in full float32, unlike above: its peak is {full} TFLOP/s;\n"
+        "not reach;\nlookup and hyper-net in full float32, unlike above, whose peak is "
+        f"{full} TFLOP/s;\n"
         f"machines of {rates.MACHINE}, links inside and between them of {links};\n"
         f"{rates.HOP * 1e6:.0f} us a hop; nothing exchanged while computing.\n"
         "read/s: images that a machine reads. threads: that do, each on a core of its own, at\n"

@@ -52,7 +52,7 @@ def _print_steps(work, evaluating, dtype):
     read = evaluating.records
     tell_block(
         f"Assumed: {rates.EFFICIENCY:.0%} of the peak at any number of images, which few images do "
-        "not reach;\nlookup and hyper-net in full float32, unlike above, whose peak is "
+        "not reach;\nlookup and hyper-net, unlike in the hours above, in full float32: "
         f"{full} TFLOP/s;\n"
         f"machines of {rates.MACHINE}, links inside and between them of {links};\n"
         f"{rates.HOP * 1e6:.0f} us a hop; nothing exchanged while computing.\n"
@@ -62,28 +62,28 @@ def _print_steps(work, evaluating, dtype):
     )
 
 
-def _print_passes(work, evaluating, plan, evaluated):
+def _pass_rows(work, evaluating, dtype):
     """An evaluation as the configuration makes it, and as one that the devices share."""
-    rows = []
     each = work.images // work.devices
     own = evaluating.batch, evaluating.threads
     for name in rates.DEVICES:
         for devices in scale.counts(work.devices):
-            peak, dtype = PEAKS[name], plan.net.dtype
-            step = scale.step_on(devices, each * devices, work, peak, dtype)
+            step = scale.step_on(devices, each * devices, work, PEAKS[name], dtype)
             between = evaluating.between / step.images * step.seconds
-            for batch, threads in dict.fromkeys(
-                (own, (each * devices, evaluating.training_threads))
-            ):
-                found = passes.pass_on(devices, evaluating, batch, threads, peak, dtype)
+            shared = each * devices, evaluating.training_threads
+            for fields in dict.fromkeys((own, shared)):
+                found = passes.pass_on(devices, evaluating, *fields, PEAKS[name], dtype)
                 shares = [100 * seconds / (seconds + between) for seconds in found.seconds]
-                rows.append(
-                    [
-                        *(f"{devices} {name}", f"{batch:,}", f"{found.each}", f"{found.steps:,}"),
-                        *(f"{found.compute:.3g}", str(threads), _range(*found.read)),
-                        f"{_range(*shares)}%",
-                    ]
-                )
+                yield [
+                    *(f"{devices} {name}", f"{fields[0]:,}", f"{found.each}", f"{found.steps:,}"),
+                    *(f"{found.compute:.3g}", str(fields[1]), _range(*found.read)),
+                    f"{_range(*shares)}%",
+                ]
+
+
+def _print_passes(work, evaluating, plan, evaluated):
+    """An evaluation."""
+    rows = list(_pass_rows(work, evaluating, plan.net.dtype))
     fields = "eval.batch_size", "each", "steps", "s to compute", "data.threads", "s to read"
     print_table("An evaluation on more devices, on paper", ("devices", *fields, "share"), rows)
     names = ", ".join(plan.config.eval.get("metrics", ()))

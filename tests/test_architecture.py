@@ -35,7 +35,7 @@ GRAPH = {
     "generation": "",
     "priors": "tokensets generation training metrics data algorithm runs storage devices",
     "samplers": "priors generation tokensets tokenizers images runs storage devices",
-    "planning": "priors tokensets generation training data runs devices terminal",
+    "planning": "priors tokensets generation training metrics data runs devices terminal",
     "report": "evaluation images runs storage terminal",
     "commandline": "runs terminal",
     "suites": "commandline report priors training evaluation runs storage devices terminal",

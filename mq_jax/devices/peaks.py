@@ -14,12 +14,14 @@ class Peak(NamedTuple):
       float32: likewise, as JAX computes them by default: TF32 on GPUs, bfloat16 on TPUs.
       link: GB/s (of 10^9 bytes) that a device sends to the others of its machine; 0: not told.
       network: GB/s that it sends to other machines, in its maker's own of eight; 0: not told.
+      full: TFLOP/s of float32 whose factors are not rounded, as of Precision.HIGHEST; 0: not told.
     """
 
     bfloat16: float
     float32: float
     link: float = 0
     network: float = 0
+    full: float = 0
 
     def of(self, dtype: str) -> float:
         """TFLOP/s of a dtype, "bfloat16" or "float32"."""
@@ -32,10 +34,10 @@ class Peak(NamedTuple):
 # (A100: 200) Gbit/s to a GPU; Google's pages of TPU versions.
 PEAKS = {
     "B200": Peak(2250, 1125, link=900, network=50),
-    "H200": Peak(989, 494, link=450, network=50),
+    "H200": Peak(989, 494, link=450, network=50, full=67),
     "H100 PCIe": Peak(756, 378),
-    "H100": Peak(989, 494, link=450, network=50),
-    "A100": Peak(312, 156, link=300, network=25),
+    "H100": Peak(989, 494, link=450, network=50, full=67),
+    "A100": Peak(312, 156, link=300, network=25, full=19.5),
     "L40S": Peak(362, 183),
     "L4": Peak(121, 60),
     "TPU v6 lite": Peak(918, 918),

@@ -5,6 +5,7 @@ originals and reconstructions (rFID). `frechet_vgg` is the same formula in VGG16
 another number, for where Inception's weights are not at hand.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -84,6 +85,32 @@ def load_measures(names: Sequence[str], *, lpips_dir: str, weights_dir: str) -> 
       FileNotFoundError: weights are not there; says how to get them.
       ValueError: they are damaged, or a name is unknown.
     """
+    return _measures(
+        names,
+        functools.partial(lpips_weights.load_weights, directory=lpips_dir),
+        functools.partial(inception_weights.load_weights, weights_dir),
+    )
+
+
+def describe_measures(names: Sequence[str]) -> Measures:
+    """The named measures, to be traced: they need no file.
+
+    Args:
+      names: as load_measures's.
+
+    Returns:
+      A Measures with jax.ShapeDtypeStructs for weights.
+
+    Raises:
+      ValueError: a name is unknown.
+    """
+    return _measures(names, lpips.weight_shapes, inception.weight_shapes)
+
+
+def _measures(
+    names: Sequence[str], lpips_of: Callable[[str], dict], inception_of: Callable[[], dict]
+) -> Measures:
+    """The named measures, with the weights that two functions give."""
     check_names(names)
     weights, card, per_image, features = {}, {}, [], None
     for name in [known for known in NAMES if known in names]:
@@ -92,11 +119,11 @@ def load_measures(names: Sequence[str], *, lpips_dir: str, weights_dir: str) -> 
             card[name] = "Gaussian window 11 x 11, sigma 1.5, K1 0.01, K2 0.03, range 2"
         elif name.startswith("lpips_"):
             net = name.removeprefix("lpips_")
-            weights[net] = lpips_weights.load_weights(net, lpips_dir)
+            weights[net] = lpips_of(net)
             per_image.append((name, _DISTANCES[name]))
             card[name] = {"weights": lpips_weights.FILES[net].sha256}
         elif name == "fid":
-            weights["inception"] = inception_weights.load_weights(weights_dir)
+            weights["inception"] = inception_of()
             features = Features(name, inception.DIM, _inception)
             card[name] = {
                 "weights": inception_weights.SHA256,
@@ -105,7 +132,7 @@ def load_measures(names: Sequence[str], *, lpips_dir: str, weights_dir: str) -> 
             }
         else:
             if "vgg" not in weights:
-                weights["vgg"] = lpips_weights.load_weights("vgg", lpips_dir)
+                weights["vgg"] = lpips_of("vgg")
             features = Features(name, _VGG_DIM, _vgg)
             card[name] = {
                 "weights": lpips_weights.FILES["vgg"].sha256,

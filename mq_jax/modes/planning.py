@@ -57,7 +57,19 @@ def plan(
     # The time that compilation takes is told, too.
     jax.config.update("jax_enable_compilation_cache", False)
     use_virtual_devices(devices)
-    print_plan(make_plan(config, devices, compiled=compiled), steps, peak_tflops)
+    made = make_plan(config, devices, compiled=compiled)
+    print_plan(made, steps, peak_tflops, _evaluated(config) if compiled else 0)
+
+
+def _evaluated(config):
+    """Images of an evaluation; 0 where its data is not there."""
+    try:
+        if not is_prior(config):
+            return len(inputs.open_evaluation(config))
+        place = local_path(config.eval_tokens, "config.eval_tokens") if config.eval_tokens else ""
+        return len(open_tokens(place)) if place else 0
+    except (OSError, ValueError):
+        return 0
 
 
 def _steps(config, images):

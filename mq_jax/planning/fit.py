@@ -101,9 +101,8 @@ def _of_batches(plan: Plan, needs: Needs, limit: float) -> Iterator[str]:
 
 def _of_layers(plan: Plan, needs: Needs, limit: float) -> Iterator[str]:
     """What keeps less of the activations of transformers, nets of VQGAN's kind and LPIPS."""
-    config = plan.config
+    config, net = plan.config, plan.net
     name = "prior" if is_prior(config) else "model"
-    net = config[name]
     large = name == "prior" or net.kind in ("vqgan", "maskgit") or config.perceptual.net != "none"
     rest = needs.given + needs.gradients
     if not large or not needs.activations or rest > limit:

@@ -12,6 +12,7 @@ from mq_jax.devices import sharding
 from mq_jax.planning import flops, hlo
 from mq_jax.planning.flops import Flops
 from mq_jax.planning.subjects import Subject, make_subject
+from mq_jax.runs.stages import is_prior
 from mq_jax.training.program import Lowered
 
 # XLA's CPU backend drops rematerialisation's barriers before it schedules, and then merges what
@@ -77,6 +78,11 @@ class Plan(NamedTuple):
     parameters: dict[str, int]
     forward: dict[str, float]
     steps: list[StepPlan]
+
+    @property
+    def net(self) -> ConfigDict:
+        """The section of what is trained, with its dtype."""
+        return self.config["prior" if is_prior(self.config) else "model"]
 
     @property
     def parts(self) -> dict[str, Flops]:

@@ -1,24 +1,19 @@
-"""What more devices would do to a run: formulas over its plan, on paper."""
+"""A step on more devices: formulas over a plan, on paper."""
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from mq_jax.data.inputs import reads_outer
-from mq_jax.devices import sharding
 from mq_jax.devices.peaks import Peak
+from mq_jax.planning import rates
+from mq_jax.planning.hlo import Traffic
 from mq_jax.planning.plan import Plan
+from mq_jax.planning.rates import Load
 from mq_jax.runs.stages import is_prior
 
 COUNTS = (64, 512)
-# Devices of a machine, over whose fast links most of an exchange goes.
-MACHINE = 8
-# Assumed: the share of the peak that a step reaches; seconds of one hop of a collective; bytes a
-# second from a device to its host, and from a host to the disk that all share.
-EFFICIENCY, HOP, TO_HOST, TO_DISK = 0.35, 5e-6, 20e9, 1e9
-EVALUATED = 10_000
-# What an evaluation runs of a model.
-_FORWARD = ("encoder", "lookup", "decoder", "transformer", "heads")
+# Parts whose factors are of full float32; and what a device computes whatever its images are.
+_FULL, _FIXED = ("lookup", "quantizer", "hyper-net"), ("hyper-net",)
 
 
 class Work(NamedTuple):
@@ -26,37 +21,32 @@ class Work(NamedTuple):
 
     Attributes:
       devices: of the plan.
+      fsdp: of them, those that share a state out.
       images: of a step and level, on all devices.
       levels: that read batches of their own.
-      flops: of convolutions and products, on one device.
-      reduced: bytes of each device that all devices add up.
-      collectives: in which they do.
-      state: bytes of a checkpoint.
-      held: of it, bytes of one device.
-      forward: FLOPs to evaluate an image.
+      batch: Load of a device's images.
+      fixed: Load whatever their number is.
+      traffic: what a device exchanges, by kind of collective.
     """
 
     devices: int
+    fsdp: int
     images: int
     levels: int
-    flops: float
-    reduced: float
-    collectives: float
-    state: int
-    held: int
-    forward: float
+    batch: Load
+    fixed: Load
+    traffic: dict[str, Traffic]
 
 
 class Scaled(NamedTuple):
-    """A run on so many devices.
+    """A step on so many devices.
 
     Attributes:
       devices: in all.
       images: of a step and level.
-      compute: seconds of a step.
-      exchange: seconds that the devices exchange, were nothing of it hidden by computing.
+      compute: seconds.
+      exchange: seconds that the devices exchange and do not compute.
       read: images a second that a machine reads.
-      evaluate: seconds of the networks for EVALUATED images.
     """
 
     devices: int
@@ -64,7 +54,11 @@ class Scaled(NamedTuple):
     compute: float
     exchange: float
     read: float
-    evaluate: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the step."""
+        return self.compute + self.exchange
 
 
 def work_of(plan: Plan) -> Work | None:
@@ -78,27 +72,46 @@ def work_of(plan: Plan) -> Work | None:
     """
     if any(step.compiled is None for step in plan.steps):
         return None
-    found = [(s.share, t) for s in plan.steps for t in s.compiled.traffic.values()]
-    state = [h for h in plan.holdings if h.name not in ("batches", "LPIPS, frozen")]
-    whole = sharding.total(state)
-    levels = 2 if not is_prior(plan.config) and reads_outer(plan.config) else 1
-    batch = plan.config.train.batch_size
-    forward = sum(plan.forward.get(part, 0) for part in _FORWARD) / batch
     return Work(
         devices=plan.mesh.size,
-        images=batch,
-        levels=levels,
-        flops=plan.matrix_flops / plan.mesh.size,
-        reduced=sum(share * traffic.bytes for share, traffic in found),
-        collectives=sum(share * traffic.count for share, traffic in found),
-        state=whole.size,
-        held=whole.per_device,
-        forward=forward,
+        fsdp=plan.mesh.shape["fsdp"],
+        images=plan.config.train.batch_size,
+        levels=2 if not is_prior(plan.config) and reads_outer(plan.config) else 1,
+        **loads({name: part.matrix / plan.mesh.size for name, part in plan.parts.items()}),
+        traffic=_traffic(plan),
     )
 
 
+def loads(flops: dict[str, float]) -> dict[str, Load]:
+    """What FLOPs of parts are for devices.
+
+    Args:
+      flops: of convolutions and products, by part.
+
+    Returns:
+      {"batch": a Load that follows the images, "fixed": one that does not}.
+    """
+    found = {"batch": Load(0, 0), "fixed": Load(0, 0)}
+    for name, count in flops.items():
+        whose = "fixed" if name in _FIXED else "batch"
+        added = Load(0, count) if name in _FULL else Load(count, 0)
+        found[whose] = found[whose].plus(added)
+    return found
+
+
+def _traffic(plan):
+    """The collectives of the average step."""
+    found: dict[str, Traffic] = {}
+    for step in plan.steps:
+        for kind, each in step.compiled.traffic.items():
+            before = found.get(kind, Traffic(0, 0))
+            count = before.count + step.share * each.count
+            found[kind] = Traffic(count, before.bytes + step.share * each.bytes)
+    return found
+
+
 def scaled(work: Work, peak: Peak, dtype: str) -> Iterator[Scaled]:
-    """The run on the plan's devices and on COUNTS, with as many images on each, and in all.
+    """The step on the plan's devices and on COUNTS, with as many images on each, and in all.
 
     Args:
       work: from work_of.
@@ -109,42 +122,37 @@ def scaled(work: Work, peak: Peak, dtype: str) -> Iterator[Scaled]:
       Of each count that the plan does not exceed, first with the plan's images on each device,
       then with its batch where the devices divide that.
     """
-    each = work.images // work.devices
-    for devices in (work.devices, *(count for count in COUNTS if count > work.devices)):
-        yield _scaled(work, peak, dtype, devices, each * devices)
+    for devices in counts(work.devices):
+        yield step_on(devices, work.images * devices // work.devices, work, peak, dtype)
         if devices != work.devices and work.images % devices == 0:
-            yield _scaled(work, peak, dtype, devices, work.images)
+            yield step_on(devices, work.images, work, peak, dtype)
 
 
-def exchange_seconds(size: float, collectives: float, devices: int, peak: Peak) -> float:
-    """Seconds to add up arrays of all devices, and to give each the sum.
+def counts(devices: int) -> tuple[int, ...]:
+    """Those of a plan, and those of COUNTS that are more."""
+    return devices, *(count for count in COUNTS if count > devices)
 
-    Within a machine each device comes to hold the sum of a share; of its share it then adds up
-    those of all machines, and last the machine's devices gather the whole: rings,
-    2 (n - 1) / n of the bytes; and a tree's 2 log2 n hops for each collective.
+
+def step_on(
+    devices: int, images: int, work: Work, peak: Peak, dtype: str, beside: float = 0
+) -> Scaled:
+    """A step.
 
     Args:
-      size: bytes of one device.
-      collectives: in which they go.
       devices: in all.
-      peak: with the links.
+      images: of a step and level, on all of them.
+      work: from work_of.
+      peak: of the devices; with its links.
+      dtype: of the net.
+      beside: the share of the time of computing beside which the devices exchange.
 
     Returns:
-      Seconds.
+      A Scaled.
     """
-    inside = min(devices, MACHINE)
-    machines = devices // inside
-    local = 2 * (inside - 1) / inside * size / (peak.link * 1e9)
-    distant = 2 * (machines - 1) / machines * (size / inside) / (peak.network * 1e9)
-    return local + distant + collectives * HOP * 2 * math.log2(devices)
-
-
-def _scaled(work, peak, dtype, devices, images):
-    rate = peak.of(dtype) * 1e12 * EFFICIENCY
     share = images * work.devices / (work.images * devices)
-    compute = work.flops * share / rate
-    exchange = exchange_seconds(work.reduced, work.collectives, devices, peak)
-    machines = max(devices // MACHINE, 1)
-    read = work.levels * images / machines / (compute + exchange)
-    evaluate = math.ceil(EVALUATED / devices) * work.forward / rate
-    return Scaled(devices, images, compute, exchange, read, evaluate)
+    load = work.batch.times(share).plus(work.fixed)
+    compute = rates.compute_seconds(load, peak, dtype)
+    exchange = rates.exchange_seconds(work.traffic, devices, work.fsdp, peak)
+    exchange = max(exchange - beside * compute, 0) + rates.agreement_seconds(devices)
+    read = work.levels * images / rates.machines(devices) / (compute + exchange)
+    return Scaled(devices, images, compute, exchange, read)

@@ -185,17 +185,22 @@ def _forward(config: ConfigDict, built: Built, lowered: Lowered) -> tuple:
     return (*z.shape[1:3], *depth), passes
 
 
-def flops_by_part(function: Callable, *shapes: Any) -> dict[str, float]:
+def flops_by_part(
+    function: Callable, *shapes: Any, platform: str | None = None
+) -> dict[str, float]:
     """Matrix FLOPs of a function by part, with nothing merged.
 
     Args:
       function: traceable.
       shapes: of its arguments.
+      platform: as JAX calls it, "cuda" say, which need not be here; None: that of JAX's devices.
 
     Returns:
       By part, those that have any.
     """
-    text = jax.jit(function).lower(*shapes).as_text("hlo", debug_info=True)
+    platforms = None if platform is None else (platform,)
+    lowered = jax.jit(function).trace(*shapes).lower(lowering_platforms=platforms)
+    text = lowered.as_text("hlo", debug_info=True)
     found = flops.by_part(hlo.executed(hlo.parse(text)))
     return {name: part.matrix for name, part in found.items() if part.matrix}
 

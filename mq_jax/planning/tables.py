@@ -5,24 +5,24 @@ import jax
 from mq_jax.data.inputs import reads_outer
 from mq_jax.devices import sharding
 from mq_jax.devices.peaks import PEAKS
-from mq_jax.planning import fit, flops, scale
+from mq_jax.planning import fit, flops, rates
 from mq_jax.planning.plan import Plan
+from mq_jax.planning.scale_tables import print_scale
 from mq_jax.runs.stages import is_prior
 from mq_jax.terminal.console import print_table
 from mq_jax.terminal.streams import tell_block
 
-# The kinds of device that hours are told for.
-DEVICES = ("A100", "H100")
 EFFICIENCIES = (0.2, 0.35, 0.5)
 
 
-def print_plan(plan: Plan, steps: int, peak: float = 0.0) -> None:
+def print_plan(plan: Plan, steps: int, peak: float = 0.0, evaluated: int = 0) -> None:
     """Prints everything.
 
     Args:
       plan: from make_plan.
       steps: inner updates of the run.
       peak: TFLOP/s of one further kind of device; 0 for none.
+      evaluated: images of an evaluation; 0: not known.
     """
     _print_model(plan)
     _print_flops(plan)
@@ -30,13 +30,7 @@ def print_plan(plan: Plan, steps: int, peak: float = 0.0) -> None:
     _print_fit(plan)
     _print_traffic(plan)
     _print_hours(plan, steps, peak)
-    if work := scale.work_of(plan):
-        print_scale(work, _net(plan.config).dtype)
-
-
-def _net(config):
-    """The section with the dtype."""
-    return config.prior if is_prior(config) else config.model
+    print_scale(plan, evaluated)
 
 
 def _batches(config):
@@ -47,7 +41,7 @@ def _batches(config):
 def _subject(plan):
     """What is trained, in a line."""
     config, codes = plan.config, " x ".join(map(str, plan.codes))
-    dtype = f"{_net(config).dtype}{', rematerialised' if _net(config).remat else ''}"
+    dtype = f"{plan.net.dtype}{', rematerialised' if plan.net.remat else ''}"
     if is_prior(config):
         return f"Prior ({config.prior.kind}, {config.prior.size}) over {codes} tokens; {dtype}"
     side, codebook = config.data.image_size, config.codebook
@@ -195,9 +189,9 @@ def _print_traffic(plan):
 
 
 def _print_hours(plan, steps, peak):
-    kind = _net(plan.config).dtype
+    kind = plan.net.dtype
     note = "" if kind == "bfloat16" else ", TF32"
-    peaks = {f"{name}{note}": PEAKS[name].of(kind) for name in DEVICES}
+    peaks = {f"{name}{note}": PEAKS[name].of(kind) for name in rates.DEVICES}
     peaks |= {"--peak_tflops": peak} if peak else {}
     levels = _batches(plan.config)
     each = plan.matrix_flops / plan.mesh.size
@@ -222,40 +216,4 @@ def _print_hours(plan, steps, peak):
     tell_block(
         f"Rates: dense {kind} of NVIDIA's data sheets. Efficiency: the share of it that the\n"
         "convolutions and products of the whole step reach; not measured."
-    )
-
-
-def print_scale(work: scale.Work, dtype: str) -> None:
-    """Prints what more devices would do.
-
-    Args:
-      work: from scale.work_of.
-      dtype: of the net.
-    """
-    rows = []
-    for name in DEVICES:
-        for found in scale.scaled(work, PEAKS[name], dtype):
-            share = found.exchange / (found.compute + found.exchange)
-            rows.append(
-                [
-                    f"{found.devices} {name}, {found.images // found.devices} images each",
-                    f"{found.images:,}",
-                    *(f"{found.compute:.4g}", f"{found.exchange:.3g}", f"{share:.1%}"),
-                    *(f"{found.read:,.0f}", f"{found.evaluate:.3g}"),
-                ]
-            )
-    columns = ("devices", "images", "s", "s to exchange", "share", "read/s", "s to evaluate")
-    print_table("A step on more devices, on paper", columns, rows)
-    links = ", ".join(
-        f"{name} {PEAKS[name].link:.0f} and {PEAKS[name].network:.0f} GB/s" for name in DEVICES
-    )
-    tell_block(
-        f"Assumed: {scale.EFFICIENCY:.0%} of the peak at any number of images, which few images do "
-        f"not reach;\nmachines of {scale.MACHINE}; links inside and between them of {links};\n"
-        f"{scale.HOP * 1e6:.0f} us a hop; nothing exchanged while computing. read/s: images that a "
-        f"machine decodes.\nTo evaluate: the nets of {scale.EVALUATED:,} images, without those of "
-        f"measures.\nA checkpoint: {work.state / fit.GB:.2f} GB; {work.held / scale.TO_HOST:.2g} s "
-        f"to the host at {scale.TO_HOST / fit.GB:.0f} GB/s, for which the loop waits,\nthen "
-        f"{work.state / scale.TO_DISK:.2g} s to a disk of {scale.TO_DISK / fit.GB:.0f} GB/s beside "
-        "the steps.\n"
     )

@@ -1,6 +1,7 @@
 """What VQGAN's two halves are made of: residual blocks, attention, upsampling."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,12 +79,29 @@ class Attention(nn.Module):
             self.layers.convolution(width, 1, width, name=name)(y).reshape(x.shape[0], -1, width)
             for name in ("query", "key", "value")
         ]
-        logits = jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=wide(y.dtype))
+        logits = _logits(query, key)
         if inside is not None:
             logits = jnp.where(inside.reshape(x.shape[0], 1, -1), logits, -jnp.inf)
         weights = nn.softmax(logits * width**-0.5)
         mixed = jnp.einsum("bqk,bkc->bqc", weights.astype(value.dtype), value).reshape(x.shape)
         return x + self.layers.convolution(width, 1, width, name="out")(mixed)
+
+
+@jax.custom_jvp
+def _logits(query, key):
+    """q k^T f[B, q, k], in float32 or wider."""
+    wider = wide(query.dtype)
+    return jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=wider)
+
+
+@_logits.defjvp
+def _logits_tangent(primals, tangents):
+    """The tangent; it and its cotangents have the dtype of the factors, as in any other layer."""
+    (query, key), (d_query, d_key) = primals, tangents
+    # Else a float32 cotangent would widen the other factor of its products.
+    product = functools.partial(jnp.einsum, "bqc,bkc->bqk")
+    tangent = product(d_query, key) + product(query, d_key)
+    return _logits(query, key), tangent.astype(wide(query.dtype))
 
 
 def middle_blocks(attention: bool) -> tuple[type[nn.Module], ...]:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mq_jax.models.convolution import initialisers, nearest_kernel, transposed_convolution
+from mq_jax.models.convolution import initialisers
+from mq_jax.models.upsampling import upsampling_convolution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Stack(nn.Module):
 
 
 class NearestUpsample(nn.Module):
-    """Nearest-neighbour upsampling by two and a 3x3 convolution, as one transposed convolution."""
+    """Nearest-neighbour upsampling by two and a 3x3 convolution."""
 
     layers: Layers
 
@@ -144,8 +145,7 @@ class NearestUpsample(nn.Module):
         kernel = self.param("kernel", kernel_init, (3, 3, width, width))
         bias = self.param("bias", bias_init, (width,))
         dtype = self.layers.dtype
-        out = transposed_convolution(x.astype(dtype), nearest_kernel(kernel).astype(dtype))
-        return out + bias.astype(dtype)
+        return upsampling_convolution(x.astype(dtype), kernel) + bias.astype(dtype)
 
 
 def wide(dtype: Any) -> Any:

@@ -85,7 +85,7 @@ def get_config() -> ConfigDict:
     #                                    to, a copy is another)
     config.train.straight_through = "encoder"  # encoder | encoder-and-codewords
     #                                            | encoder-and-codewords-inside | rotation | diveq
-    config.train.learning_rate = 1e-4  # peak, of both levels
+    config.train.learning_rate = 1e-4  # peak, of the auto-encoder; others have a ratio to it
     config.train.warmup = 0.1  # share of the steps with a linear warm-up; then half a cosine to 0
     config.train.reconstruction = "mse"  # mse | l1 (code) | log-mse, (pixels / 2) ln(mse), SQ-VAE's
     config.train.quantization_weight = 0.1  # lambda_q, of the quantizer's loss: of vq
@@ -130,7 +130,7 @@ def get_config() -> ConfigDict:
 
     config.inner = _optimizer()  # of the auto-encoder
     config.inner.pullback_eps = 0.0  # Adam's eps in the Jacobian of the hyper-gradient; 0: eps
-    config.outer = _optimizer()  # of the codebook
+    config.outer = _optimizer()  # of the codebook; (code): sgd with b1 0.9
     config.outer.learning_rate_ratio = 1.0  # the codebook's learning rate over train.learning_rate
     #                                         (code); MQVAE's experiments have 10, MQGAN's were not
     #                                         measured with more

@@ -16,11 +16,11 @@ def get_config(preset: str = ""):
     """The quick start, with what makes it an MQGAN; minutes on two CPU cores."""
     config = photos_mqvae.get_config()
     # As measured; nothing was measured with those of the quick start.
-    config.model.layer_norm = True
-    config.outer.learning_rate_ratio = 1.0
+    config.model.layer_norm = True  # (code)
+    config.outer.learning_rate_ratio = 1.0  # (code)
     config.codebook.base, config.codebook.base_images = "normal", 2048
     config.train.steps = 1200
-    config.train.reconstruction = "l1"
+    config.train.reconstruction = "l1"  # (code)
     config.perceptual.net = "alex"
     config.discriminator.weight = 0.3
     config.discriminator.start = 1 / 3

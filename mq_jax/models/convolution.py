@@ -4,7 +4,11 @@ Each computes one of the four phases of the output pixels, which are then interl
 parameters and the FLOPs are those of the dilated form; what goes is the dilation, which XLA's
 CPU backend runs many times slower, forward and backward. (The strided convolution of the
 encoder is fast as it stands: folding its pixels into channels was measured to be slower.)
-Nearest-neighbour upsampling before a 3x3 convolution is such a transposed convolution too.
+
+So it is on every device. XLA hands a dilated convolution to cuDNN as a transposed one only where
+its kernel is the reverse of another, which this one is not; else it fills the images up with zeros
+and multiplies them all, four times the FLOPs: xla/service/gpu/transforms/conv_rewriter.cc and
+conv_padding_legalization.cc. Read there, and not measured.
 """
 
 import jax
@@ -51,32 +55,14 @@ def transposed_convolution(
     return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, features)
 
 
-def nearest_kernel(kernel: jax.Array) -> jax.Array:
-    """The kernel of the transposed convolution that equals nearest x2, then a 3x3 convolution.
-
-    Doubling the pixels is the transpose of summing 2x2 of them, so the two kernels convolve: each
-    entry sums the 2x2 entries of the given kernel that meet the same input pixel. The product has
-    4/9 of the FLOPs. Measured on one core, forward and backward: 52 against 104 ms for
-    f32[4, 32, 32, 64], 429 against 1013 ms for f32[2, 64, 64, 128]. Not measured on a GPU.
-
-    Args:
-      kernel: f32[3, 3, C, F]. Sum in float32, and round the result, where compute is bfloat16.
-
-    Returns:
-      f32[4, 4, C, F], for `transposed_convolution`.
-    """
-    padded = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
-    rows = padded[:-1] + padded[1:]
-    return rows[:, :-1] + rows[:, 1:]
-
-
 def pointwise_convolution(
     images: jax.Array, kernel: jax.Array, *_, precision: jax.lax.Precision | None, **__
 ) -> jax.Array:
     """A 1x1 convolution as a matrix product, in the place that Flax's Conv has for its own.
 
     The kernel gradient is then a matrix product too: XLA's CPU backend takes the one of the
-    convolution, which it reads in another order, four times as long.
+    convolution, which it reads in another order, four times as long. On other devices as well,
+    whose libraries multiply matrices for it themselves.
 
     Args:
       images: f[B, H, W, C].

@@ -1,6 +1,7 @@
 """What VQGAN's two halves are made of: residual blocks, attention, upsampling."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mq_jax.models.convolution import initialisers, nearest_kernel, transposed_convolution
+from mq_jax.models.convolution import initialisers
+from mq_jax.models.upsampling import upsampling_convolution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +80,29 @@ class Attention(nn.Module):
             self.layers.convolution(width, 1, width, name=name)(y).reshape(x.shape[0], -1, width)
             for name in ("query", "key", "value")
         ]
-        logits = jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=wide(y.dtype))
+        logits = _logits(query, key)
         if inside is not None:
             logits = jnp.where(inside.reshape(x.shape[0], 1, -1), logits, -jnp.inf)
         weights = nn.softmax(logits * width**-0.5)
         mixed = jnp.einsum("bqk,bkc->bqc", weights.astype(value.dtype), value).reshape(x.shape)
         return x + self.layers.convolution(width, 1, width, name="out")(mixed)
+
+
+@jax.custom_jvp
+def _logits(query, key):
+    """q k^T f[B, q, k], in float32 or wider."""
+    wider = wide(query.dtype)
+    return jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=wider)
+
+
+@_logits.defjvp
+def _logits_tangent(primals, tangents):
+    """The tangent; it and its cotangents have the dtype of the factors, as in any other layer."""
+    (query, key), (d_query, d_key) = primals, tangents
+    # Else a float32 cotangent would widen the other factor of its products.
+    product = functools.partial(jnp.einsum, "bqc,bkc->bqk")
+    tangent = product(d_query, key) + product(query, d_key)
+    return _logits(query, key), tangent.astype(wide(query.dtype))
 
 
 def middle_blocks(attention: bool) -> tuple[type[nn.Module], ...]:
@@ -114,7 +133,7 @@ class Stack(nn.Module):
 
 
 class NearestUpsample(nn.Module):
-    """Nearest-neighbour upsampling by two and a 3x3 convolution, as one transposed convolution."""
+    """Nearest-neighbour upsampling by two and a 3x3 convolution."""
 
     layers: Layers
 
@@ -126,8 +145,7 @@ class NearestUpsample(nn.Module):
         kernel = self.param("kernel", kernel_init, (3, 3, width, width))
         bias = self.param("bias", bias_init, (width,))
         dtype = self.layers.dtype
-        out = transposed_convolution(x.astype(dtype), nearest_kernel(kernel).astype(dtype))
-        return out + bias.astype(dtype)
+        return upsampling_convolution(x.astype(dtype), kernel) + bias.astype(dtype)
 
 
 def wide(dtype: Any) -> Any:

@@ -2,18 +2,16 @@
 
     y = A^T [(G k G^T) * (B^T d B)] A      d: 4 x 4 pixels, y: 2 x 2     (Lavin & Gray, 2016)
 
-One matrix product for each of the 16 entries of a tile takes 4/9 of the FLOPs. It is a primitive,
-since the derivatives of these sums are slower than the sums written for them: convolution and
-kernel gradient are the faces of one form, linear in images, kernel and cotangents, and each is
-the transpose of the others. So any order and mode of differentiation stays among the two.
+One matrix product for each of the 16 entries of a tile takes 4/9 of the FLOPs. The derivatives of
+these sums are slower than the sums written for them, which they are replaced by.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+
+from mq_jax.models.bilinear import Forms, make_convolution
 
 # With fewer channels the sums cost more than the products save.
 _FEWEST_CHANNELS = 32
@@ -36,7 +34,7 @@ def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
     few = min(kernel.shape[2:]) < _FEWEST_CHANNELS
     if few or height % 2 or width % 2:
         return _plain(images, kernel)
-    return _convolution.bind(images, kernel)
+    return _convolution(images, kernel)
 
 
 def measuring_convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -151,43 +149,14 @@ def _halved(shape, axis):
     return (*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :])
 
 
-def _primitive(name, plain, on_cpu, rules):
-    """A bilinear primitive: XLA's form, the one for CPUs, and transposes over either argument."""
-    primitive = Primitive(name)
-    primitive.def_impl(jax.jit(primitive.bind))
-
-    def describe(*arguments):
-        out = jax.eval_shape(plain, *arguments)
-        return jax.core.ShapedArray(out.shape, out.dtype)
-
-    primitive.def_abstract_eval(describe)
-    ad.defbilinear(primitive, *rules)
-    batching.primitive_batchers[primitive] = lambda arguments, axes: (
-        jax.vmap(plain, axes)(*arguments),
-        0,
-    )
-    mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=False))
-    mlir.register_lowering(
-        primitive, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu"
-    )
-    return primitive
+def _with_transposes(convolution, kernel_gradient):
+    """The Forms of a convolution whose transpose over the images is one with the kernel turned."""
+    turned = lambda cotangents, kernel: convolution(cotangents, _turned(kernel))  # noqa: E731
+    return Forms(convolution, turned, kernel_gradient)
 
 
-_convolution = _primitive(
-    "winograd_convolution",
-    _plain,
-    _by_tiles,
-    (
-        lambda cotangents, images, kernel: _convolution.bind(cotangents, _turned(kernel)),
-        lambda cotangents, images, kernel: _kernel_gradient.bind(images, cotangents),
-    ),
-)
-_kernel_gradient = _primitive(
-    "winograd_kernel_gradient",
-    _plain_kernel_gradient,
-    _kernel_gradient_by_tiles,
-    (
-        lambda cotangent, images, cotangents: _convolution.bind(cotangents, _turned(cotangent)),
-        lambda cotangent, images, cotangents: _convolution.bind(images, cotangent),
-    ),
+_convolution = make_convolution(
+    "winograd",
+    _with_transposes(_plain, _plain_kernel_gradient),
+    _with_transposes(_by_tiles, _kernel_gradient_by_tiles),
 )

@@ -9,7 +9,7 @@ from mq_jax.devices.places import local_path
 from mq_jax.planning.plan import make_plan, use_virtual_devices
 from mq_jax.planning.tables import print_plan
 from mq_jax.priors.build import steps_of
-from mq_jax.priors.checks import validate
+from mq_jax.priors.checks import require_trainable, validate
 from mq_jax.runs.stages import is_prior
 from mq_jax.tokensets.reading import open_tokens
 from mq_jax.training.build import total_steps
@@ -51,6 +51,7 @@ def plan(
       ValueError: the configuration is wrong, or it counts epochs of images that are not there.
     """
     validate(config)
+    require_trainable(config)
     fsdp = config.mesh.fsdp
     devices = devices or config.mesh.data * fsdp or fsdp * max(8 // fsdp, 1)
     steps = _steps(config, images)

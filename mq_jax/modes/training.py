@@ -22,6 +22,7 @@ from mq_jax.terminal import console
 from mq_jax.terminal.escaping import shell_word
 from mq_jax.terminal.streams import tell
 from mq_jax.training.build import total_steps
+from mq_jax.training.consistency import require_trainable
 from mq_jax.training.frozen import load_frozen
 from mq_jax.training.starting import require_base
 from mq_jax.training.train import monitored, train
@@ -57,6 +58,7 @@ def run_training(
     with together():
         take_over(config, folder, typed)
         validate(config)
+        require_trainable(config)
         inputs.require_directory(config)
         make_mesh(config.mesh.data, config.mesh.fsdp)  # Raises where the devices make no such mesh.
         inputs.require_divisible(config, jax.device_count())

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from mq_jax import commandline
-from mq_jax.priors.checks import unused_fields, validate
+from mq_jax.priors.checks import require_trainable, unused_fields, validate
 from mq_jax.runs.stages import is_prior
 from mq_jax.suites.suite import Suite, words_of
 from mq_jax.training.taking import take_sizes
@@ -113,6 +113,7 @@ def _configured(suite: Suite, overrides: str, given: Sequence[str]):
         )
     take_sizes(config)
     validate(config)
+    require_trainable(config)
     return words, config
 
 

@@ -26,6 +26,23 @@ def validate_together(config: ConfigDict) -> None:
     _check_discriminator(config)
 
 
+def require_trainable(config: ConfigDict) -> None:
+    """Refuses what would train by rounding alone; a run of it that is there can still be read.
+
+    Args:
+      config: validated.
+
+    Raises:
+      ValueError: names the fields, their values and what to change.
+    """
+    if config.train.hypergradient == "finite-difference" and config.model.dtype == "bfloat16":
+        raise ValueError(
+            "config.train.hypergradient is 'finite-difference' with config.model.dtype "
+            "'bfloat16', whose rounding is larger than what its step of 0.01 changes; expected "
+            "config.model.dtype 'float32', or another hypergradient, 'unrolled' say."
+        )
+
+
 def _check_model(config):
     """The fields of the auto-encoder that is asked for."""
     model = config.model

@@ -86,8 +86,13 @@ def train(kind, data, fsdp):
 
 CASES = [
     *(("joint", 8, 1), ("unrolled", 4, 2), ("unrolled", 1, 8)),
-    *(pytest.param(kind, 4, 2, marks=pytest.mark.slow) for kind in PIPELINED),
+    *(pytest.param(kind, 4, 2, marks=pytest.mark.slow) for kind in (*PIPELINED, "none")),
 ]
+
+OTHERS = (
+    *("unrolled-reverse", "sama", "identity", "neumann", "cg", "finite-difference"),
+    "two updates, rolled back",
+)
 
 # With a state, with restarts and with draws: counts, anchors and candidates are of all devices.
 QUANTIZERS = {
@@ -128,7 +133,7 @@ def test_eight_devices_keep_the_state_of_a_quantizer_as_one_does(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sama", "cg", "two updates, rolled back"])
+@pytest.mark.parametrize("kind", OTHERS)
 def test_eight_devices_find_the_hypergradient_of_one(kind):
     (one, history), (eight, eight_history) = train(kind, 1, 1), train(kind, 4, 2)
     for want, got in zip(history, eight_history, strict=True):

@@ -161,6 +161,26 @@ def test_a_step_that_is_rolled_back_takes_its_inner_update_with_the_new_codebook
     assert state.step == 1 and optax.tree.norm(gap) > 1e-6
 
 
+def test_a_discriminator_is_rolled_back_with_theta_and_learns_once():
+    """Its step is taken again on what the auto-encoder makes with the new codebook."""
+    optimizers = OPTIMIZERS._replace(discriminator=tiny.make_adam(1e-2))
+    problem = tiny_gan.make_problem(optimizers)
+    state, ((inner,), outer) = tiny_gan.make_state(problem), batches_of(1)
+    step = mq.make_train_step(problem, hypergradient="none", straight_through="encoder")
+    again = unrolling.make_rolled_back_step(problem, step, straight_through="encoder")
+
+    given = state, inner, outer, tiny_gan.FROZEN
+    ahead, got = tiny.jit(lambda *given: (step(*given)[0], again(*given)[0]))(*given)
+    close(got.params.codebook, ahead.params.codebook)
+    moved = state.replace(params=state.params._replace(codebook=ahead.params.codebook))
+    want, _ = tiny.jit(mq.make_inner_step(problem))(moved, inner, None, tiny_gan.FROZEN)
+    for name in ("params", "opt_state"):
+        close(getattr(got, name).discriminator, getattr(want, name).discriminator)
+        close(getattr(got, name).autoencoder, getattr(want, name).autoencoder)
+    gap = jax.tree.map(jnp.subtract, got.params.discriminator, ahead.params.discriminator)
+    assert optax.tree.norm(gap) > 1e-6
+
+
 @pytest.mark.slow
 def test_several_updates_are_rolled_back_together():
     ahead, _ = unrolled()

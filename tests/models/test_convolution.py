@@ -5,17 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from convolutions import normal
 from jax import lax
 
-from mq_jax.models.convolution import Upsample, nearest_kernel, transposed_convolution
+from mq_jax.models.convolution import Upsample, transposed_convolution
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (5, 4), (8, 8)])
@@ -52,29 +49,6 @@ def test_it_is_the_transpose_of_the_strided_convolution_with_the_kernel_turned()
     np.testing.assert_allclose(
         jnp.vdot(transposed_convolution(small, kernel), large), jnp.vdot(small, strided)
     )
-
-
-@pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (5, 4)])
-def test_its_nearest_kernel_is_nearest_upsampling_and_a_convolution(height, width):
-    images, kernel = normal(0, 2, height, width, 3), normal(1, 3, 3, 3, 5)
-    cotangent = normal(2, 2, 2 * height, 2 * width, 5)
-
-    def plain(images, kernel):
-        doubled = jnp.repeat(jnp.repeat(images, 2, axis=1), 2, axis=2)
-        return lax.conv_general_dilated(
-            doubled, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=LAYOUT
-        )
-
-    def phases(images, kernel):
-        return transposed_convolution(images, nearest_kernel(kernel))
-
-    def value_and_gradients(function):
-        value, pullback = jax.vjp(function, images, kernel)
-        return value, *pullback(cotangent)
-
-    got, want = [tiny.jit(lambda f=f: value_and_gradients(f))() for f in (phases, plain)]
-    for a, b in zip(got, want, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("use_bias", [False, True])

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from convolutions import assert_equal_to, derivatives, normal
 from numpy_layers import cast, convolution, draw_parameters, group_norm, layer_norm
 
+from mq_jax.models import vqgan_blocks
 from mq_jax.models.vqgan import AutoEncoder
 from mq_jax.models.vqgan_blocks import Attention, Layers, NearestUpsample, ResidualBlock
 
@@ -96,6 +98,19 @@ def test_a_block_is_its_formula(name):
     assert out.shape == (2, 3, 5, width)
     assert ("shortcut" in params) == (width != 8)
     np.testing.assert_allclose(out, formula(x, params), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("float64")
+def test_logits_are_a_product_with_all_its_derivatives():
+    operands = [normal(seed, 2, 3, 4) for seed in range(4)]
+
+    def product(query, key):
+        return jnp.einsum("bqc,bkc->bqk", query, key)
+
+    got, want = (
+        tiny.jit(lambda f=f: derivatives(f, *operands))() for f in (vqgan_blocks._logits, product)
+    )
+    assert_equal_to(1e-12, got, want)
 
 
 def test_upsampling_repeats_pixels_and_convolves():

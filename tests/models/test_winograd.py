@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from convolutions import assert_equal_to, derivatives, normal
 from jax import lax
 from programs import inexact, products
 
@@ -19,10 +20,6 @@ def plain(images, kernel):
     return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
 
 
-def normal(seed, *shape, dtype=np.float64):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
-
-
 def operands(dtype=np.float64):
     """Images, a kernel that keeps their scale, and a direction of each."""
     shapes = ((2, 4, 6, 32), (3, 3, 32, 33))
@@ -30,34 +27,6 @@ def operands(dtype=np.float64):
         normal(i, *shape, dtype=dtype) for i, shape in enumerate(shapes * 2)
     ]
     return [images, kernel / 17, *directions]
-
-
-def derivatives(function, images, kernel, d_images, d_kernel):
-    """Value, both gradients, the tangent, and the three kinds of second derivative."""
-
-    def loss(images, kernel):
-        return jnp.mean(jnp.sin(function(images, kernel)))
-
-    def slope(images, kernel):
-        return jax.jvp(lambda kernel: loss(images, kernel), (kernel,), (d_kernel,))[1]
-
-    def steepness(images, kernel):
-        return jnp.sum(jnp.square(jax.grad(loss, 1)(images, kernel)))
-
-    at, along = (images, kernel), (d_images, d_kernel)
-    return {
-        "value": function(*at),
-        "gradient": jax.grad(loss, (0, 1))(*at),
-        "tangent": jax.jvp(function, at, along)[1],
-        "forward over reverse": jax.jvp(jax.grad(loss, (0, 1)), at, along)[1],
-        "reverse over forward": jax.grad(slope, (0, 1))(*at),
-        "reverse over reverse": jax.grad(steepness, (0, 1))(*at),
-    }
-
-
-def assert_equal_to(tolerance, got, want):
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * float(jnp.max(jnp.abs(b))))
 
 
 @pytest.mark.usefixtures("float64")

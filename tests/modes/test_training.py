@@ -310,6 +310,11 @@ REFUSED = {
             "give --config.train.batch_size=16, or take fewer devices by CUDA_VISIBLE_DEVICES",
         ],
     ),
+    "a finite difference in bfloat16": (
+        [f"--config={runs.ROOT}/configs/ffhq_mqgan.py:code"]
+        + ["--config.train.hypergradient=finite-difference"],
+        ["config.train.hypergradient is 'finite-difference'", "config.model.dtype 'float32'"],
+    ),
     "less than one batch": (
         [PHOTOS, "--config.train.steps=0", "--config.train.epochs=1", *BATCH]
         + ["--config.data.train_split=validation[:4]"],

@@ -277,8 +277,8 @@ def test_the_program_tells_everything_without_a_workdir():
     (row,) = [row for row in rows if row[:4] == ["--peak_tflops,", "100", "TFLOP/s", "20%"]]
     assert float(row[4]) == pytest.approx(seconds, rel=0.01)
     assert runs.table_row(outcome, "all that is trained")
-    # Of an MQVAE on a CPU alone.
-    assert "3x3 convolutions" not in outcome.out
+    # What a VQGAN's plan on a CPU adds.
+    assert "Of convolutions behind an upsampling a CPU's program" in outcome.out
 
 
 def test_epochs_need_the_data_or_the_number_of_images(tmp_path):

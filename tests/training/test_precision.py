@@ -71,12 +71,10 @@ def test_a_product_without_the_precision_is_found():
         assert inexact(lower(dense, matrix, matrix)) == set()
 
 
-# What is float32 in a net of bfloat16: the codes, what makes the last numbers of a net, and a
-# derivative of the logits of attention, whose other factor is bfloat16 that was widened.
-LOGITS = "Attention_1/bqc,bkc->bqk"
+# What is float32 in a net of bfloat16: the codes, and what makes the last numbers of a net.
 ISLANDS = {
     *("Codebook/net_in", "Codebook/net_out", "encoder/Conv_3", "decoder.pixels/head"),
-    *("Discriminator._convolution/Conv_2", LOGITS),
+    "Discriminator._convolution/Conv_2",
 }
 
 
@@ -86,13 +84,17 @@ def float32(found):
     return {"/".join(path.split("/")[-2:]) for path in paths}
 
 
-def test_all_that_is_float32_in_an_mqgan_of_bfloat16_is_exact():
-    # Quick to trace; a slow test sees the whole step.
-    found = gradients(
-        "photos_mqgan", **MQGAN, perceptual__net="none", discriminator__adaptive=False
-    )
-    assert float32(found) == ISLANDS
-    assert {path for path in inexact(found) if not path.endswith(LOGITS)} == set()
+# Quick to trace; slow tests see whole steps.
+QUICK = {**MQGAN, "perceptual__net": "none", "discriminator__adaptive": False}
+# Beside its levels, MaskGIT's encoder has its first and its last layer alone.
+NETS = {"vqgan": ISLANDS, "maskgit": ISLANDS - {"encoder/Conv_3"} | {"encoder/Conv_1"}}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_all_that_is_float32_in_an_mqgan_of_bfloat16_is_exact(net):
+    found = gradients("photos_mqgan", **{**QUICK, "model__kind": net})
+    assert float32(found) == NETS[net]
+    assert inexact(found) == set()
     assert any(p.highest and p.path.endswith("lookup") for p in found)
     assert sum(set(p.types) == {"bf16"} for p in found) > len(found) / 2
 
@@ -172,13 +174,35 @@ def test_a_tokenizer_has_the_precision_of_evaluation():
         assert inexact(found) == set() and any(p.highest for p in found)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("hypergradient", ["unrolled", "finite-difference"])
-def test_whole_train_steps_are_exact_where_l_is(hypergradient):
-    changes = {**MQGAN, "train__hypergradient": hypergradient, "discriminator__r1": 1.0}
-    config, built, _ = described("photos_mqgan", **changes)
+STEPS = {
+    "joint": {},
+    "unrolled": {},
+    "pipelined": {},
+    "pipelined, kept": {"train__hypergradient": "pipelined", "train__keep_activations": True},
+}
+
+
+def of_step(kind, changes):
+    """The products of a train step: in the nets those of L, beside them of scalar results alone."""
+    config, built, _ = described(
+        "photos_mqgan", **{"train__hypergradient": kind, **STEPS[kind], **changes}
+    )
     found = products(lower_program(config, built, make_mesh()).step)
-    # Beside the nets: scalar products of the parts of the outer gradient, LPIPS of bfloat16.
-    assert float32(found) - ISLANDS <= {"step"}
+    assert inexact(found) == set()
+    nets = [p for p in found if not p.path.endswith("step")]
+    assert float32(nets) == NETS[config.model.kind]
+    # Of the parts of the outer gradient.
+    assert {p.outputs for p in found if p.path.endswith("step")} <= {1}
+    return found
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_train_steps_are_exact_where_l_is(kind):
+    of_step(kind, {**QUICK, "model__kind": "maskgit"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", STEPS)
+def test_so_are_those_with_lpips_an_adaptive_weight_and_a_penalty(kind):
+    found = of_step(kind, {**MQGAN, "discriminator__r1": 1.0})
     assert {p.types for p in found if p.path.endswith("lpips")} == {("bf16", "bf16")}
-    assert {path for path in inexact(found) if not path.endswith(LOGITS)} == set()

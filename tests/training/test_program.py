@@ -30,22 +30,42 @@ def lowered(name="photos_mqvae", devices=1, **changes):
     return lower_program(config, build(config, 2, mesh), mesh)
 
 
-def require_in_place(program):
-    """Of a lowered step: its state is donated whole, nothing else is, and the host has no part."""
-    text = program.step.as_text()
+def require_in_place(program, inner=False):
+    """Of lowered steps: their state is donated whole, nothing else is, and the host has no part."""
+    assert (program.inner_step is not None) == inner
     count = len(jax.tree.leaves(program.target))
-    entry = next(line for line in text.splitlines() if "@main(" in line)
-    outputs = re.findall(r"%arg(\d+): [^%]*?tf\.aliasing_output = (\d+)", entry)
-    assert [(int(a), int(b)) for a, b in outputs] == [(i, i) for i in range(count)]
-    called = set(re.findall(r"custom_call @(\w+)", text)) | set(
-        re.findall(r"stablehlo\.(\w+)", text)
-    )
-    assert not [name for name in called if any(word in name for word in HOST)]
+    for step in filter(None, (program.step, program.inner_step)):
+        text = step.as_text()
+        entry = next(line for line in text.splitlines() if "@main(" in line)
+        outputs = re.findall(r"%arg(\d+): [^%]*?tf\.aliasing_output = (\d+)", entry)
+        assert [(int(a), int(b)) for a, b in outputs] == [(i, i) for i in range(count)]
+        called = set(re.findall(r"custom_call @(\w+)", text)) | set(
+            re.findall(r"stablehlo\.(\w+)", text)
+        )
+        assert not [name for name in called if any(word in name for word in HOST)]
+
+
+def require_compiled_in_place(program):
+    """The same of a compiled step; returns the kinds of its instructions."""
+    text = program.step.compile().as_text()
+    head = text.partition("\n")[0]
+    aliased = re.findall(r"\{(\d+)\}: \((\d+), \{\}, \S+-alias\)", head)
+    count = len(jax.tree.leaves(program.target))
+    assert sorted(int(i) for i, _ in aliased) == list(range(count))
+    assert all(output == argument for output, argument in aliased)
+    opcodes = {instruction.opcode for instruction, *_ in hlo.executed(hlo.parse(text))}
+    assert not [name for name in opcodes if any(word in name for word in HOST)]
+    return opcodes
 
 
 @pytest.mark.parametrize("kind", QUICK)
 def test_a_step_changes_the_whole_state_in_place_and_asks_nothing_of_the_host(kind):
     require_in_place(lowered(train__hypergradient=kind))
+
+
+def test_so_do_those_of_which_one_in_four_has_both_levels():
+    program = lowered(train__hypergradient="finite-difference", train__inner_updates=4)
+    require_in_place(program, inner=True)
 
 
 def test_so_does_one_that_leaves_its_activations_to_the_next():
@@ -72,20 +92,19 @@ def test_so_do_those_of_priors(kind):
 @pytest.mark.slow
 def test_so_does_that_of_an_mqgan_in_parts_with_averages():
     changes = {"perceptual__net": "none", "train__accumulate": 2, "train__ema_decay": 0.9}
-    require_in_place(lowered("photos_mqgan", **MQGAN, **changes))
+    program = lowered("photos_mqgan", **MQGAN, **changes, train__inner_updates=2)
+    require_in_place(program, inner=True)
 
 
 def test_what_is_lowered_so_is_compiled_so_on_devices_that_share_the_state_out():
     shared = {"mesh__fsdp": 2, "mesh__shard_from": 16, "train__hypergradient": "joint"}
     program = lowered(devices=4, **shared)
-    text = program.step.compile().as_text()
-    head = text.partition("\n")[0]
-    aliased = re.findall(r"\{(\d+)\}: \((\d+), \{\}, \S+-alias\)", head)
-    count = len(jax.tree.leaves(program.target))
-    assert sorted(int(i) for i, _ in aliased) == list(range(count))
-    opcodes = {instruction.opcode for instruction, *_ in hlo.executed(hlo.parse(text))}
-    assert not [name for name in opcodes if any(word in name for word in HOST)]
+    opcodes = require_compiled_in_place(program)
     assert "all-gather" in opcodes and "custom-call" not in opcodes
+
+
+def test_so_is_one_of_both_levels_on_one_device():
+    require_compiled_in_place(lowered(train__hypergradient="unrolled"))
 
 
 def test_a_step_is_traced_once_for_all_that_is_asked_of_it():

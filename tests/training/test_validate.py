@@ -20,6 +20,7 @@ from mq_jax.quantizers.vq import VQ
 from mq_jax.runs.earlier import ADDED, REPLACED, completed
 from mq_jax.runs.workdir import flat
 from mq_jax.training import quantizing
+from mq_jax.training.consistency import require_trainable
 from mq_jax.training.validate import RULES, validate
 
 # ml_collections loads a configuration file in a way that Python 3.12 drops.
@@ -49,6 +50,7 @@ def test_there_are_experiments():
 def test_every_experiment_is_valid_and_locked(experiment):
     config = runs.experiment(experiment)
     validate(config)
+    require_trainable(config)
     assert config.is_locked
     with pytest.raises(AttributeError, match="stepz"):
         config.train.stepz = 1
@@ -58,6 +60,7 @@ def test_every_experiment_is_valid_and_locked(experiment):
 def test_every_preset_is_valid_and_the_papers_is_the_default(experiment, preset):
     make = importlib.import_module(f"configs.{experiment}").get_config
     validate(make(preset))
+    require_trainable(make(preset))
     assert (make(preset) == make()) == (preset == "paper")
 
 
@@ -350,6 +353,16 @@ def test_fields_that_contradict_each_other_are_refused(values, given, expected):
     with pytest.raises(ValueError) as caught:
         validate(runs.set_fields(runs.configure(), values))
     assert f"config.{given}" in str(caught.value) and expected in str(caught.value)
+
+
+def test_a_finite_difference_in_bfloat16_can_be_read_but_not_trained():
+    values = {"train.hypergradient": "finite-difference", "model.dtype": "bfloat16"}
+    config = runs.set_fields(runs.configure("photos_mqgan"), values)
+    validate(config)
+    with pytest.raises(ValueError, match="expected config.model.dtype 'float32', or another"):
+        require_trainable(config)
+    config.model.dtype = "float32"
+    require_trainable(config)
 
 
 ALLOWED = [

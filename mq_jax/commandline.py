@@ -20,7 +20,6 @@ class UsageError(Exception):
 
 def parse(
     argv: Sequence[str],
-    default_config: str | None = None,
     stored: tuple[str, str] | None = None,
     known: flags.FlagValues = flags.FLAGS,
 ) -> list[str]:
@@ -28,7 +27,6 @@ def parse(
 
     Args:
       argv: the program's name and its arguments.
-      default_config: the configuration file of a program that does not ask for one.
       stored: the folder of a run whose config.json is the configuration, whatever --config says,
         after a file whose get_config(folder) reads it.
       known: the flags that are parsed.
@@ -41,9 +39,7 @@ def parse(
         configuration file that is missing or fails.
     """
     argv = [_underscored(argument) for argument in argv]
-    given = flag_value(argv, "config")
-    path = default_config if given is None else given
-    config = None
+    path, config = flag_value(argv, "config"), None
     if stored is not None:
         path = str(pathlib.Path(stored[1]) / "config.json")
         config = runpy.run_path(stored[0])["get_config"](stored[1])

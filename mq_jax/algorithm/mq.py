@@ -16,6 +16,7 @@ import jax
 import optax
 
 from mq_jax.algorithm import bilevel
+from mq_jax.algorithm.accumulation import in_parts
 from mq_jax.algorithm.implicit import Implicit
 from mq_jax.algorithm.problem import (
     Problem,
@@ -42,6 +43,51 @@ STRAIGHT_THROUGH = {
 TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
+def make_bilevel(
+    problem: Problem,
+    *,
+    hypergradient: str,
+    straight_through: str,
+    pullback_optimizer: optax.GradientTransformation | None = None,
+    implicit: Implicit | None = None,
+) -> Callable[..., bilevel.Bilevel]:
+    """The inner step and the outer gradient of Algorithm 1, before any state moves by them.
+
+    Args:
+      problem: L and its optimizers.
+      hypergradient: one of bilevel.KINDS.
+      straight_through: a key of STRAIGHT_THROUGH.
+      pullback_optimizer: see bilevel.hypergradient.
+      implicit: see bilevel.hypergradient.
+
+    Returns:
+      at(state, inner_batch, outer_batch, frozen=()) -> Bilevel, as make_train_step's step.
+    """
+    inner_kind, outer_kind = STRAIGHT_THROUGH[straight_through]
+
+    def at(state, inner_batch, outer_batch, frozen=()):
+        theta, phi, _ = state.params
+        inner_key, outer_key = level_keys(state)
+        batches = (
+            cut(inner_batch, inner_key, problem.parts),
+            cut(outer_batch, outer_key, problem.parts),
+        )
+        return bilevel.hypergradient(
+            make_loss(problem, state, frozen, inner_kind),
+            make_loss(problem, state, frozen, outer_kind),
+            problem.optimizers.autoencoder,
+            theta,
+            state.opt_state.autoencoder,
+            phi,
+            batches,
+            kind=hypergradient,
+            pullback_optimizer=pullback_optimizer,
+            implicit=implicit,
+        )
+
+    return at
+
+
 def make_train_step(
     problem: Problem,
     *,
@@ -54,38 +100,28 @@ def make_train_step(
 
     Args:
       problem: L and its optimizers.
-      hypergradient: one of bilevel.KINDS.
-      straight_through: a key of STRAIGHT_THROUGH.
-      pullback_optimizer: see bilevel.hypergradient.
-      implicit: see bilevel.hypergradient.
+      hypergradient: as make_bilevel's.
+      straight_through: likewise.
+      pullback_optimizer: likewise.
+      implicit: likewise.
 
     Returns:
       train_step(state, inner_batch, outer_batch, frozen=()) -> (state, metrics), pure; batches
       are f32[B, H, W, 3] in [-1, 1], `frozen` the weights of LPIPS where L has it, metrics
       scalars by name and `inner/code_counts` i32[K].
     """
-    inner_kind, outer_kind = STRAIGHT_THROUGH[straight_through]
+    at = make_bilevel(
+        problem,
+        hypergradient=hypergradient,
+        straight_through=straight_through,
+        pullback_optimizer=pullback_optimizer,
+        implicit=implicit,
+    )
 
     def train_step(state, inner_batch, outer_batch, frozen=()):
-        theta, phi, _ = state.params
-        inner_key, outer_key = level_keys(state)
-        batches = (
-            cut(inner_batch, inner_key, problem.parts),
-            cut(outer_batch, outer_key, problem.parts),
-        )
-        result = bilevel.hypergradient(
-            make_loss(problem, state, frozen, inner_kind),
-            make_loss(problem, state, frozen, outer_kind),
-            problem.optimizers.autoencoder,
-            theta,
-            state.opt_state.autoencoder,
-            phi,
-            batches,
-            kind=hypergradient,
-            pullback_optimizer=pullback_optimizer,
-            implicit=implicit,
-        )
-        return advance_both_levels(problem, state, result, batches[0].images)
+        result = at(state, inner_batch, outer_batch, frozen)
+        images = in_parts(inner_batch, problem.parts)
+        return advance_both_levels(problem, state, result, images)
 
     return train_step
 

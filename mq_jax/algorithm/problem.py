@@ -79,6 +79,26 @@ def make_loss(
     return loss
 
 
+def outer_update(
+    problem: Problem, state: TrainState, result: bilevel.Bilevel
+) -> tuple[Any, Any, dict[str, jax.Array]]:
+    """The outer level alone.
+
+    Args:
+      problem: L and its optimizers.
+      state: before the step.
+      result: the inner step and the outer gradient.
+
+    Returns:
+      (phi, its optimizer's state, the metrics of both levels) after it.
+    """
+    gradient = jax.tree.map(jnp.add, result.direct, result.indirect)
+    phi, phi_state = bilevel.take_step(
+        problem.optimizers.codebook, gradient, state.opt_state.codebook, state.params.codebook
+    )
+    return phi, phi_state, two_level_metrics(problem.objective, result, phi, state.quantizer)
+
+
 def advance_both_levels(
     problem: Problem, state: TrainState, result: bilevel.Bilevel, images: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -93,13 +113,9 @@ def advance_both_levels(
     Returns:
       (state, metrics).
     """
-    gradient = jax.tree.map(jnp.add, result.direct, result.indirect)
-    phi, phi_state = bilevel.take_step(
-        problem.optimizers.codebook, gradient, state.opt_state.codebook, state.params.codebook
-    )
+    phi, phi_state, metrics = outer_update(problem, state, result)
     params = state.params._replace(autoencoder=result.theta, codebook=phi)
     opt_state = state.opt_state._replace(autoencoder=result.opt_state, codebook=phi_state)
-    metrics = two_level_metrics(problem.objective, result, phi, state.quantizer)
     state, disc_metrics = advance(problem, state, params, opt_state, images, result.inner[1])
     return state, metrics | disc_metrics
 

@@ -1,4 +1,4 @@
-"""One part of the timings, on as many cores as are asked for."""
+"""One part of what is measured, on as many cores as are asked for."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from mq_jax.bench.hypergradients import Subject, bench_hypergradients
 from mq_jax.bench.input import bench_input
 from mq_jax.bench.lookup import bench_lookup
 from mq_jax.bench.peers import bench_peers
@@ -46,9 +47,10 @@ def run_part(
     straight_through: str,
     cores: int,
     kinds: Sequence[str] = (),
+    subject: Subject | None = None,
     output: pathlib.Path | None = None,
 ) -> None:
-    """Times one part and prints its table.
+    """Measures one part and prints its table.
 
     Args:
       part: one of those that `python -m mq_jax.bench --help` names.
@@ -56,11 +58,13 @@ def run_part(
       rounds: interleaved ones; medians count.
       straight_through: estimator of the train steps, or "all".
       cores: CPU cores that use_cores took.
-      kinds: hyper-gradients of the train steps beside the joint one; none for all.
+      kinds: hyper-gradients, of the train steps those beside the joint one; none for all.
+      subject: of the part `hypergradients`, which alone has one.
       output: file for the tables and what they were measured on, as JSON; None for none.
     """
     parts = {
         "step": lambda: bench_step(config, rounds, straight_through, kinds),
+        "hypergradients": lambda: bench_hypergradients(config, subject, kinds),
         "unroll": lambda: bench_unroll(config, rounds),
         "pieces": lambda: bench_pieces(config, rounds),
         "lookup": lambda: bench_lookup(config, rounds),

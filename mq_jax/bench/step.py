@@ -1,7 +1,7 @@
 """Train steps beside one another."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +32,7 @@ _KINDS = (
     ("pipelined", "encoder-and-codewords"),
     ("unrolled", "encoder-and-codewords-inside"),
 )
+KINDS = tuple(dict.fromkeys(kind for kind, _ in _KINDS))
 
 
 class Program(NamedTuple):
@@ -122,21 +123,22 @@ def _roof_in_words(dtype, roof):
     return f"MFU: convolutions and products over the {dtype} peak of {kind}, {known}"
 
 
-def kinds_named(text: str) -> list[str]:
+def kinds_named(text: str, known: Collection[str]) -> list[str]:
     """Hyper-gradients of a command line.
 
     Args:
       text: names divided by commas.
+      known: those that there are.
 
     Returns:
       The names; none for "".
 
     Raises:
-      ValueError: there is no step of one.
+      ValueError: there is no such one.
     """
-    names, known = text.split(",") if text else [], sorted({kind for kind, _ in _KINDS})
+    names = text.split(",") if text else []
     if strange := [name for name in names if name not in known]:
-        raise ValueError(f"--kinds={text} names {strange[0]!r}; expected some of {known}.")
+        raise ValueError(f"--kinds={text} names {strange[0]!r}; expected some of {sorted(known)}.")
     return names
 
 

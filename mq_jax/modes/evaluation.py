@@ -22,7 +22,6 @@ from mq_jax.images.scale import comparison
 from mq_jax.metrics.measures import Measures, check_names, every_measure, load_measures
 from mq_jax.modes.destination import asked_for, destination, is_own_data, require_name, shows_others
 from mq_jax.modes.older import take_over
-from mq_jax.modes.restored import Restored, move_to_this_machine, restore
 from mq_jax.modes.table import evaluation_table
 from mq_jax.modes.unchanged import changes_since, tell_data
 from mq_jax.runs import workdir
@@ -32,6 +31,7 @@ from mq_jax.storage.files import replacing
 from mq_jax.storage.joint_lock import held_together
 from mq_jax.terminal import console
 from mq_jax.terminal.streams import tell
+from mq_jax.training.restored import Restored, move_to_this_machine, restore
 from mq_jax.training.validate import validate
 
 # An evaluation needs the model of the run; it may look at other images.

@@ -14,7 +14,6 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation.named import evaluations_beside, is_of_the_run
 from mq_jax.evaluation.protocol import FILE, read_evaluation
 from mq_jax.formats.choosing import chosen, present
-from mq_jax.modes.restored import move_to_this_machine, restore
 from mq_jax.modes.unchanged import accepted_changes
 from mq_jax.priors.facts import read_facts
 from mq_jax.runs import workdir
@@ -35,6 +34,7 @@ from mq_jax.tokenizers.export import make_export
 from mq_jax.tokenizers.export_card import training_facts
 from mq_jax.tokenizers.export_folder import FOLDER
 from mq_jax.tokenizers.export_writing import write_export
+from mq_jax.training.restored import move_to_this_machine, restore
 from mq_jax.training.validate import validate
 
 

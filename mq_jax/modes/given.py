@@ -92,7 +92,7 @@ def to_evaluate(given: flags.FlagValues, typed: Sequence[str]) -> ConfigDict | N
         return None
     take_sizes(given.config)
     if not any(name.startswith("mesh.") for name in typed):
-        from mq_jax.modes.restored import move_to_this_machine
+        from mq_jax.training.restored import move_to_this_machine
 
         move_to_this_machine(given.config)
     return given.config

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import together
 from mq_jax.devices.places import local_path
-from mq_jax.modes.restored import Restored, move_to_this_machine, restore
 from mq_jax.modes.unchanged import trained_steps
 from mq_jax.runs.origin import read_origin
 from mq_jax.runs.stages import is_prior
@@ -20,6 +19,7 @@ from mq_jax.tokenizers.export import Export, make_export
 from mq_jax.tokenizers.export_reading import read_export
 from mq_jax.training.build import build
 from mq_jax.training.origin import Beginning, Trained, fit
+from mq_jax.training.restored import Restored, move_to_this_machine, restore
 from mq_jax.training.validate import validate
 
 

@@ -20,12 +20,12 @@ from mq_jax.evaluation.image_sets import DataImages, ImageSet, open_image_set
 from mq_jax.evaluation.named import told
 from mq_jax.evaluation.protocol import config_hash, write_evaluation
 from mq_jax.metrics.spaces import Space, load_spaces, measurable
-from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.modes.table import evaluation_table
 from mq_jax.samplers.folder import IMAGES, SETTINGS
 from mq_jax.storage.schema import ANY, Each, read_json
 from mq_jax.terminal import console
 from mq_jax.terminal.streams import tell
+from mq_jax.training.restored import move_to_this_machine
 from mq_jax.training.taking import take_sizes
 from mq_jax.training.validate import validate
 

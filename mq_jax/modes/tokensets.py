@@ -15,11 +15,11 @@ from mq_jax.data.splits import HOLDOUTS
 from mq_jax.devices.agreement import together
 from mq_jax.devices.places import local_path
 from mq_jax.modes.exporting import require_export
-from mq_jax.modes.restored import move_to_this_machine
 from mq_jax.terminal.console import image_progress
 from mq_jax.terminal.streams import tell
 from mq_jax.tokensets.making import Made, make_token_set
 from mq_jax.tokensets.shards import Spec
+from mq_jax.training.restored import move_to_this_machine
 from mq_jax.training.taking import take_sizes
 from mq_jax.training.validate import validate
 

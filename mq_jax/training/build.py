@@ -40,11 +40,13 @@ class Built(NamedTuple):
         train.unroll above 1, inner_batch is a tuple of so many.
       inner_step: the same without the outer level, between outer updates; None where every
         step has one.
+      pullback: see bilevel.hypergradient, which the steps give it.
     """
 
     problem: mq.Problem
     train_step: mq.TrainStep
     inner_step: mq.TrainStep | None
+    pullback: optax.GradientTransformation | None
 
     @property
     def objective(self) -> Objective:
@@ -74,7 +76,7 @@ def build(config: ConfigDict, steps: int, mesh: Mesh | None = None) -> Built:
         # XLA's CPU backend runs the convolutions of a loop twenty times slower.
         written_out=mesh.devices.flat[0].platform == "cpu",
     )
-    return Built(problem, *make_steps(problem, config, pullback))
+    return Built(problem, *make_steps(problem, config, pullback), pullback)
 
 
 def init_state(

@@ -1,4 +1,4 @@
-"""Timings: which part is run, and what the command line refuses."""
+"""What is measured: which part is run, and what the command line refuses."""
 
 import subprocess
 import sys
@@ -19,11 +19,12 @@ PARTS = (
     "tokenizer",
     "sampling",
     "peers",
+    "hypergradients",
 )
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_part_has_its_timings(monkeypatch, part):
+def test_every_part_is_a_function_of_its_own(monkeypatch, part):
     called = []
     for name in PARTS:
         monkeypatch.setattr(parts, f"bench_{name}", lambda *_, name=name: called.append(name))

@@ -22,10 +22,10 @@ from mq_jax.modes.destination import (
     require_name,
     shows_others,
 )
-from mq_jax.modes.restored import Restored
 from mq_jax.runs.listing import Recorded, write_recorded
 from mq_jax.runs.snapshot import read_snapshot, write_snapshot
 from mq_jax.runs.workdir import flat
+from mq_jax.training.restored import Restored
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

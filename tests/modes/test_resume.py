@@ -19,11 +19,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mq_jax import report
 from mq_jax.devices.sharding import make_mesh
-from mq_jax.modes import exporting, restored
+from mq_jax.modes import exporting
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.writers import Writers
 from mq_jax.storage import lock
 from mq_jax.terminal.console import Progress
+from mq_jax.training import restored
 from mq_jax.training.program import checkpoint_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -13,7 +13,6 @@ from mq_jax.data import inputs
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.images.scale import from_uint8
 from mq_jax.modes import origins
-from mq_jax.modes.restored import Restored
 from mq_jax.runs.origin import Origin, in_words, read_origin
 from mq_jax.runs.trees import by_path
 from mq_jax.tokenizers.architecture import config_of
@@ -22,6 +21,7 @@ from mq_jax.training import program
 from mq_jax.training.build import build
 from mq_jax.training.features import sampled_features
 from mq_jax.training.origin import Trained, fit
+from mq_jax.training.restored import Restored
 from mq_jax.training.taking import take_sizes
 from mq_jax.training.validate import validate
 

@@ -22,13 +22,13 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.evaluation import code_use
 from mq_jax.evaluation.evaluate import Evaluator
 from mq_jax.metrics.measures import Measures
-from mq_jax.modes.restored import restore
 from mq_jax.quantizers import codebook
 from mq_jax.report.runs import read_runs
 from mq_jax.runs import checksums
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.workdir import flat
 from mq_jax.training import train
+from mq_jax.training.restored import restore
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import runs
 
-from mq_jax.modes import restored
+from mq_jax.training import restored
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A checkpoint of a run, to be evaluated or exported: the best, or the one asked for."""
+"""A checkpoint of a run, to be evaluated, exported or measured: the best, or the one asked for."""
 
 import math
 import pathlib
@@ -28,7 +28,12 @@ class Restored(NamedTuple):
 
 
 def restore(
-    folder: pathlib.Path, config: ConfigDict, mesh: Mesh, step: int | None = None
+    folder: pathlib.Path,
+    config: ConfigDict,
+    mesh: Mesh,
+    step: int | None = None,
+    *,
+    steps: int = 1,
 ) -> Restored:
     """Reads the checkpoint that was asked for, by default the best, without its Past or Kept.
 
@@ -37,6 +42,7 @@ def restore(
       config: of the run.
       mesh: over which the arrays are laid.
       step: of the checkpoint; None: the best, or the latest where none was evaluated.
+      steps: of the whole run, which learning rates follow; any number where no step is taken.
 
     Returns:
       A Restored.
@@ -44,7 +50,7 @@ def restore(
     Raises:
       ValueError: there is no such checkpoint, or it is damaged; says which others there are.
     """
-    built = build(config, 1, mesh)
+    built = build(config, steps, mesh)
     rule = {"monitor": monitored(config), "settled": standing.read_settled(folder)}
     with Checkpoints(folder / "checkpoints", **rule, read_only=True) as saved:
         if step is None:

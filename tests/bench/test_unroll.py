@@ -18,4 +18,4 @@ def test_the_table_has_a_row_for_each_number_and_one_for_the_step_taken_again(ca
     assert list(rows) == ["1", "2", "1, rolled back"]
     assert rows["1"][4] == "1.00" and {len(row) for row in rows.values()} == {6}
     # An update of two takes about half of the time of both.
-    assert 0 < int(rows["2"][3]) <= int(rows["2"][2])
+    assert 0 < float(rows["2"][3]) <= int(rows["2"][2])

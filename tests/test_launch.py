@@ -1,6 +1,5 @@
 """The launch files: what they start, without a cluster."""
 
-import json
 import os
 import pathlib
 import re
@@ -373,40 +372,3 @@ def test_the_quick_start_runs_on_several_devices(count, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert runs.metrics(tmp_path / "run")[-1]["step"] == 2
-
-
-# Writes its arguments where it is asked to; some parts fail, or hang.
-_BENCH = """#!/usr/bin/env bash
-for word in "$@"; do
-    case $word in
-    --part=lookup) exit 3 ;;
-    --part=startup) exec sleep 60 ;;
-    --output=*) echo "{\\"part\\": \\"$3\\"}" >"${word#--output=}" ;;
-    esac
-done
-echo "table of $3"
-"""
-
-
-def test_one_gpu_is_timed_part_by_part_whatever_becomes_of_one(tmp_path):
-    commands = with_commands(tmp_path, _BENCH)
-    # The part that hangs is ended at the deadline, and what follows it is not begun.
-    given = {**commands, "DEADLINE": "4", "CORES": "1"}
-    done = run_shell(["bash", LAUNCH / "bench_gpu.sh", tmp_path / "out"], given)
-    assert done.returncode == 1 and "3 of 10 parts" in done.stdout.splitlines()[-1]
-    parts = json.loads((tmp_path / "out" / "bench.json").read_text())
-    assert [part.get("part") for part in parts[:3]] == ["--part=step"] * 2 + ["--part=pieces"]
-    assert parts[3]["failed"] == 3 and parts[4] == {"arguments": "--part=startup", "failed": 124}
-    table = (tmp_path / "out" / "bench.txt").read_text()
-    assert "table of --part=pieces" in table and "failed with code 124" in table
-
-
-def test_the_parts_that_are_timed_on_a_gpu_are_all_there_are_and_none_takes_long():
-    text = (LAUNCH / "bench_gpu.sh").read_text().replace("\\\n", "")
-    timed = re.findall(r"^time_part (\d+) --part=(\w+)", text, re.MULTILINE)
-    program = (LAUNCH.parent / "mq_jax" / "bench" / "__main__.py").read_text()
-    known = re.findall(r'"(\w+)"', re.search(r"PARTS = \((.*?)\)", program, re.DOTALL)[1])
-    # That one is of CPUs, beside a library that need not be there.
-    assert {part for _, part in timed} == set(known) - {"peers"}
-    assert max(int(limit) for limit, _ in timed) <= 130
-    assert int(re.search(r"DEADLINE:-(\d+)", text)[1]) < 480

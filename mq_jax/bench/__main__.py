@@ -11,6 +11,7 @@ On one core unless --cores says otherwise. Steps are interleaved in one process,
 machine whose speed drifts slows them all alike: read the ratios.
 """
 
+import os
 import pathlib
 import sys
 
@@ -24,25 +25,15 @@ from absl import flags
 from ml_collections import config_flags
 
 from mq_jax import commandline
+from mq_jax.bench.names import ESTIMATORS, PARTS
 from mq_jax.devices.memory import collect_seldom, keep_memory
 from mq_jax.terminal.escaping import visible
 from mq_jax.terminal.streams import protect_streams
 
 DEFAULT_CONFIG = "configs/cifar10_mqvae.py"
 OF_A_RUN = "hypergradients"
-PARTS = (
-    "step",
-    "unroll",
-    "pieces",
-    "lookup",
-    "quantizers",
-    "input",
-    "startup",
-    "tokenizer",
-    "sampling",
-    "peers",
-    OF_A_RUN,
-)
+# Their children need memory of the same GPU, most of which JAX would take for this process.
+_WITH_CHILDREN = ("startup", "tokenizer")
 
 # Without a default: it would be read before a run's folder can stand for it.
 _CONFIG = config_flags.DEFINE_config_file(
@@ -53,14 +44,15 @@ _ROUNDS = flags.DEFINE_integer("rounds", 9, "Interleaved rounds; medians count."
 _STRAIGHT_THROUGH = flags.DEFINE_enum(
     "straight_through",
     "all",
-    ("all", "encoder", "encoder-and-codewords"),
-    "Estimator of the train steps that are timed.",
+    ESTIMATORS,
+    "Estimator of the train steps that are timed; all: each hyper-gradient with the first, and "
+    "those whose cost another changes.",
 )
 _KINDS = flags.DEFINE_string(
     "kinds",
     "",
-    "step: hyper-gradients beside the joint step; hypergradients: those that are compared; "
-    "divided by commas; empty: all.",
+    "step: hyper-gradients beside the joint step; quantizers: kinds beside vq; hypergradients: "
+    "those that are compared; divided by commas; empty: all.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "hypergradients: folder of a run.")
 _STEP = flags.DEFINE_integer(
@@ -70,7 +62,9 @@ _BATCHES = flags.DEFINE_integer(
     "batches", 4, "hypergradients: pairs of batches, of which cosines are means.", lower_bound=2
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", "", "File for the tables, as JSON; empty: none. One that is there is replaced."
+    *("output", ""),
+    "File for the tables, as JSON, written anew with each row; empty: none. One that is there is "
+    "replaced.",
 )
 _CORES = flags.DEFINE_integer("cores", 1, "CPU cores to run on.", lower_bound=1)
 _FLAGS = (
@@ -87,8 +81,9 @@ def run() -> None:
     keep_memory()
     collect_seldom()
     # Only now: help needs none of JAX.
-    from mq_jax.bench import hypergradients, step
-    from mq_jax.bench.parts import run_part, use_cores
+    from mq_jax.bench import hypergradients
+    from mq_jax.bench.parts import kinds_named, run_part, use_cores
+    from mq_jax.devices.cache import use_compilation_cache
     from mq_jax.devices.places import local_path
     from mq_jax.training.taking import take_sizes
     from mq_jax.training.validate import validate
@@ -102,10 +97,12 @@ def run() -> None:
             hypergradients.require_outer_level(_CONFIG.value)
         take_sizes(_CONFIG.value)
         validate(_CONFIG.value)
-        known = step.KINDS if folder is None else hypergradients.KINDS
-        kinds = step.kinds_named(_KINDS.value, known)
+        kinds = kinds_named(_KINDS.value, _PART.value, _CONFIG.value, _STRAIGHT_THROUGH.value)
         output = local_path(_OUTPUT.value, "--output") if _OUTPUT.value else None
+        if _PART.value in _WITH_CHILDREN:
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         use_cores(_CORES.value)
+        use_compilation_cache()
         run_part(
             _PART.value,
             _CONFIG.value,

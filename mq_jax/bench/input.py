@@ -10,11 +10,11 @@ import cv2
 from ml_collections import ConfigDict
 from PIL import Image
 
-from mq_jax.bench.step import compiled_step
-from mq_jax.bench.timing import interleaved
+from mq_jax.bench.program import compiled_step
+from mq_jax.bench.tables import print_by_row
+from mq_jax.bench.timing import calls_between_waits, interleaved
 from mq_jax.data import inputs
 from mq_jax.data.sources import open_source
-from mq_jax.terminal import console
 
 JPEGS = 400
 JPEG_SIZE = (500, 375)  # pixels, the median of ImageNet
@@ -29,7 +29,15 @@ def bench_input(config: ConfigDict, cores: int) -> None:
       config: validated; its source is read if it is there.
       cores: that the process may use.
     """
-    rows = []
+    print_by_row(
+        f"Input, {cores} core(s), {config.data.threads} thread(s): images per second",
+        ["source", "pipeline", "unrolled step takes", "ratio"],
+        _rows(config),
+    )
+
+
+def _rows(config):
+    """A row for each source."""
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
         _write_jpegs(place)
@@ -43,16 +51,11 @@ def bench_input(config: ConfigDict, cores: int) -> None:
         ):
             rates = _input_rates(each, sources)
             run = compiled_step(each, "unrolled", "encoder").run
-            seconds = interleaved({"step": run}, 3)["step"]
+            seconds = interleaved({"step": run}, 3, calls_between_waits())["step"]
             appetite = 2 * each.train.batch_size / seconds
             for source, rate in rates.items():
                 name = title if source == title else f"{source}: {title}"
-                rows.append([name, f"{rate:.0f}", f"{appetite:.0f}", f"{rate / appetite:.1f}"])
-    console.print_table(
-        f"Input, {cores} core(s), {config.data.threads} thread(s): images per second",
-        ["source", "pipeline", "unrolled step takes", "ratio"],
-        rows,
-    )
+                yield [name, f"{rate:.0f}", f"{appetite:.0f}", f"{rate / appetite:.1f}"]
 
 
 def _input_rates(config, sources: dict[str, str]) -> dict[str, float]:

@@ -8,21 +8,53 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from mq_jax.bench.hypergradients import KINDS as COMPARED
 from mq_jax.bench.hypergradients import Subject, bench_hypergradients
 from mq_jax.bench.input import bench_input
 from mq_jax.bench.lookup import bench_lookup
+from mq_jax.bench.machine import machine
 from mq_jax.bench.peers import bench_peers
 from mq_jax.bench.pieces import bench_pieces
+from mq_jax.bench.quantizers import KINDS as QUANTIZERS
 from mq_jax.bench.quantizers import bench_quantizers
 from mq_jax.bench.sampling import bench_sampling
 from mq_jax.bench.startup import bench_startup
-from mq_jax.bench.step import bench_step
+from mq_jax.bench.step import HYPERGRADIENTS, bench_step, chosen_kinds
 from mq_jax.bench.tokenizer import bench_tokenizer
 from mq_jax.bench.unroll import bench_unroll
-from mq_jax.devices.environment import environment
 from mq_jax.devices.platforms import require_platform
 from mq_jax.storage.files import write_atomically
 from mq_jax.terminal.console import tables_kept
+
+
+def kinds_named(
+    text: str, part: str, config: ConfigDict, straight_through: str = "all"
+) -> list[str]:
+    """Hyper-gradients of train steps, or kinds of quantizers.
+
+    Args:
+      text: names divided by commas.
+      part: of the timings.
+      config: validated.
+      straight_through: of the steps.
+
+    Returns:
+      The names; none for "".
+
+    Raises:
+      ValueError: the part has none of the name, or training does not take it.
+    """
+    # Of a quantizer's forms, whose names have commas, the first alone can be named.
+    plain = tuple(name for name in QUANTIZERS if "," not in name)
+    named = {"step": HYPERGRADIENTS, "quantizers": plain, "hypergradients": COMPARED}
+    known = named.get(part, ())
+    names = text.split(",") if text else []
+    if strange := [name for name in names if name not in known]:
+        expected = f"some of {', '.join(known)}" if known else f"none with --part={part}"
+        raise ValueError(f"--kinds={text} names {strange[0]!r}; expected {expected}.")
+    if part == "step":
+        chosen_kinds(config, straight_through, names)
+    return names
 
 
 def use_cores(count: int) -> None:
@@ -58,9 +90,11 @@ def run_part(
       rounds: interleaved ones; medians count.
       straight_through: estimator of the train steps, or "all".
       cores: CPU cores that use_cores took.
-      kinds: hyper-gradients, of the train steps those beside the joint one; none for all.
+      kinds: hyper-gradients, of the train steps those beside the joint one, or quantizers beside
+        `vq`; none for all.
       subject: of the part `hypergradients`, which alone has one.
-      output: file for the tables and what they were measured on, as JSON; None for none.
+      output: file for the tables and what they were measured on, as JSON, written anew with each
+        row; None for none.
     """
     parts = {
         "step": lambda: bench_step(config, rounds, straight_through, kinds),
@@ -68,17 +102,26 @@ def run_part(
         "unroll": lambda: bench_unroll(config, rounds),
         "pieces": lambda: bench_pieces(config, rounds),
         "lookup": lambda: bench_lookup(config, rounds),
-        "quantizers": lambda: bench_quantizers(config, rounds),
+        "quantizers": lambda: bench_quantizers(config, rounds, kinds),
         "input": lambda: bench_input(config, cores),
         "startup": bench_startup,
         "sampling": lambda: bench_sampling(rounds),
         "tokenizer": lambda: bench_tokenizer(config, rounds),
         "peers": lambda: bench_peers(config, rounds, cores),
     }
-    began = time.monotonic()
-    with tables_kept() as tables:
+    began, tables = time.monotonic(), []
+    if output is None:
         parts[part]()
-    if output is not None:
-        told = {"part": part, "seconds": round(time.monotonic() - began, 1)}
-        told |= {"environment": environment(), "tables": tables}
-        write_atomically(output, json.dumps(told, indent=2) + "\n")
+        return
+    told = {"part": part, "whole": False, "environment": machine(), "tables": tables}
+
+    def write():
+        seconds = round(time.monotonic() - began, 1)
+        write_atomically(output, json.dumps(told | {"seconds": seconds}, indent=2) + "\n")
+
+    # Before the first row, too: of a part that is cut short there is at least what it ran on.
+    write()
+    with tables_kept(tables, write):
+        parts[part]()
+    told["whole"] = True
+    write()

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mq_jax.bench.step import compiled_step
+from mq_jax.bench.program import compiled_step
 from mq_jax.bench.timing import interleaved
 from mq_jax.terminal import console
 from mq_jax.terminal.streams import tell
@@ -16,7 +16,14 @@ from mq_jax.tokenizers.export import make_export
 from mq_jax.tokenizers.tokenizer import Tokenizer
 from mq_jax.training.build import build, init_state
 
-_STEPS = ("joint", "none", "pipelined", "unrolled")
+# By name, the fields of config.train that it differs by.
+_STEPS = {
+    "joint": {},
+    "none": {},
+    "pipelined": {},
+    "pipelined, activations kept": {"keep_activations": True},
+    "unrolled": {},
+}
 # What the restated net is: of other values it would be another program.
 _RESTATED = {
     "model.kind": "vqvae",
@@ -68,7 +75,10 @@ def bench_peers(config: ConfigDict, rounds: int, cores: int) -> None:
 
 def _own_functions(config, pixels):
     """Ours, by (program, what it does)."""
-    functions = {("mq_jax", kind): compiled_step(config, kind, "encoder").run for kind in _STEPS}
+    functions = {
+        ("mq_jax", name): compiled_step(config, name.partition(",")[0], "encoder", **changes).run
+        for name, changes in _STEPS.items()
+    }
     built = build(config, steps=1)
     state = jax.jit(lambda: init_state(built, config))()
     tokenizer = Tokenizer(make_export(config, built.objective, state))

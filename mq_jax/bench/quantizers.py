@@ -1,17 +1,16 @@
 """Every kind of quantizer alone: what a step spends on codes."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from mq_jax.bench.timing import interleaved
+from mq_jax.bench.tables import print_comparison
 from mq_jax.quantizers.nearest import nearest_codeword
 from mq_jax.quantizers.quantizer import Quantizer
-from mq_jax.terminal import console
 from mq_jax.training.quantizing import make_quantizer
 from mq_jax.training.taking import take_sizes
 
@@ -58,7 +57,7 @@ class Program(NamedTuple):
     """A compiled step of a quantizer.
 
     Attributes:
-      run: a function that runs it to its end.
+      run: a function that begins it; what it returns is there at its end.
       flops: of the program that compares all codewords at once, in which no loop hides any.
       temporary: bytes beside arguments and results.
       size: K.
@@ -70,30 +69,36 @@ class Program(NamedTuple):
     size: int
 
 
-def bench_quantizers(config: ConfigDict, rounds: int) -> None:
+def bench_quantizers(config: ConfigDict, rounds: int, kinds: Sequence[str] = ()) -> None:
     """Times values, gradients and the next state of every kind, at several K, in chunks.
 
     Args:
       config: validated; D, the hyper-net's widths and the chunk are taken.
       rounds: interleaved; medians count.
+      kinds: of KINDS beside `vq`; none for all.
     """
+    names = [name for name in KINDS if not kinds or name in ("vq", *kinds)]
+
+    def row(name, programs, seconds):
+        program, own = programs[name], seconds[name]
+        return [
+            *(name, f"{program.size:,}", f"{program.flops / 1e9:.3f}"),
+            *(f"{own * 1e3:.2f}", f"{own / seconds['vq']:.2f}"),
+            f"{program.temporary / 2**20:,.1f}",
+        ]
+
     # Where the configuration compares all at once, by the chunk of configs/base.py.
     chunk = config.codebook.lookup_chunk or 256
     for size in SIZES:
-        programs = {name: _program(_variant(config, name, size), chunk) for name in KINDS}
-        seconds = interleaved({name: program.run for name, program in programs.items()}, rounds)
-        rows = [
-            [
-                *(name, f"{program.size:,}", f"{program.flops / 1e9:.3f}"),
-                *(f"{seconds[name] * 1e3:.1f}", f"{seconds[name] / seconds['vq']:.2f}"),
-                f"{program.temporary / 2**20:,.1f}",
-            ]
-            for name, program in programs.items()
-        ]
-        console.print_table(
-            f"K about {size:,}, N {ENCODINGS}, D {config.codebook.dim}, medians of {rounds}",
+        print_comparison(
+            f"K about {size:,}, N {ENCODINGS}, D {config.codebook.dim}",
             ["kind", "K", "GFLOP", "ms", "/vq", "MiB"],
-            rows,
+            {
+                name: functools.partial(_program, _variant(config, name, size), chunk)
+                for name in names
+            },
+            row,
+            rounds,
         )
 
 
@@ -120,7 +125,7 @@ def _program(config: ConfigDict, chunk: int) -> Program:
     z = jax.random.normal(jax.random.key(1), (ENCODINGS, quantizer.channels))
     arguments = params, state, z, jax.random.key(2)
     return Program(
-        lambda: jax.block_until_ready(compiled(*arguments)),
+        lambda: compiled(*arguments),
         flops,
         compiled.memory_analysis().temp_size_in_bytes,
         quantizer.size,

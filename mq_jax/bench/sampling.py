@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mq_jax.bench.tables import print_by_row
 from mq_jax.bench.timing import interleaved
 from mq_jax.generation.autoregressive import Autoregressive
 from mq_jax.generation.decoder import Decoder
 from mq_jax.generation.sampling import Sampling, draw_places, folded, image_keys
 from mq_jax.generation.sizes import net_of
 from mq_jax.generation.space import TokenSpace
-from mq_jax.terminal import console
 
 BATCH = 2
 CODES = 1024
@@ -25,7 +25,15 @@ def bench_sampling(rounds: int) -> None:
     Args:
       rounds: interleaved; medians count.
     """
-    rows = []
+    print_by_row(
+        f"Sampling, tiny decoder, batch {BATCH}, K {CODES}, medians of {rounds}",
+        ["tokens", "with a cache, ms", "whole passes, ms", "ratio", "tokens/s with a cache"],
+        _rows(rounds),
+    )
+
+
+def _rows(rounds):
+    """A row for each side."""
     for side in SIDES:
         space = TokenSpace(side, side, 1, CODES)
         prior = Autoregressive(Decoder(space, net_of("tiny")))
@@ -36,17 +44,12 @@ def bench_sampling(rounds: int) -> None:
         rate = BATCH * space.places / seconds["cache"]
         ratio = seconds["whole passes"] / seconds["cache"]
         milliseconds = [f"{seconds[name] * 1e3:,.0f}" for name in ways]
-        rows.append([f"{space.places}", *milliseconds, f"{ratio:.1f}", f"{rate:,.0f}"])
-    console.print_table(
-        f"Sampling, tiny decoder, batch {BATCH}, K {CODES}, medians of {rounds}",
-        ["tokens", "with a cache, ms", "whole passes, ms", "ratio", "tokens/s with a cache"],
-        rows,
-    )
+        yield [f"{space.places}", *milliseconds, f"{ratio:.1f}", f"{rate:,.0f}"]
 
 
 def _run(way: Callable, params: Any) -> Callable:
     compiled = jax.jit(way).lower(params, jax.random.key(0)).compile()
-    return lambda: jax.block_until_ready(compiled(params, jax.random.key(0)))
+    return lambda: compiled(params, jax.random.key(0))
 
 
 def _cached(prior: Autoregressive) -> Callable:

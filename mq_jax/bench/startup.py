@@ -6,20 +6,23 @@ import sys
 import tempfile
 import time
 
-from mq_jax.terminal import console
+from mq_jax.bench.tables import print_by_row
 
 
 def bench_startup() -> None:
     """Times the command to its first step, with an empty compilation cache and a full one."""
-    rows = []
+    title = "From the command to the end of the first step (after an evaluation)"
+    print_by_row(title, ["compilation cache", "seconds"], _rows())
+
+
+def _rows():
+    """A row for each start."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
         for name in ("cold", "cached", "cached again"):
             command = [sys.executable, "-m", "mq_jax.main", "--config=configs/photos_mqvae.py"]
             command += [f"--workdir={folder}/{name}", "--config.train.steps=1"]
-            rows.append([name, f"{_seconds_to_line(command, environment, 'step 1/'):.1f}"])
-    title = "From the command to the end of the first step (after an evaluation)"
-    console.print_table(title, ["compilation cache", "seconds"], rows)
+            yield [name, f"{_seconds_to_line(command, environment, 'step 1/'):.1f}"]
 
 
 def _seconds_to_line(command, environment, start) -> float:

@@ -1,20 +1,18 @@
 """Train steps beside one another."""
 
-import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Sequence
 
 import jax
 from ml_collections import ConfigDict
 
-from mq_jax.bench.timing import interleaved, matmul_rate
+from mq_jax.bench.program import compiled_step, variant
+from mq_jax.bench.tables import print_comparison
+from mq_jax.bench.timing import matmul_rate
 from mq_jax.devices.peaks import peak_of
-from mq_jax.planning import flops
-from mq_jax.terminal import console
-from mq_jax.training.build import build, init_state
-from mq_jax.training.frozen import load_frozen
-from mq_jax.training.quantizing import UNTRAINED
+from mq_jax.training.validate import validate
 
+# What `all` times: every hyper-gradient with one estimator, and those whose cost another changes.
 _KINDS = (
     ("joint", "encoder"),
     ("joint", "encoder-and-codewords"),
@@ -32,25 +30,12 @@ _KINDS = (
     ("pipelined", "encoder-and-codewords"),
     ("unrolled", "encoder-and-codewords-inside"),
 )
-KINDS = tuple(dict.fromkeys(kind for kind, _ in _KINDS))
+HYPERGRADIENTS = tuple(dict.fromkeys(kind for kind, _ in _KINDS))
 
-
-class Program(NamedTuple):
-    """A compiled train step.
-
-    Attributes:
-      run: a function that runs one step to its end.
-      flops: as XLA counts them.
-      matrix_flops: of convolutions and products, recomputed ones too, as a plan counts them.
-      compile_seconds: from its trace to its end.
-      temporary: bytes beside arguments and results.
-    """
-
-    run: Callable[[], Any]
-    flops: float
-    matrix_flops: float
-    compile_seconds: float
-    temporary: int
+_COLUMNS = (
+    *("step, straight-through", "GFLOP", "/joint", "ms", "/joint", "GFLOP/s", "of product"),
+    *("MFU", "HFU", "MiB", "/joint", "compile s"),
+)
 
 
 def bench_step(
@@ -58,146 +43,119 @@ def bench_step(
 ) -> None:
     """Times every kind of train step over the joint one, and how much of the device it uses.
 
+    The columns, each `/joint` over the first row's of the column before it:
+      GFLOP: of the compiled program as XLA counts them, elementwise ones too, bodies of loops once.
+      ms: of a step, fed with the state that the last one left.
+      GFLOP/s: the former over the latter.
+      of product: that over the rate of a large matrix product here, of the net's dtype.
+      MFU: model FLOP utilisation: convolutions and products that the step asks for, without
+        recomputation and with plain convolutions, over time and the device's peak.
+      HFU: likewise of those that the program computes: recomputed ones too, and on a CPU
+        Winograd's fewer ones.
+      MiB: that the program takes at once, its state and batches too.
+      compile s: from its trace; "cached" where the program came out of the compilation cache.
+
     Args:
       config: validated; its nets, codebook and batch size are taken.
       rounds: interleaved; medians count.
       straight_through: of the steps; `all` for every one.
       kinds: hyper-gradients beside the joint step; none for all.
     """
-    chosen = [
-        step
-        for step in chosen_kinds(config.quantizer.kind, straight_through)
-        if not kinds or step[0] in ("joint", *kinds)
-    ]
-    programs = {step: compiled_step(config, *step) for step in chosen}
-    timings = interleaved({step: program.run for step, program in programs.items()}, rounds)
-    base, base_flops = timings[chosen[0]], programs[chosen[0]].flops
-    product, roof = matmul_rate(), peak_rate(config.model.dtype)
-    rows = []
-    for step, program in programs.items():
-        seconds, counted = timings[step], program.flops
-        rate, matrix = counted / seconds / 1e9, program.matrix_flops / seconds / 1e9
-        rows.append(
-            [
-                f"{step[0]}, {step[1]}",
-                *(f"{counted / 1e9:.2f}", f"{counted / base_flops:.2f}"),
-                *(f"{seconds * 1e3:.0f}", f"{seconds / base:.2f}"),
-                *(f"{rate:.0f}", f"{rate / product:.0%}"),
-                f"{matrix / roof:.1%}" if roof else "unknown",
-                *(f"{program.temporary / 2**20:.0f}", f"{program.compile_seconds:.0f}"),
-            ]
-        )
-    console.print_table(
-        f"Train steps, batch {config.train.batch_size}, K {config.codebook.size}, medians of "
-        f"{rounds}; a matrix product runs at {product:.0f} GFLOP/s, "
-        f"{_roof_in_words(config.model.dtype, roof)}",
-        [
-            *("step, straight-through", "GFLOP", "/joint", "ms", "/joint"),
-            *("GFLOP/s", "of product", "MFU", "MiB", "compile s"),
-        ],
-        rows,
+    dtype = config.model.dtype
+    product = matmul_rate(dtype)
+    roof = peak_rate(dtype, product)
+
+    def row(name, programs, seconds):
+        program, own = programs[name], seconds[name]
+        first = next(iter(programs))
+        base, rate = programs[first], program.flops / own / 1e9
+        return [
+            *(name, f"{program.flops / 1e9:.2f}", f"{program.flops / base.flops:.2f}"),
+            *(f"{own * 1e3:.{1 if own < 0.01 else 0}f}", f"{own / seconds[first]:.2f}"),
+            *(f"{rate:.0f}", f"{rate / product:.0%}"),
+            *(_share(each / own, roof) for each in (program.model_flops, program.executed_flops)),
+            *(f"{program.memory / 2**20:.0f}", f"{program.memory / base.memory:.2f}"),
+            f"{program.compile_seconds:.0f}{' cached' if program.cached else ''}",
+        ]
+
+    print_comparison(
+        f"Train steps, batch {config.train.batch_size}, K {config.codebook.size}; a {dtype} matrix "
+        f"product runs at {product:.0f} GFLOP/s, {_roof_in_words(dtype, roof)}",
+        _COLUMNS,
+        {
+            ", ".join(step): functools.partial(compiled_step, config, *step)
+            for step in chosen_kinds(config, straight_through, kinds)
+        },
+        row,
+        rounds,
     )
 
 
-def peak_rate(dtype: str) -> float | None:
-    """GFLOP/s that the device reaches at most, over which MFU is told.
+def peak_rate(dtype: str, product: float) -> float | None:
+    """GFLOP/s that the device reaches at most, over which MFU and HFU are told.
 
     Args:
       dtype: of the net.
+      product: the rate of a matrix product of this dtype.
 
     Returns:
-      Of an accelerator its maker's figure, None where the table has none; of a CPU the rate of a
-      product of this dtype.
+      Of an accelerator its maker's figure, None where the table has none; of a CPU the product's.
     """
     device = jax.devices()[0]
     if device.platform == "cpu":
-        return matmul_rate(dtype)
+        return product
     peak = peak_of(device)
     return peak and peak.of(dtype) * 1e3
 
 
+def _share(flops_a_second, roof):
+    """A utilisation, in words."""
+    return f"{flops_a_second / 1e9 / roof:.1%}" if roof else "unknown"
+
+
 def _roof_in_words(dtype, roof):
-    """What MFU is over."""
+    """What MFU and HFU are over."""
     kind = jax.devices()[0].device_kind
     known = "not known" if roof is None else f"{roof:,.0f} GFLOP/s"
-    return f"MFU: convolutions and products over the {dtype} peak of {kind}, {known}"
+    return f"MFU and HFU: convolutions and products over the {dtype} peak of {kind}, {known}"
 
 
-def kinds_named(text: str, known: Collection[str]) -> list[str]:
-    """Hyper-gradients of a command line.
-
-    Args:
-      text: names divided by commas.
-      known: those that there are.
-
-    Returns:
-      The names; none for "".
-
-    Raises:
-      ValueError: there is no such one.
-    """
-    names = text.split(",") if text else []
-    if strange := [name for name in names if name not in known]:
-        raise ValueError(f"--kinds={text} names {strange[0]!r}; expected some of {sorted(known)}.")
-    return names
-
-
-def chosen_kinds(quantizer: str, straight_through: str) -> list[tuple[str, str]]:
-    """The steps that are timed, the joint one first.
-
-    Args:
-      quantizer: its kind; one without parameters has no second level.
-      straight_through: of the steps; `all` for every one.
-
-    Returns:
-      (hypergradient, straight_through) of each.
-    """
-    return [
-        kinds
-        for kinds in _KINDS
-        if straight_through in ("all", kinds[1])
-        and (kinds[0] == "joint" or quantizer not in UNTRAINED)
-    ]
-
-
-def compiled_step(
-    config: ConfigDict,
-    kind: str,
-    straight_through: str,
-    *,
-    unroll: int = 1,
-    roll_back: bool = False,
-) -> Program:
-    """A train step of both levels, ready to run.
+def chosen_kinds(
+    config: ConfigDict, straight_through: str, kinds: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """The steps that are timed, the joint one first: those that training takes.
 
     Args:
       config: validated.
-      kind: as config.train.hypergradient.
-      straight_through: as config.train.straight_through.
-      unroll: as config.train.unroll; the inner updates of the step are so many.
-      roll_back: as config.train.roll_back.
+      straight_through: of the steps; `all` for every one.
+      kinds: hyper-gradients beside the joint step; none for all.
 
     Returns:
-      A Program.
+      (hypergradient, straight_through) of each; the joint step with `encoder` where it has no
+      such estimator.
+
+    Raises:
+      ValueError: one of the named kinds is none that training takes.
     """
-    config = ConfigDict(config.to_dict())
-    config.train.update(hypergradient=kind, straight_through=straight_through)
-    config.train.update(inner_updates=unroll, unroll=unroll, roll_back=roll_back)
-    built = build(config, steps=1000)
-    state = init_state(built, config)
-    size = config.data.image_size
-    shape = (config.train.batch_size, size, size, 3)
-    images = jax.random.uniform(jax.random.key(1), shape, minval=-1, maxval=1)
-    inner = (images,) * unroll if unroll > 1 else images
-    arguments = state, inner, images, jax.device_put(load_frozen(config))
-    started = time.perf_counter()
-    lowered = jax.jit(built.train_step).lower(*arguments)
-    compiled = lowered.compile()
-    seconds = time.perf_counter() - started
-    return Program(
-        lambda: jax.block_until_ready(compiled(*arguments)),
-        compiled.cost_analysis()["flops"],
-        sum(found.matrix for found in flops.of_traced(lowered).values()),
-        seconds,
-        compiled.memory_analysis().temp_size_in_bytes,
-    )
+    every = _KINDS
+    if straight_through != "all":
+        every = [(kind, straight_through) for kind in HYPERGRADIENTS]
+    wanted = [step for step in every if not kinds or step[0] in ("joint", *kinds)]
+    refusals = {step: _refusal(config, *step) for step in wanted}
+    taken = [step for step in wanted if not refusals[step]]
+    for kind in kinds:
+        if kind not in ("joint", *(own for own, _ in taken)):
+            reason = next(refusals[step] for step in wanted if step[0] == kind)
+            raise ValueError(f"--kinds names {kind!r}, which training does not take: {reason}")
+    if not taken or taken[0][0] != "joint":
+        taken.insert(0, ("joint", "encoder"))
+    return taken
+
+
+def _refusal(config, kind, straight_through):
+    """Why training does not take a step; empty where it does."""
+    try:
+        validate(variant(config, kind, straight_through))
+    except ValueError as error:
+        return str(error)
+    return ""

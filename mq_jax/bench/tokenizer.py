@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mq_jax.bench.tables import print_by_row
 from mq_jax.bench.timing import interleaved, matmul_rate
 from mq_jax.devices.environment import environment
 from mq_jax.storage.files import size_of
@@ -48,7 +49,13 @@ def bench_tokenizer(config: ConfigDict, rounds: int) -> None:
 def _print_rates(tokenizer: Tokenizer, side: int, rounds: int) -> None:
     """Images a second from host to host, and what the FLOPs would allow."""
     rate = matmul_rate()
-    rows = []
+    columns = ["", "images/s", "GFLOP an image", "images/s at the floor", "reached"]
+    title = f"Images of {side} pixels; the floor is a matrix product's {rate:.0f} GFLOP/s"
+    print_by_row(title, columns, _rates(tokenizer, side, rounds, rate))
+
+
+def _rates(tokenizer, side, rounds, rate):
+    """A row for each direction and batch."""
     for batch in BATCHES:
         images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
         indices = tokenizer.encode(images)
@@ -61,15 +68,10 @@ def _print_rates(tokenizer: Tokenizer, side: int, rounds: int) -> None:
             compiled = program.lower(tokenizer.weights, argument).compile()
             gflop = compiled.cost_analysis()["flops"] / batch / 1e9
             reached = batch / seconds[name]
-            rows.append(
-                [
-                    *(f"{name}, batch {batch}", f"{reached:.1f}", f"{gflop:.3f}"),
-                    *(f"{rate / gflop:.1f}", f"{reached * gflop / rate:.0%}"),
-                ]
-            )
-    columns = ["", "images/s", "GFLOP an image", "images/s at the floor", "reached"]
-    title = f"Images of {side} pixels; the floor is a matrix product's {rate:.0f} GFLOP/s"
-    console.print_table(title, columns, rows)
+            yield [
+                *(f"{name}, batch {batch}", f"{reached:.1f}", f"{gflop:.3f}"),
+                *(f"{rate / gflop:.1f}", f"{reached * gflop / rate:.0%}"),
+            ]
 
 
 _FIRST_TOKENS = """
@@ -90,7 +92,12 @@ print(imported - started, loaded - imported, time.perf_counter() - loaded)
 
 def _print_first_tokens(folder: pathlib.Path, side: int) -> None:
     """Seconds to the first tokens in a process of their own, by what is compiled already."""
-    rows = []
+    columns = ["cache", "import", "load_tokenizer", "first tokens", "both"]
+    print_by_row("Seconds to the first tokens", columns, _first_tokens(folder, side))
+
+
+def _first_tokens(folder, side):
+    """A row for each start."""
     with tempfile.TemporaryDirectory() as cache:
         variables = {
             "JAX_COMPILATION_CACHE_DIR": cache,
@@ -105,6 +112,4 @@ def _print_first_tokens(folder: pathlib.Path, side: int) -> None:
                 text=True,
             )
             seconds = [float(text) for text in ran.stdout.split()]
-            rows.append([name, *[f"{value:.2f}" for value in (*seconds, sum(seconds[1:]))]])
-    columns = ["cache", "import", "load_tokenizer", "first tokens", "both"]
-    console.print_table("Seconds to the first tokens", columns, rows)
+            yield [name, *[f"{value:.2f}" for value in (*seconds, sum(seconds[1:]))]]

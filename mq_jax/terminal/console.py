@@ -164,23 +164,44 @@ def _bar(total, initial, unit, live):
     )
 
 
-# What keeps tables at present.
-_keepers: list[list[dict[str, Any]]] = []
+# What keeps tables at present: where, and what is called after each change.
+_keepers: list[tuple[list[dict[str, Any]], Callable[[], None]]] = []
 
 
 @contextlib.contextmanager
-def tables_kept() -> Iterator[list[dict[str, Any]]]:
-    """Keeps the tables that are printed meanwhile.
+def tables_kept(kept: list[dict[str, Any]], changed: Callable[[], None]) -> Iterator[None]:
+    """Keeps the tables of the block, those that are printed and those that are not whole yet.
 
-    Yields:
-      A list that grows, fit for JSON: {"title": ..., "columns": [...], "rows": [[...], ...]}.
+    Args:
+      kept: a list that grows, fit for JSON: {"title": ..., "columns": [...], "rows": [[...], ...],
+        "whole": ...}.
+      changed: called after each change of it.
     """
-    kept: list[dict[str, Any]] = []
-    _keepers.append(kept)
+    keeper = kept, changed
+    _keepers.append(keeper)
     try:
-        yield kept
+        yield
     finally:
-        _keepers.remove(kept)
+        _keepers.remove(keeper)
+
+
+def keep_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False
+) -> None:
+    """Keeps a table without printing it, in the place of the last one where that is not whole.
+
+    Args:
+      title: as print_table's.
+      columns: likewise.
+      rows: likewise, as many as there are.
+      whole: whether no row or cell is to come.
+    """
+    table = {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
+    for kept, changed in _keepers:
+        if kept and not kept[-1]["whole"]:
+            kept.pop()
+        kept.append({**table, "whole": whole})
+        changed()
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -191,13 +212,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
       columns: heads; the first column is left-aligned, the others right-aligned.
       rows: cells.
     """
-    for kept in _keepers:
-        kept.append({"title": title, "columns": list(columns), "rows": [list(r) for r in rows]})
+    keep_table(title, columns, rows, whole=True)
     # Not as the table's own title, which is broken to the width of the table.
     tell(title)
     output = standard_output()
     # A file has no width; 80 columns, the fallback, would cut the wider tables.
-    Console(file=output, width=None if output.isatty() else 120).print(_table(columns, rows))
+    Console(file=output, width=None if output.isatty() else 160).print(_table(columns, rows))
     output.flush()
     tell_losses()
 

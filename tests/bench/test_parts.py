@@ -6,21 +6,9 @@ import sys
 import pytest
 import runs
 
+from mq_jax.algorithm import mq
 from mq_jax.bench import parts
-
-PARTS = (
-    "step",
-    "unroll",
-    "pieces",
-    "lookup",
-    "quantizers",
-    "input",
-    "startup",
-    "tokenizer",
-    "sampling",
-    "peers",
-    "hypergradients",
-)
+from mq_jax.bench.names import ESTIMATORS, PARTS
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -30,6 +18,10 @@ def test_every_part_is_a_function_of_its_own(monkeypatch, part):
         monkeypatch.setattr(parts, f"bench_{name}", lambda *_, name=name: called.append(name))
     parts.run_part(part, None, rounds=1, straight_through="all", cores=2)
     assert called == [part]
+
+
+def test_all_estimators_of_training_can_be_named():
+    assert ESTIMATORS == ("all", *mq.STRAIGHT_THROUGH)
 
 
 def test_the_first_of_the_cores_are_taken_before_jax_starts(monkeypatch):

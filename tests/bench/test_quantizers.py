@@ -6,7 +6,6 @@ import pytest
 import runs
 
 from mq_jax.bench import quantizers
-from mq_jax.bench.step import chosen_kinds
 from mq_jax.training.quantizing import KINDS
 
 
@@ -54,9 +53,8 @@ def test_a_program_runs_and_counts_what_loops_would_hide(config):
     assert indices.shape == (8,) and gradients[1].shape == (8, 4)
 
 
-def test_steps_of_a_quantizer_without_parameters_have_one_level():
-    both = [("joint", "encoder"), ("joint", "encoder-and-codewords")]
-    assert chosen_kinds("fsq", "all") == chosen_kinds("ema", "all") == both
-    assert chosen_kinds("fsq", "encoder") == both[:1]
-    every = chosen_kinds("l2", "all")
-    assert every[:2] == both and len(every) == 15 and ("unrolled", "encoder") in every
+def test_some_kinds_are_timed_beside_vq(config, monkeypatch):
+    timed = []
+    monkeypatch.setattr(quantizers, "print_comparison", lambda *given: timed.append(given[2]))
+    quantizers.bench_quantizers(config, 1, ["fsq", "ema"])
+    assert [list(makers) for makers in timed] == [["vq", "ema", "fsq"]]

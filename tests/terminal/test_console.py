@@ -1,4 +1,4 @@
-"""The progress of a run: early lines in a log, one live line on a terminal."""
+"""The progress of a run, early lines in a log or a live one on a terminal; tables that are kept."""
 
 import io
 import logging
@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from mq_jax.terminal import console
 from mq_jax.terminal.console import Progress
 
 
@@ -57,3 +58,17 @@ def test_on_a_terminal_the_live_line_alone_says_it(caplog, monkeypatch):
     lines, asked = reported(caplog, 0, 20)
     assert (lines, asked) == ([], [20, 40])
     assert "9 images/s, loss 0.0277" in screen.getvalue()
+
+
+def test_a_table_is_kept_row_by_row_until_it_is_printed_whole(capsys):
+    kept, states = [], []
+    with console.tables_kept(kept, lambda: states.append([len(t["rows"]) for t in kept])):
+        console.keep_table("first", ["name"], [["a"]])
+        console.keep_table("first", ["name"], [["a"], ["b"]])
+        assert not kept[-1]["whole"] and capsys.readouterr().out == ""
+        console.print_table("at last", ["name"], [["a"], ["b"], ["c"]])
+        console.keep_table("second", ["name"], [["d"]])
+    console.print_table("after", ["name"], [])
+    assert states == [[1], [2], [3], [3, 1]]
+    assert [table["title"] for table in kept] == ["at last", "second"]
+    assert [table["whole"] for table in kept] == [True, False]

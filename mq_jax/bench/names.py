@@ -1,0 +1,25 @@
+"""What a command line can name; a help waits for no import."""
+
+PARTS = (
+    "step",
+    "unroll",
+    "pieces",
+    "lookup",
+    "quantizers",
+    "input",
+    "startup",
+    "tokenizer",
+    "sampling",
+    "peers",
+    "hypergradients",
+)
+
+# As algorithm/mq.py has them.
+ESTIMATORS = (
+    "all",
+    "encoder",
+    "encoder-and-codewords",
+    "encoder-and-codewords-inside",
+    "rotation",
+    "diveq",
+)

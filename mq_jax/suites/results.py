@@ -69,15 +69,16 @@ class Result(NamedTuple):
 
     @property
     def flops(self) -> float | None:
-        """Of an inner update on one device, as XLA counts them; None where these differ in cost."""
-        found = self.run.cost.flops if self.run.cost else None
-        if is_prior(self.run.config):
-            return found
-        updates = self.run.config["train.unroll"]
-        # Of the two programs that alternate, only the one of both levels is counted.
-        if updates != self.run.config["train.inner_updates"]:
+        """Of an inner update on one device, as XLA counts them, the mean where steps alternate."""
+        cost, config = self.run.cost, self.run.config
+        if cost is None or cost.flops is None or is_prior(config):
+            return cost.flops if cost else None
+        # A step of both levels takes so many updates as one; the others are of the inner alone.
+        every = config["train.inner_updates"]
+        alone = every - config["train.unroll"]
+        if alone and cost.inner_flops is None:
             return None
-        return None if found is None else found / updates
+        return (cost.flops + alone * (cost.inner_flops or 0.0)) / every
 
     @property
     def codes(self) -> int | None:

@@ -60,7 +60,7 @@ def entries_table(results: Results) -> Table:
         "evaluation of each run. Seconds are those of training steps at the median rate, without "
         "compilation, evaluations and checkpoints; what else the machine had to do is in them. "
         "FLOPs are a step's on one device, as XLA counts them; several inner updates that are one "
-        "program count as so many steps, and of steps that are not alike none are told. "
+        "program count as so many steps, and steps of two kinds by their turns. "
         f"×: over those of {visible(results.reference)}."
     )
     return Table("Entries", ["entry", "seeds", *heads, *costs], rows, note)

@@ -7,9 +7,10 @@ import json
 import pytest
 import runs
 from pages import Page, figure_named
-from report_folders import make_rows, make_run
+from report_folders import COST, make_rows, make_run
 
 from mq_jax.report import is_report
+from mq_jax.runs.cost import write_cost
 from mq_jax.suites import Suite
 from mq_jax.suites.outcome import Ending, write_ending
 from mq_jax.suites.page import write_comparison
@@ -79,15 +80,21 @@ def test_means_are_of_finished_seeds_in_the_order_of_the_suite(folder):
 
 
 def test_flops_are_those_of_an_update_as_the_seconds_are(tmp_path):
-    for entry, updates, unroll in (("one", 1, 1), ("all", 4, 4), ("last", 4, 1)):
+    kinds = {"one": (1, 1, 0.0), "all": (4, 4, 0.0), "last": (4, 1, 10e9), "half": (4, 2, 10e9)}
+    # As runs of before have it, which recorded no FLOPs of the inner level alone.
+    kinds |= {"older": (4, 4, None), "not-told": (4, 1, None)}
+    for entry, (updates, unroll, inner) in kinds.items():
         fields = {"train.inner_updates": updates, "train.unroll": unroll, "train.steps": 4}
-        make_run(tmp_path / entry / "seed-0", changes=fields)
+        place = make_run(tmp_path / entry / "seed-0", changes=fields)
+        write_cost(place, COST._replace(inner_flops=inner))
     found = texts(entries_table(read_results(tmp_path, "one")))
-    assert {entry: cells[-2:] for entry, cells in found.items()} == {
-        "all": ["8.74", "0.25"],
-        "last": ["–", "–"],
-        "one": ["34.96", "1.00"],
+    flops = {run.entry: run.flops for run in read_results(tmp_path).runs}
+    # 34.96 GFLOP a step of both levels, and a step of the inner alone for each other update.
+    assert flops == {
+        **{"one": 34.96e9, "all": 34.96e9 / 4, "older": 34.96e9 / 4, "not-told": None},
+        **{"last": (34.96e9 + 3 * 10e9) / 4, "half": (34.96e9 + 2 * 10e9) / 4},
     }
+    assert found["last"][-2:] == ["16.24", "0.46"] and found["not-told"][-2:] == ["–", "–"]
 
 
 def test_differences_are_paired_by_seed(folder):

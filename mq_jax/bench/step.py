@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from mq_jax.bench.timing import interleaved, matmul_rate
+from mq_jax.bench.timing import interleaved
 from mq_jax.devices.peaks import peak_of
+from mq_jax.devices.products import matmul_rate
 from mq_jax.planning import flops
 from mq_jax.terminal import console
 from mq_jax.training.build import build, init_state

@@ -5,9 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 
 def interleaved(functions: dict[Any, Callable], rounds: int) -> dict[Any, float]:
     """Median seconds of each function, run in turn after one warm-up.
@@ -27,19 +24,3 @@ def interleaved(functions: dict[Any, Callable], rounds: int) -> dict[Any, float]
             if number:
                 seconds[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def matmul_rate(dtype: str = "float32") -> float:
-    """GFLOP/s of a large matrix product: the roof of everything here.
-
-    Args:
-      dtype: of its factors.
-
-    Returns:
-      The rate.
-    """
-    n = 2048
-    a = jnp.ones((n, n), dtype)
-    product = jax.jit(jnp.matmul)
-    run = {"product": lambda: jax.block_until_ready(product(a, a))}
-    return 2 * n**3 / interleaved(run, 9)["product"] / 1e9

@@ -19,6 +19,7 @@ from mq_jax.suites.tables import changes_table, differences_tables, entries_tabl
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
+SIZES = runs.ROOT / "configs" / "suites" / "cifar10_size.py"
 ENTRIES = ("joint", "none", "large")
 # The errors by entry and seed.
 ERRORS = {
@@ -167,6 +168,8 @@ def test_the_mode_writes_the_tables_over_a_folder(folder):
             "--reference is 'jointly'; expected one of joint",
         ),
         (["--workdir={}", "--dry_run"], "--dry_run is of a suite"),
+        (["--workdir={}", f"--suite={SIZES}", "--images=9"], "--images is of --dry_run"),
+        (["--workdir={}", f"--suite={SIZES}", "--images=x"], "--images=x is no whole number"),
         (["--workdir={}", "--config=configs/x.py"], "--config is not of --mode=compare"),
         (["--workdir={}", "--suite=configs/suites/none.py"], "there is no such file"),
         (["--workdir={}", "--config.train.steps=3"], "name its experiment too"),
@@ -182,12 +185,11 @@ def test_a_command_that_cannot_be_followed_is_refused_in_one_line(folder, given,
 
 
 def test_a_dry_run_lists_what_would_be_run_and_writes_nothing(tmp_path):
-    suite = f"{runs.ROOT}/configs/suites/cifar10_size.py"
-    given = ["--mode=compare", f"--suite={suite}", f"--workdir={tmp_path / 'new'}", "--dry_run"]
+    given = ["--mode=compare", f"--suite={SIZES}", f"--workdir={tmp_path / 'new'}", "--dry_run"]
     outcome = runs.cli(*given, "--shard=1/5", "--config.train.steps=7")
     assert outcome.code == 0, outcome.err
     assert runs.table_row(outcome, "joint-1024 seed 0") == [
-        *("joint-1024 seed 0", "not begun", "7", "-", "unknown")
+        *("joint-1024 seed 0", "not begun", "7", "-", "-", "unknown")
     ]
     assert runs.table_row(outcome, "all")[-1] == "3 unknown"
     assert not (tmp_path / "new").exists()

@@ -15,6 +15,7 @@ from mq_jax.devices.distributed import find_cluster
 from mq_jax.devices.interrupt import Interrupt
 from mq_jax.modes.predicting import predict
 from mq_jax.runs.workdir import require_writable
+from mq_jax.suites.machines import hours, unlike_machines
 from mq_jax.suites.outcome import DIFFERS, FAILED, Outcome, outcome_of
 from mq_jax.suites.page import write_comparison
 from mq_jax.suites.results import read_results, write_suite
@@ -146,12 +147,14 @@ def _write(folder: pathlib.Path, reference: str, outcomes: dict[str, Outcome]) -
             raise
         logging.warning("%s", error)
         return
-    # FLOPs are in the files: a terminal has no room for them.
+    # FLOPs and hours are in the files: a terminal has no room for them.
     entries, *differences = entries_table(results), *differences_tables(results)
-    entries = entries._replace(heads=entries.heads[:-2], rows=[row[:-2] for row in entries.rows])
+    entries = entries._replace(heads=entries.heads[:-3], rows=[row[:-3] for row in entries.rows])
     for table in (entries, *differences):
         cells = [[cell.text for cell in row] for row in table.rows]
         console.print_table(table.title, table.heads, cells)
+    took = hours(results)
+    tell(*filter(None, (unlike_machines(results), f"Hours of all runs: {took}" if took else "")))
     for name, told in results.ailments:
         tell(f"{name}: {told}")
     tell(*(f"Comparison: {path}" for path in write_comparison(results, folder)))

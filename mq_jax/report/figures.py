@@ -17,7 +17,7 @@ COLOURS = 8
 
 _DASHES = ("solid", "dot", "dash", "dashdot")
 _DASH_WORDS = ("solid", "dotted", "dashed", "dash-dotted")
-_SYMBOLS = ("circle", "square", "diamond", "cross")
+_SYMBOLS = ("circle", "square", "diamond", "star")
 
 
 class Figure(NamedTuple):
@@ -47,7 +47,7 @@ def symbol(number: int) -> str:
 
 
 def symbols_in_words(count: int) -> str:
-    """How symbols go with the dashes of the line at the top of a page, where there are several.
+    """How symbols go with the dashes of the line at the top of a page.
 
     Args:
       count: of runs or entries.
@@ -55,9 +55,12 @@ def symbols_in_words(count: int) -> str:
     Returns:
       A sentence; "" where colours tell all of them apart.
     """
-    pairs = list(zip(_SYMBOLS, _DASH_WORDS, strict=True))[: -(-count // COLOURS)]
-    told = ", ".join(f"{name} where it is {dash}" for name, dash in pairs)
-    return f"A point is a {told} at the top." if len(pairs) > 1 else ""
+    shown = -(-count // COLOURS)
+    pairs = list(zip(_SYMBOLS, _DASH_WORDS, strict=True))[:shown]
+    (name, dash), *others = [(f"{symbol}s", dash) for symbol, dash in pairs]
+    told = f"{name.capitalize()} are {dash} in the line at the top"
+    told += "".join(f", {name} {dash}" for name, dash in others)
+    return f"{told}." if others else ""
 
 
 def curve_figure(

@@ -65,11 +65,9 @@ _OVER_TIME = (
 _SEEDS = "Every seed; what lies within the spread of one entry's dots does not tell entries apart."
 _USAGE = "Share of codes that occur at all in the evaluation set."
 _AGAINST_USAGE = "At the best step of each run. More codes in use need not mean a lower error."
-_JOINED = "A line joins the means of entries that differ in K alone."
-_AGAINST_SIZE = (
-    f"Share of K codes that occur in the evaluation set; logarithmic axis of K. {_JOINED}"
-)
-_PERPLEXITY = f"As many equally frequent codes would carry as much; logarithmic axes. {_JOINED}"
+_JOINED = "A line, in the colour of the first, joins the means of entries that differ in K alone."
+_AGAINST_SIZE = "Share of K codes that occur in the evaluation set; logarithmic axis of K."
+_PERPLEXITY = "As many equally frequent codes would carry as much; logarithmic axes."
 
 
 def _over_steps(run: Result, name: str) -> Curve:
@@ -150,8 +148,8 @@ def _against_size(results: Results, name: str, title: str, caption: str) -> Figu
     sizes = sorted({run.codes for run in runs})
     if not sizes or sizes[-1] < _LEAST_FACTOR * sizes[0]:
         return None
-    traces = [_joined(results, family, name) for family in _families(results, runs)]
-    traces += [_trace(results, run, [run.codes], [run.values[name]]) for run in runs]
+    lines = [_joined(results, family, name) for family in _families(results, runs)]
+    traces = [_trace(results, run, [run.codes], [run.values[name]]) for run in runs]
     ticks = {"tickvals": sizes, "ticktext": [f"{size:,}" for size in sizes]}
     layout = {
         "xaxis": {"title": {"text": "K"}, "type": "log", **ticks},
@@ -159,7 +157,8 @@ def _against_size(results: Results, name: str, title: str, caption: str) -> Figu
         "hovermode": "closest",
         "showlegend": False,
     }
-    return Figure(title, _of_points(results, caption), to_json(traces, layout))
+    caption = _of_points(results, f"{caption} {_JOINED}" if lines else caption)
+    return Figure(title, caption, to_json([*lines, *traces], layout))
 
 
 def _families(results: Results, runs: Sequence[Result]) -> list[list[Result]]:
@@ -187,7 +186,7 @@ def _joined(results: Results, family: Sequence[Result], name: str) -> go.Scatter
         y=[statistics.mean(own) for own in values.values()],
         mode="lines",
         line={"width": 1.6, "dash": dash(number)},
-        hoverinfo="skip",
+        name=plain(f"mean of each K, as {family[0].entry}"),
         meta={"colour": number},
     )
 

@@ -156,7 +156,9 @@ def sized(folder, entries):
 def test_entries_that_differ_in_size_alone_are_joined_by_their_means(tmp_path):
     kinds = ("joint", "none", "unrolled")
     entries = {f"{kind}-{size}": (kind, size) for kind in kinds for size in (64, 128, 256)}
-    plot = figure_named(sized(tmp_path, entries | {"sama": ("sama", 64)}), "Usage against K")
+    page = sized(tmp_path, entries | {"sama": ("sama", 64)})
+    plot = figure_named(page, "Usage against K")
+    assert "in the colour of the first, joins the means" in page.words
     lines = [trace for trace in plot["data"] if trace["mode"] == "lines"]
     # In their order by name, each in the colour of its first; the tenth entry has no other size.
     assert [trace["meta"]["colour"] for trace in lines] == [0, 3, 7]
@@ -173,9 +175,7 @@ def test_symbols_go_with_dashes_against_usage_too(tmp_path):
     page = sized(tmp_path, entries)
     symbols = [t["marker"]["symbol"] for t in figure_named(page, "MSE against usage")["data"]]
     assert symbols == ["circle"] * 16 + ["square"] * 4
-    assert (
-        "A point is a circle where it is solid, square where it is dotted at the top." in page.words
-    )
+    assert "Circles are solid in the line at the top, squares dotted." in page.words
     # Of ten sizes within a factor of two there is nothing to see.
     assert "Usage against K" not in page.words
 

@@ -146,8 +146,8 @@ _DEVICES = flags.DEFINE_integer(
 _IMAGES = flags.DEFINE_string(
     "images",
     "",
-    "plan: number of images that the inner level draws from; 0: look at the data. evaluate, "
-    "tokens: a folder, of which all images are taken.",
+    "plan, compare --dry_run: number of images that the inner level draws from; 0: look at the "
+    "data. evaluate, tokens: a folder, of which all images are taken.",
 )
 _PEAK = flags.DEFINE_float(
     "peak_tflops", 0.0, "plan: TFLOP/s of a further kind of device.", lower_bound=0.0
@@ -162,13 +162,14 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "compare: lists the runs, trains 
 _COUNT_FLOPS = flags.DEFINE_bool(
     "count_flops",
     False,
-    "compare --dry_run: predicts entries that were not measured, seconds each.",
+    "compare --dry_run: predicts entries that were not measured by their FLOPs, seconds each; at "
+    "least how long they take where none was.",
 )
 _SHARD = flags.DEFINE_string(
     "shard",
     "",
-    "compare: I/N, 0/4 to 3/4 say: this part of the runs; empty: as "
-    "SLURM_ARRAY_TASK_ID says, or JOB_COMPLETION_INDEX of MQ_JAX_SHARDS; without these, all.",
+    "compare: I/N, 0/4 to 3/4 say: this part of the runs; empty: MQ_JAX_SHARD, "
+    "SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX of MQ_JAX_SHARDS; without these, all.",
 )
 _REFERENCE = flags.DEFINE_string(
     "reference",

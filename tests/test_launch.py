@@ -14,9 +14,12 @@ import yaml
 
 from configs import photos_prior
 from mq_jax.devices.distributed import Cluster, find_cluster
+from mq_jax.suites.schedule import Shard, find_shard
 
 LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
 SHELL = sorted({*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")})
+README = (runs.ROOT / "README.md").read_text()
+SUITE_SBATCH = (LAUNCH / "suite.sbatch").read_text()
 
 
 @pytest.mark.parametrize("path", SHELL, ids=lambda path: path.name)
@@ -26,16 +29,17 @@ def test_the_shell_files_are_well_formed(path):
         subprocess.run(["shellcheck", path], check=True)
 
 
-def test_sbatch_reads_all_its_lines():
+@pytest.mark.parametrize("name, count", [("slurm.sbatch", 10), ("suite.sbatch", 11)])
+def test_sbatch_reads_all_its_lines(name, count):
     """It stops at the first line that is a command."""
-    lines = (LAUNCH / "slurm.sbatch").read_text().splitlines()
+    lines = (LAUNCH / name).read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
     directives = [i for i, line in enumerate(lines) if line.startswith("#SBATCH")]
-    assert len(directives) == 10 and max(directives) < first
+    assert len(directives) == count and max(directives) < first
 
 
-def manifest():
-    return yaml.safe_load((LAUNCH / "kubernetes.yaml").read_text())
+def manifest(name="kubernetes.yaml"):
+    return yaml.safe_load((LAUNCH / name).read_text())
 
 
 def container_of(job_set):
@@ -82,10 +86,53 @@ def test_a_pod_of_one_node_is_alone():
     assert find_cluster(environment_of_pod(job_set, 0)) is None
 
 
-def test_everything_to_edit_stands_at_the_top_of_the_manifest():
-    _, edited, rest = re.split(r"# -{4,}.*\n", (LAUNCH / "kubernetes.yaml").read_text())
+@pytest.mark.parametrize(
+    "name, number", [("kubernetes.yaml", "replicas:"), ("suite.yaml", "completions:")]
+)
+def test_everything_to_edit_stands_at_the_top_of_the_manifest(name, number):
+    _, edited, rest = re.split(r"# -{4,}.*\n", (LAUNCH / name).read_text())
     assert set(re.findall(r"&(\w+)", edited)) == set(re.findall(r"\*(\w+)", rest))
-    assert "replicas:" in edited and "replicas:" not in rest
+    assert number in edited and number not in rest
+
+
+def test_the_pods_of_a_suite_share_out_the_whole_and_end_alone():
+    spec = manifest("suite.yaml")["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    count = spec["completions"]
+    for index in range(count):
+        # An Indexed Job gives each of its pods this one.
+        given = {"JOB_COMPLETION_INDEX": str(index)}
+        environment = given | {each["name"]: each["value"] for each in container["env"]}
+        assert find_shard("", environment) == Shard(index, count)
+        assert find_cluster(environment) is None
+    assert spec["completionMode"] == "Indexed" and spec["backoffLimitPerIndex"] > 0
+    rules = spec["podFailurePolicy"]["rules"]
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    actions = {rule["onExitCodes"]["values"][0]: rule for rule in rules if "onExitCodes" in rule}
+    assert {code: rule["action"] for code, rule in actions.items()} == {
+        75: "Ignore",
+        1: "FailIndex",
+    }
+    assert {rule["onExitCodes"]["containerName"] for rule in actions.values()} == {
+        container["name"]
+    }
+
+
+def test_a_pod_starts_the_suite_that_the_readme_writes_into_its_manifest(tmp_path):
+    commands = with_commands(tmp_path, _ECHO)
+    (command,) = [line for line in README.splitlines() if "launch/suite.yaml" in line]
+    written = yaml.safe_load(run_shell(["bash", "-c", command], commands).stdout)
+    for job, started in ((manifest("suite.yaml"), False), (written, True)):
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        given = {each["name"]: each["value"] for each in container["env"] if each["value"]}
+        done = run_shell(container["command"], {**given, **commands, "ARGUMENTS": "-x"})
+        assert done.returncode == (0 if started else 1)
+        if not started:
+            assert done.stderr.startswith("error: SUITE is empty; write configs/suites/")
+    assert done.stdout.strip().split("|")[4:-1] == [
+        *("-m", "mq_jax.main", "--mode=compare", "--suite=configs/suites/imagenet_paper.py"),
+        *("--workdir=/shared/runs/imagenet_paper", "--interrupted_code=75", "-x"),
+    ]
 
 
 # A program that says how it was called.
@@ -187,6 +234,20 @@ def test_a_job_of_a_suite_is_queued_again_where_it_was_interrupted(tmp_path, cod
     assert ("scontrol requeue 7_2" in lines) == again and status == int(code)
 
 
+@pytest.mark.parametrize("given, count", [({}, 4), ({"SHARDS": "8"}, 8)])
+def test_a_task_that_is_submitted_again_alone_has_the_part_that_it_had(tmp_path, given, count):
+    commands = with_commands(tmp_path, "#!/usr/bin/env bash\nenv\n")
+    # sbatch --array=2
+    array = dict.fromkeys(("ID", "MIN", "MAX"), "2") | {"COUNT": "1", "STEP": "1"}
+    slurm = {f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()}
+    slurm |= {"SLURM_SUBMIT_DIR": str(tmp_path), "SUITE": "s.py"}
+    done = run_shell(["bash", LAUNCH / "suite.sbatch"], {**commands, **slurm, **given})
+    environment = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert find_shard("", environment) == Shard(2, count)
+    (array,) = re.findall(r"^#SBATCH --array=0-(\d+)$", SUITE_SBATCH, re.MULTILINE)
+    assert f"SHARDS=${{SHARDS:-{int(array) + 1}}} " in SUITE_SBATCH
+
+
 def test_the_warning_of_the_end_reaches_a_suite(tmp_path):
     """SLURM tells the shell alone; the program saves, and its own exit code decides."""
     program = """#!/usr/bin/env bash
@@ -259,8 +320,7 @@ LAUNCHED = ("local.sh", "multi_gpu.sh", "slurm.sbatch", "kubernetes.yaml")
 
 def readme_command(name):
     """The line of the README that starts a launch file with a configuration."""
-    text = (runs.ROOT / "README.md").read_text()
-    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    lines = [line.strip() for line in README.splitlines() if line.startswith("    ")]
     (command,) = [
         line for line in lines if f"launch/{name} " in f"{line} " and "CONFIG" in line.upper()
     ]

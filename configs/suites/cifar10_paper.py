@@ -3,7 +3,7 @@
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_paper.py \
       --workdir=DIR --config.data.dir=TFDS
 
-Cost and result: not measured.
+Cost and result: not measured; of the cost `--dry_run --count_flops` tells a bound.
 """
 
 from configs.suites.budgets import mqvae_paper

@@ -4,7 +4,7 @@
       --config.tokens=TRAIN --config.eval_tokens=TEST
 
 TRAIN and TEST are token sets of both splits (--mode=tokens), which all runs then share. Nats of a
-masked prior are a bound. Cost: `--dry_run` tells, once an entry was measured.
+masked prior are a bound. Cost: `--dry_run --count_flops` tells, once an entry was measured.
 """
 
 from configs.suites.budgets import THREE

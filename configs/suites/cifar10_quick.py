@@ -3,8 +3,8 @@
   python -m mq_jax.main --mode=compare --suite=configs/suites/cifar10_quick.py \
       --workdir=DIR --config.data.dir=TFDS
 
-Three seeds where the question is the step, and of what has measured best. Cost: `--dry_run` tells,
-once an entry was measured.
+Three seeds where the question is the step, and of what has measured best. Cost: `--dry_run
+--count_flops` tells, once an entry was measured.
 """
 
 from configs.quantizers import PRESETS

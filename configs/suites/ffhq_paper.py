@@ -3,7 +3,8 @@
   python -m mq_jax.main --mode=compare --suite=configs/suites/ffhq_paper.py \
       --workdir=DIR --config.data.dir=IMAGES
 
-One seed: a run is days on the GPUs that it is for. Cost and result: not measured.
+One seed: a run is days on the GPUs that it is for. Cost and result: not measured; of the cost
+`--dry_run --count_flops` tells a bound.
 """
 
 from configs.suites.budgets import mqgan_paper

@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from mq_jax.bench.program import compiled_step, variant
 from mq_jax.bench.tables import print_comparison
-from mq_jax.bench.timing import matmul_rate
 from mq_jax.devices.peaks import peak_of
+from mq_jax.devices.products import matmul_rate
 from mq_jax.training.validate import validate
 
 # What `all` times: every hyper-gradient with one estimator, and those whose cost another changes.

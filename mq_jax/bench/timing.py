@@ -6,12 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-# Side of a square product, and how many follow each other between two waits: on an accelerator a
-# small one ends before the next is handed over.
-_SMALL, _LARGE = (2048, 1), (8192, 16)
+# Steps that follow each other between two waits on an accelerator, where a wait would count.
 _CALLS = 8
 
 
@@ -44,26 +40,4 @@ def calls_between_waits() -> int:
     Returns:
       1 for a CPU; several for an accelerator, where a wait would count with a short program.
     """
-    return 1 if _on_cpu() else _CALLS
-
-
-def matmul_rate(dtype: str = "float32") -> float:
-    """GFLOP/s of a large matrix product: the roof of everything here.
-
-    Args:
-      dtype: of its factors.
-
-    Returns:
-      The rate, at JAX's default precision.
-    """
-    side, calls = _SMALL if _on_cpu() else _LARGE
-    # Of zeros or ones a GPU draws less power, and is faster than a net ever finds it.
-    numbers = np.random.default_rng(0).standard_normal((side, side), np.float32)
-    factor = jax.device_put(numbers).astype(dtype)
-    product = jax.jit(jnp.matmul)
-    run = {"product": lambda: product(factor, factor)}
-    return 2 * side**3 / interleaved(run, 9, calls)["product"] / 1e9
-
-
-def _on_cpu():
-    return jax.default_backend() == "cpu"
+    return 1 if jax.default_backend() == "cpu" else _CALLS

@@ -11,8 +11,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mq_jax.bench.tables import print_by_row
-from mq_jax.bench.timing import interleaved, matmul_rate
+from mq_jax.bench.timing import interleaved
 from mq_jax.devices.environment import environment
+from mq_jax.devices.products import matmul_rate
 from mq_jax.storage.files import size_of
 from mq_jax.terminal import console
 from mq_jax.tokenizers.export import make_export

@@ -140,9 +140,10 @@ def _dispatch(folders: Sequence[str]) -> int:
     mode = FLAGS.mode
     require_taken(FLAGS, folders)
     if mode == "plan":
-        from mq_jax.modes.planning import image_count, plan
+        from mq_jax.modes.lengths import image_count
+        from mq_jax.modes.planning import plan
 
-        asked = {"devices": FLAGS.devices, "images": image_count(FLAGS.images)}
+        asked = {"devices": FLAGS.devices, "images": image_count(FLAGS.images, mode)}
         asked |= {"peak_tflops": FLAGS.peak_tflops, "compiled": FLAGS.compile}
         plan(given.experiment(FLAGS), **asked)
     elif mode == "report":
@@ -196,10 +197,12 @@ def _derive(mode: str) -> None:
 
 def _compare() -> int:
     """Trains the runs of a suite and writes the tables, or the tables alone."""
+    from mq_jax.modes.lengths import image_count
     from mq_jax.modes.suite import Asked, compare
 
     fields = FLAGS.suite, given.words(sys.argv), FLAGS.shard, FLAGS.reference
-    bad, signalled = compare(_workdir(), Asked(*fields, FLAGS.dry_run, FLAGS.count_flops))
+    fields += FLAGS.dry_run, FLAGS.count_flops, image_count(FLAGS.images, FLAGS.mode)
+    bad, signalled = compare(_workdir(), Asked(*fields))
     if signalled:
         logging.info("%s: stopped. To go on:\n  %s", signalled, _command())
         return FLAGS.interrupted_code

@@ -6,19 +6,18 @@ Not `--mode=evaluate --compare` (comparing.py), which prints evaluations that ar
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from absl import logging
-from ml_collections import ConfigDict
 
 from mq_jax.devices.distributed import find_cluster
 from mq_jax.devices.interrupt import Interrupt
-from mq_jax.planning.plan import make_plan, use_virtual_devices
+from mq_jax.modes.predicting import predict
 from mq_jax.runs.workdir import require_writable
+from mq_jax.suites.machines import hours, unlike_machines
 from mq_jax.suites.outcome import DIFFERS, FAILED, Outcome, outcome_of
 from mq_jax.suites.page import write_comparison
-from mq_jax.suites.prediction import predictions, predictions_table
 from mq_jax.suites.results import read_results, write_suite
 from mq_jax.suites.running import run_suite
 from mq_jax.suites.schedule import Scheduled, Shard, find_shard, schedule
@@ -41,6 +40,7 @@ class Asked(NamedTuple):
       dry: whether only to print what would be run, and for how long.
       count_flops: whether entries that were not measured are predicted by their FLOPs then, for
         which each is traced.
+      images: of which epochs are then; 0: as many as the data declares.
     """
 
     suite: str
@@ -49,6 +49,7 @@ class Asked(NamedTuple):
     reference: str = ""
     dry: bool = False
     count_flops: bool = False
+    images: int = 0
 
 
 def compare(folder: pathlib.Path, asked: Asked) -> tuple[int, str]:
@@ -68,12 +69,13 @@ def compare(folder: pathlib.Path, asked: Asked) -> tuple[int, str]:
         for that needs a suite, or several processes are to be one.
       OSError: the folder cannot be written to.
     """
-    given = {"dry_run": asked.dry, "count_flops": asked.count_flops, "shard": asked.shard}
+    predicting = {"count_flops": asked.count_flops, "images": asked.images}
+    given = {"dry_run": asked.dry, **predicting, "shard": asked.shard}
     of_a_suite = [name for name, value in given.items() if value]
     if of_a_suite and not asked.suite:
         raise ValueError(f"--{of_a_suite[0]} is of a suite; give --suite too.")
-    if asked.count_flops and not asked.dry:
-        raise ValueError("--count_flops is of --dry_run; give that too.")
+    for name in (name for name, value in predicting.items() if value and not asked.dry):
+        raise ValueError(f"--{name} is of --dry_run; give that too.")
     if not asked.suite:
         _write(folder, asked.reference, {})
         return 0, ""
@@ -85,7 +87,8 @@ def compare(folder: pathlib.Path, asked: Asked) -> tuple[int, str]:
     suite, part = _suite(asked), find_shard(asked.shard, os.environ)
     runs = schedule(suite, folder, asked.given)
     if asked.dry:
-        _predict(part.of(runs), suite, folder, _flops if asked.count_flops else None)
+        given = {"images": asked.images, "count_flops": asked.count_flops}
+        predict(runs, part, suite, folder, **given)
         return 0, ""
     return _run(runs, part, suite, folder, asked)
 
@@ -102,22 +105,6 @@ def _suite(asked: Asked) -> Suite:
             f"entries of --suite={asked.suite}."
         )
     return dataclasses.replace(suite, reference=asked.reference)
-
-
-def _predict(
-    runs: Sequence[Scheduled],
-    suite: Suite,
-    folder: pathlib.Path,
-    flops_of: Callable[[ConfigDict], float] | None,
-) -> None:
-    """Prints what would be run, and for how long."""
-    try:
-        measured = read_results(folder).runs
-    except FileNotFoundError:
-        measured = []
-    lasting = [timed(one, suite, folder) or one for one in runs]
-    found = predictions(lasting, measured, suite.seconds, flops_of)
-    console.print_table(f"Would be run in {folder}", *predictions_table(found))
 
 
 def _run(
@@ -160,18 +147,14 @@ def _write(folder: pathlib.Path, reference: str, outcomes: dict[str, Outcome]) -
             raise
         logging.warning("%s", error)
         return
-    # FLOPs are in the files: a terminal has no room for them.
+    # FLOPs and hours are in the files: a terminal has no room for them.
     entries, *differences = entries_table(results), *differences_tables(results)
-    entries = entries._replace(heads=entries.heads[:-2], rows=[row[:-2] for row in entries.rows])
+    entries = entries._replace(heads=entries.heads[:-3], rows=[row[:-3] for row in entries.rows])
     for table in (entries, *differences):
         cells = [[cell.text for cell in row] for row in table.rows]
         console.print_table(table.title, table.heads, cells)
+    took = hours(results)
+    tell(*filter(None, (unlike_machines(results), f"Hours of all runs: {took}" if took else "")))
     for name, told in results.ailments:
         tell(f"{name}: {told}")
     tell(*(f"Comparison: {path}" for path in write_comparison(results, folder)))
-
-
-def _flops(config: ConfigDict) -> float:
-    """Matrix FLOPs of a step; traced, not compiled."""
-    use_virtual_devices(1)
-    return make_plan(config, 1, compiled=False).matrix_flops

@@ -21,7 +21,7 @@ _FLAGS_OF_MODES = {
     "step": ("evaluate", "export", "sample"),
     **dict.fromkeys(("name", "size", "compare", "unlike"), ("evaluate",)),
     "samples": (_SAMPLES,),
-    "images": ("evaluate", "plan", "tokens"),
+    "images": ("evaluate", "plan", "compare", "tokens"),
     "devices": ("plan",),
     "overwrite": ("export", "tokens"),
     "output": ("report", "tokens", "sample", "prepare", _SAMPLES),

@@ -17,6 +17,7 @@ COLOURS = 8
 
 _DASHES = ("solid", "dot", "dash", "dashdot")
 _DASH_WORDS = ("solid", "dotted", "dashed", "dash-dotted")
+_SYMBOLS = ("circle", "square", "diamond", "star")
 
 
 class Figure(NamedTuple):
@@ -38,6 +39,28 @@ class Figure(NamedTuple):
 def dash(number: int) -> str:
     """How the line of a run is dashed, so that colours may come again: a dash for each eight."""
     return _DASHES[number // COLOURS % len(_DASHES)]
+
+
+def symbol(number: int) -> str:
+    """The symbol of a run's points, which goes with its dash."""
+    return _SYMBOLS[number // COLOURS % len(_SYMBOLS)]
+
+
+def symbols_in_words(count: int) -> str:
+    """How symbols go with the dashes of the line at the top of a page.
+
+    Args:
+      count: of runs or entries.
+
+    Returns:
+      A sentence; "" where colours tell all of them apart.
+    """
+    shown = -(-count // COLOURS)
+    pairs = list(zip(_SYMBOLS, _DASH_WORDS, strict=True))[:shown]
+    (name, dash), *others = [(f"{symbol}s", dash) for symbol, dash in pairs]
+    told = f"{name.capitalize()} are {dash} in the line at the top"
+    told += "".join(f", {name} {dash}" for name, dash in others)
+    return f"{told}." if others else ""
 
 
 def curve_figure(

@@ -217,6 +217,9 @@ def _step_fields(cost: Cost) -> dict[str, str]:
     }
     if cost.flops is not None:
         fields["FLOPs of a step, a device"] = f"{cost.flops / 1e9:,.2f} GFLOP"
+    if cost.inner_flops:
+        told = f"{cost.inner_flops / 1e9:,.2f} GFLOP"
+        fields["FLOPs of a step of the inner level alone, a device"] = told
     return fields
 
 

@@ -5,7 +5,7 @@ import pathlib
 from typing import NamedTuple
 
 from mq_jax.runs.records import write_record
-from mq_jax.storage.schema import AMOUNT, Each, Nullable, read_json, whole
+from mq_jax.storage.schema import AMOUNT, Each, Nullable, check, read_json, whole
 
 FILE = "cost.json"
 
@@ -17,6 +17,7 @@ _SCHEMA = {
     "state_bytes_per_device": whole(0),
     "devices": whole(1),
 }
+_INNER = {"inner_flops": Nullable(AMOUNT)}
 
 
 class Cost(NamedTuple):
@@ -24,11 +25,14 @@ class Cost(NamedTuple):
 
     Attributes:
       parameters: numbers that are trained, by part.
-      flops: of a step on one device, as XLA counts them; None where it does not.
+      flops: of a step on one device, as XLA counts them; None where it does not. Of the two kinds
+        that may alternate, of that of both levels.
       compile_seconds: of the step; few where an earlier start left it in the cache.
       state_bytes: of all that a step carries to the next one.
       state_bytes_per_device: of it, what one device holds.
       devices: of the mesh.
+      inner_flops: as flops, of the step of the inner level alone; 0: there is none. None also in
+        files of before, which lack it.
     """
 
     parameters: dict[str, int]
@@ -37,6 +41,7 @@ class Cost(NamedTuple):
     state_bytes: int
     state_bytes_per_device: int
     devices: int
+    inner_flops: float | None = None
 
 
 def write_cost(folder: pathlib.Path, cost: Cost) -> None:
@@ -64,7 +69,9 @@ def read_cost(folder: str | os.PathLike) -> Cost:
     """
     path = pathlib.Path(folder) / FILE
     try:
-        return Cost(**read_json(path, _SCHEMA))
+        stored = {"inner_flops": None} | read_json(path, _SCHEMA)
+        check(stored, _INNER)
+        return Cost(**stored)
     # An unknown field is a TypeError.
     except (ValueError, TypeError) as error:
         raise ValueError(

@@ -6,6 +6,7 @@ import pathlib
 from mq_jax.report.page import Key, render_page
 from mq_jax.report.tables import Table, comparison_table, environment_fields
 from mq_jax.storage.files import write_atomically
+from mq_jax.suites.machines import hours
 from mq_jax.suites.plots import sections
 from mq_jax.suites.results import Results
 from mq_jax.suites.tables import (
@@ -46,10 +47,10 @@ def _title(results: Results) -> str:
 
 
 def _subtitle(results: Results) -> str:
-    finished = sum(run.is_finished for run in results.runs)
+    finished, took = sum(run.is_finished for run in results.runs), hours(results)
     return (
         f"{len(results.entries)} entries, {finished} of {len(results.runs)} runs finished; "
-        f"the reference is {visible(results.reference)}"
+        f"the reference is {visible(results.reference)}{f'; {took} hours in all' if took else ''}"
     )
 
 

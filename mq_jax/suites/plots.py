@@ -1,5 +1,6 @@
-"""Plots over the runs of a suite; a colour, and beyond eight entries a dash, is an entry."""
+"""Plots over the runs of a suite; a colour, beyond eight with a dash and a symbol, is an entry."""
 
+import statistics
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -7,13 +8,14 @@ import plotly.graph_objects as go
 
 from mq_jax.report.curves import Curve, curve, thinned
 from mq_jax.report.durations import elapsed
-from mq_jax.report.figures import Figure, dash, plain, to_json
+from mq_jax.report.figures import Figure, dash, plain, symbol, symbols_in_words, to_json
 from mq_jax.report.names import METRICS
 from mq_jax.report.sections import Section
+from mq_jax.runs.differing import differing_fields
 from mq_jax.suites.results import ERRORS, Result, Results
 
-# Below this a plot against K has nothing to show.
-_FEWEST_SIZES = 2
+# Between the extremes of K; below this a plot against it has nothing to show.
+_LEAST_FACTOR = 2
 _REM_PER_ENTRY = 1.3
 
 
@@ -63,6 +65,7 @@ _OVER_TIME = (
 _SEEDS = "Every seed; what lies within the spread of one entry's dots does not tell entries apart."
 _USAGE = "Share of codes that occur at all in the evaluation set."
 _AGAINST_USAGE = "At the best step of each run. More codes in use need not mean a lower error."
+_JOINED = "A line, in the colour of the first, joins the means of entries that differ in K alone."
 _AGAINST_SIZE = "Share of K codes that occur in the evaluation set; logarithmic axis of K."
 _PERPLEXITY = "As many equally frequent codes would carry as much; logarithmic axes."
 
@@ -122,7 +125,7 @@ def _seeds(results: Results, name: str) -> Figure | None:
     }
     height = 5 + _REM_PER_ENTRY * len(entries)
     title = f"{METRICS[name].label}, every seed"
-    return Figure(title, _SEEDS, to_json(traces, layout), height)
+    return Figure(title, _of_points(results, _SEEDS), to_json(traces, layout), height)
 
 
 def _pairs(results: Results, across: str, up: str, title: str, caption: str) -> Figure | None:
@@ -135,15 +138,17 @@ def _pairs(results: Results, across: str, up: str, title: str, caption: str) -> 
         "hovermode": "closest",
         "showlegend": False,
     }
+    caption = _of_points(results, caption)
     return Figure(title, caption, to_json(traces, layout)) if traces else None
 
 
 def _against_size(results: Results, name: str, title: str, caption: str) -> Figure | None:
-    """A metric against K; None where all have one K."""
+    """A metric against K; None where all have about one K."""
     runs = [run for run in results.runs if run.is_finished and name in run.values]
     sizes = sorted({run.codes for run in runs})
-    if len(sizes) < _FEWEST_SIZES:
+    if not sizes or sizes[-1] < _LEAST_FACTOR * sizes[0]:
         return None
+    lines = [_joined(results, family, name) for family in _families(results, runs)]
     traces = [_trace(results, run, [run.codes], [run.values[name]]) for run in runs]
     ticks = {"tickvals": sizes, "ticktext": [f"{size:,}" for size in sizes]}
     layout = {
@@ -152,7 +157,43 @@ def _against_size(results: Results, name: str, title: str, caption: str) -> Figu
         "hovermode": "closest",
         "showlegend": False,
     }
-    return Figure(title, caption, to_json(traces, layout))
+    caption = _of_points(results, f"{caption} {_JOINED}" if lines else caption)
+    return Figure(title, caption, to_json([*lines, *traces], layout))
+
+
+def _families(results: Results, runs: Sequence[Result]) -> list[list[Result]]:
+    """Runs of several entries that differ in K, and in seeds, alone."""
+    families: list[list[Result]] = []
+    for run in sorted(runs, key=lambda run: results.entries.index(run.entry)):
+        for family in families:
+            configs = {"first": family[0].run.config, "own": run.run.config}
+            if differing_fields(configs).keys() <= {"codebook.size", "seed"}:
+                family.append(run)
+                break
+        else:
+            families.append([run])
+    return [family for family in families if len({run.codes for run in family}) > 1]
+
+
+def _joined(results: Results, family: Sequence[Result], name: str) -> go.Scatter:
+    """A line along K over the means of a family, in the colour of its first entry."""
+    values: dict[int, list[float]] = {}
+    for run in sorted(family, key=lambda run: run.codes):
+        values.setdefault(run.codes, []).append(run.values[name])
+    number = results.entries.index(family[0].entry)
+    return go.Scatter(
+        x=list(values),
+        y=[statistics.mean(own) for own in values.values()],
+        mode="lines",
+        line={"width": 1.6, "dash": dash(number)},
+        name=plain(f"mean of each K, as {family[0].entry}"),
+        meta={"colour": number},
+    )
+
+
+def _of_points(results: Results, caption: str) -> str:
+    """A caption, and which symbols are whose."""
+    return f"{caption} {symbols_in_words(len(results.entries))}".strip()
 
 
 def _trace(results: Results, run: Result, x: Sequence, y: Sequence, mode: str = "markers"):
@@ -164,6 +205,6 @@ def _trace(results: Results, run: Result, x: Sequence, y: Sequence, mode: str = 
         name=plain(f"{run.entry} seed {run.seed}"),
         mode=mode,
         line={"width": 1.6, "dash": dash(number)},
-        marker={"size": 7, "symbol": "circle" if run.is_finished else "circle-open"},
+        marker={"size": 7, "symbol": f"{symbol(number)}{'' if run.is_finished else '-open'}"},
         meta={"colour": number},
     )

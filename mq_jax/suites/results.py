@@ -3,7 +3,7 @@
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mq_jax.evaluation.protocol import unlike
@@ -69,15 +69,16 @@ class Result(NamedTuple):
 
     @property
     def flops(self) -> float | None:
-        """Of an inner update on one device, as XLA counts them; None where these differ in cost."""
-        found = self.run.cost.flops if self.run.cost else None
-        if is_prior(self.run.config):
-            return found
-        updates = self.run.config["train.unroll"]
-        # Of the two programs that alternate, only the one of both levels is counted.
-        if updates != self.run.config["train.inner_updates"]:
+        """Of an inner update on one device, as XLA counts them, the mean where steps alternate."""
+        cost, config = self.run.cost, self.run.config
+        if cost is None or cost.flops is None or is_prior(config):
+            return cost.flops if cost else None
+        # A step of both levels takes so many updates as one; the others are of the inner alone.
+        every = config["train.inner_updates"]
+        alone = every - config["train.unroll"]
+        if alone and cost.inner_flops is None:
             return None
-        return None if found is None else found / updates
+        return (cost.flops + alone * (cost.inner_flops or 0.0)) / every
 
     @property
     def codes(self) -> int | None:
@@ -95,6 +96,8 @@ class Results(NamedTuple):
       runs: by entry and seed.
       ailments: (name of a run, sentence): what is missing from the tables, and why.
       unlike: where evaluations were made under different protocols.
+      spent: seconds of all processes that have ended, by entry, those of its timing and of entries
+        without a run too; None where nothing tells.
     """
 
     name: str
@@ -103,6 +106,7 @@ class Results(NamedTuple):
     runs: list[Result]
     ailments: list[tuple[str, str]]
     unlike: list[str]
+    spent: dict[str, float | None]
 
     def of(self, entry: str) -> list[Result]:
         """The finished runs of an entry."""
@@ -157,13 +161,13 @@ def read_results(
     told = read_told(folder)
     found = _folders(folder)
     order = [entry for entry in told["entries"] if entry in found]
-    entries = order + sorted(set(found) - set(order))
+    order += sorted(set(found) - set(order))
     runs, ailments = [], []
-    for entry in entries:
+    for entry in order:
         for seed in sorted(found[entry]):
             own = (outcomes or {}).get(f"{entry} seed {seed}")
             _add(runs, ailments, entry, seed, run_folder(folder, entry, seed), own)
-    entries = [entry for entry in entries if any(run.entry == entry for run in runs)]
+    entries = [entry for entry in order if any(run.entry == entry for run in runs)]
     if not entries:
         raise FileNotFoundError(
             f"{folder} has no run of a suite yet; expected folders ENTRY/seed-S with a "
@@ -176,7 +180,8 @@ def read_results(
     chosen = reference or (told["reference"] if told["reference"] in entries else entries[0])
     cards = {run.run.name: run.run.evaluation for run in runs if run.run.evaluation}
     differing = unlike(cards) if len(cards) > 1 else []
-    return Results(told["name"], entries, chosen, runs, ailments, differing)
+    spent = {entry: _spent(folder, entry, found[entry]) for entry in order}
+    return Results(told["name"], entries, chosen, runs, ailments, differing, spent)
 
 
 def read_told(folder: pathlib.Path) -> dict[str, Any]:
@@ -209,6 +214,14 @@ def _folders(folder: pathlib.Path) -> dict[str, list[int]]:
         if seed and path.is_dir() and path.parent.name not in RESERVED:
             found.setdefault(path.parent.name, []).append(int(seed[1]))
     return found
+
+
+def _spent(folder: pathlib.Path, entry: str, seeds: Sequence[int]) -> float | None:
+    """Seconds of the processes of an entry, its timing included."""
+    places = [run_folder(folder, entry, seed) for seed in seeds]
+    endings = [read_ending(place) for place in (*places, folder / RESERVED[0] / entry)]
+    known = [ending.seconds for ending in endings if ending]
+    return sum(known) if known else None
 
 
 def _add(

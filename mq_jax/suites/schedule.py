@@ -13,6 +13,8 @@ from mq_jax.runs.stages import is_prior
 from mq_jax.suites.suite import Suite, words_of
 from mq_jax.training.taking import take_sizes
 
+_FEWEST_TASKS = 2
+
 
 class Scheduled(NamedTuple):
     """A run that is to be.
@@ -140,37 +142,61 @@ class Shard(NamedTuple):
         return list(runs[self.index :: self.count])
 
 
+WHOLE = Shard()
+
+
 def find_shard(given: str, environment: Mapping[str, str]) -> Shard:
     """Which part of a suite is this process's.
 
     Args:
-      given: I/N with I from 0; "": as the environment says: SLURM_ARRAY_TASK_ID of a job array, or
-        MQ_JAX_SHARDS with the JOB_COMPLETION_INDEX of a Kubernetes Job.
+      given: I/N with I from 0; "": as the environment says. N is MQ_JAX_SHARDS, and I the first of
+        MQ_JAX_SHARD, SLURM_ARRAY_TASK_ID and JOB_COMPLETION_INDEX (of an Indexed Job of Kubernetes)
+        that is there; without N, a SLURM array that is whole is shared out to its tasks.
       environment: as os.environ.
 
     Returns:
       The whole where nothing says otherwise.
 
     Raises:
-      ValueError: it is no part of a whole.
+      ValueError: it is no part of a whole, or of which whole is not known.
     """
     if given:
         index, _, count = given.partition("/")
         return _shard(index, count, f"--shard is {given!r}")
-    if "SLURM_ARRAY_TASK_ID" in environment:
-        told = {
-            name: environment.get(f"SLURM_ARRAY_TASK_{name}", default)
-            for name, default in (("ID", ""), ("COUNT", "1"), ("MIN", "0"), ("STEP", "1"))
-        }
-        if not all(value.isdecimal() for value in told.values()) or told["STEP"] == "0":
-            raise ValueError(f"SLURM_ARRAY_TASK_* are {told}; expected whole numbers.")
-        index = (int(told["ID"]) - int(told["MIN"])) // int(told["STEP"])
-        return _shard(str(index), told["COUNT"], f"SLURM_ARRAY_TASK_* are {told}")
-    if "MQ_JAX_SHARDS" in environment:
-        index, count = environment.get("JOB_COMPLETION_INDEX", ""), environment["MQ_JAX_SHARDS"]
-        told = f"JOB_COMPLETION_INDEX is {index!r} and MQ_JAX_SHARDS {count!r}"
-        return _shard(index, count, told)
-    return Shard()
+    count = environment.get("MQ_JAX_SHARDS", "")
+    if not count:
+        if environment.get("MQ_JAX_SHARD"):
+            raise ValueError(
+                f"MQ_JAX_SHARD is {environment['MQ_JAX_SHARD']!r} and MQ_JAX_SHARDS is not set; "
+                "set it to the number of shards."
+            )
+        return _of_array(environment) if "SLURM_ARRAY_TASK_ID" in environment else WHOLE
+    for name in ("MQ_JAX_SHARD", "SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"):
+        if index := environment.get(name):
+            return _shard(index, count, f"{name} is {index!r} and MQ_JAX_SHARDS {count!r}")
+    raise ValueError(
+        f"MQ_JAX_SHARDS is {count!r}, and nothing says which of them this is; set MQ_JAX_SHARD to "
+        "a number from 0, or unset it for the whole."
+    )
+
+
+def _of_array(environment: Mapping[str, str]) -> Shard:
+    """The task's part of a SLURM array; one with holes would leave out what it does not name."""
+    told = {
+        name: environment.get(f"SLURM_ARRAY_TASK_{name}", default)
+        for name, default in (("ID", ""), ("COUNT", "1"), ("MIN", "0"), ("MAX", ""), ("STEP", "1"))
+    }
+    if not all(value.isdecimal() for value in told.values()) or told["STEP"] == "0":
+        raise ValueError(f"SLURM_ARRAY_TASK_* are {told}; expected whole numbers.")
+    task, count, least, most, step = map(int, told.values())
+    # Of one task, or from 2 on, it is what is left of another array.
+    if count < _FEWEST_TASKS or least > 1 or (most - least) // step + 1 != count:
+        raise ValueError(
+            f"SLURM_ARRAY_TASK_* are {told}, which does not say how many shards there are; set "
+            "MQ_JAX_SHARDS to their number, of which each task takes that of its ID, from 0, as "
+            "launch/suite.sbatch does, or give --shard=I/N."
+        )
+    return _shard(str((task - least) // step), str(count), f"SLURM_ARRAY_TASK_* are {told}")
 
 
 def _shard(index: str, count: str, told: str) -> Shard:

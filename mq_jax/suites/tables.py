@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from mq_jax.report.names import METRICS, number
 from mq_jax.report.tables import Cell, Table
 from mq_jax.runs.differing import differing_fields, shown, unequal_fields
+from mq_jax.suites.machines import hours, unlike_machines
 from mq_jax.suites.results import ERRORS, Results
 from mq_jax.suites.statistics import (
     DIFFERENCE,
@@ -52,18 +53,12 @@ def entries_table(results: Results) -> Table:
             cells.append(Cell(_spread_in_words(name, own[name]), "best" if wins else ""))
         for cost, told in ((seconds, _seconds), (flops, _giga)):
             cells += [Cell(told(cost[entry])), Cell(_over(cost, entry, results.reference))]
-        rows.append(cells)
+        rows.append([*cells, Cell(hours(results, entry) or _NONE)])
     heads = [f"{METRICS[n].label} {'↑' if METRICS[n].better > 0 else '↓'}" for n in metrics]
-    costs = ["step, s", "time ×", "GFLOP", "FLOPs ×"]
-    note = (
-        "Means over finished seeds, ± the deviation of the sample (over n - 1), of the best "
-        "evaluation of each run. Seconds are those of training steps at the median rate, without "
-        "compilation, evaluations and checkpoints; what else the machine had to do is in them. "
-        "FLOPs are a step's on one device, as XLA counts them; several inner updates that are one "
-        "program count as so many steps, and of steps that are not alike none are told. "
-        f"×: over those of {visible(results.reference)}."
-    )
-    return Table("Entries", ["entry", "seeds", *heads, *costs], rows, note)
+    costs = ["step, s", "time ×", "GFLOP", "FLOPs ×", "hours"]
+    note = f"{_ENTRIES} ×: over those of {visible(results.reference)}."
+    notes = [unlike_machines(results), note]
+    return Table("Entries", ["entry", "seeds", *heads, *costs], rows, " ".join(filter(None, notes)))
 
 
 def differences_tables(results: Results) -> list[Table]:
@@ -93,6 +88,15 @@ def differences(results: Results, entry: str, metric: str) -> Paired | None:
     return paired(*positive)
 
 
+_ENTRIES = (
+    "Means over finished seeds, ± the deviation of the sample (over n - 1), of the best "
+    "evaluation of each run. Seconds are those of training steps at the median rate, without "
+    "compilation, evaluations and checkpoints; what else the machine had to do is in them. "
+    "FLOPs are a step's on one device, as XLA counts them; several inner updates that are one "
+    "program count as so many steps, and steps of two kinds by their turns. Hours are those of all "
+    "processes that have ended, with compilation and evaluations, of runs that failed and of "
+    "timings too; ≥ where of a run nothing tells."
+)
 _DIFFERENCE_HEADS = [
     *("entry", "difference", f"{LEVEL:.0%} interval", "p", "by seed"),
     f"seeds to see {DIFFERENCE:.0%}",

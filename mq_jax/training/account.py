@@ -18,6 +18,7 @@ from mq_jax.runs.trees import by_path
 from mq_jax.runs.workdir import flat
 from mq_jax.terminal import console
 from mq_jax.terminal.escaping import Block
+from mq_jax.training.program import Steps
 
 
 def log_beginning(config: ConfigDict, downsampling: int) -> None:
@@ -111,14 +112,13 @@ def evaluation_in_words(scalars: Mapping[str, float]) -> str:
     return "  ".join(f"{name.removeprefix('eval/')} {text}" for name, text in shown.items())
 
 
-def cost_of(state: TrainState, mesh: Mesh, *, flops: float, compile_seconds: float) -> Cost:
+def cost_of(state: TrainState, mesh: Mesh, steps: Steps) -> Cost:
     """The cost of a run's step.
 
     Args:
       state: of the run, on its devices.
       mesh: over which it lies.
-      flops: of a step on one device; not a number where XLA does not count.
-      compile_seconds: of the step.
+      steps: compiled.
 
     Returns:
       A Cost.
@@ -126,9 +126,10 @@ def cost_of(state: TrainState, mesh: Mesh, *, flops: float, compile_seconds: flo
     whole = sharding.total(sharding.holdings(state))
     return Cost(
         _parameters(state),
-        flops if math.isfinite(flops) else None,
-        round(compile_seconds, 1),
+        steps.flops if math.isfinite(steps.flops) else None,
+        round(steps.compile_seconds, 1),
         *(int(whole.size), int(whole.per_device), mesh.size),
+        steps.inner_flops if math.isfinite(steps.inner_flops) else None,
     )
 
 

@@ -92,13 +92,13 @@ class _Run:
 
     def _await_steps(self):
         """Waits until the steps are compiled; what one takes, in the log and in cost.json."""
-        flops, seconds = self._program.steps()[-2:]
+        steps = self._program.steps()
         logging.info(
             "Compiled in %.1f s: %.2f GFLOP a step, %d steps, %d device(s)",
-            *(seconds, flops / 1e9, self._total, jax.device_count()),
+            *(steps.compile_seconds, steps.flops / 1e9, self._total, jax.device_count()),
         )
         if jax.process_index() == 0:
-            cost = cost_of(self._state, self._mesh, flops=flops, compile_seconds=seconds)
+            cost = cost_of(self._state, self._mesh, steps)
             with for_people("cost.json"):
                 write_cost(self._workdir, cost)
 

@@ -29,13 +29,15 @@ class Steps(NamedTuple):
         window are donated. Batches of the first stage are inner u8[B, H, W, 3] and outer u8[B, H,
         W, 3]; with train.unroll above 1, inner is a tuple of so many.
       inner_step: the same without the outer level; None where every step has one.
-      flops: of one step on one device, as XLA counts them.
+      flops: of `step` on one device, as XLA counts them.
+      inner_flops: of `inner_step`; 0 where there is none.
       compile_seconds: from the trace to the compiled steps.
     """
 
     step: Callable
     inner_step: Callable | None
     flops: float
+    inner_flops: float
     compile_seconds: float
 
 
@@ -107,8 +109,8 @@ def compiled(lower: Callable[[], Lowered]) -> Program:
     def steps():
         (step, ended), *rest = [each.result() for each in compiling]
         inner_step = rest[0][0] if rest else None
-        flops = (step.cost_analysis() or {}).get("flops", float("nan"))
-        return Steps(step, inner_step, flops, max([ended, *(end for _, end in rest)]) - began)
+        flops = _flops(step), _flops(inner_step) if inner_step else 0.0
+        return Steps(step, inner_step, *flops, max([ended, *(end for _, end in rest)]) - began)
 
     if jax.default_backend() != "cpu":
         steps()
@@ -118,6 +120,11 @@ def compiled(lower: Callable[[], Lowered]) -> Program:
 def _compiled(lowered):
     """A compiled step, and when it was ready."""
     return lowered.compile(), time.monotonic()
+
+
+def _flops(step):
+    """Of a compiled step, as XLA counts them; not a number where it does not."""
+    return (step.cost_analysis() or {}).get("flops", float("nan"))
 
 
 def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:

@@ -7,10 +7,12 @@ import json
 import pytest
 import runs
 from pages import Page, figure_named
-from report_folders import make_rows, make_run
+from report_folders import COST, make_rows, make_run
 
 from mq_jax.report import is_report
+from mq_jax.runs.cost import write_cost
 from mq_jax.suites import Suite
+from mq_jax.suites.machines import hours, unlike_machines
 from mq_jax.suites.outcome import Ending, write_ending
 from mq_jax.suites.page import write_comparison
 from mq_jax.suites.results import read_results, write_suite
@@ -18,6 +20,7 @@ from mq_jax.suites.tables import changes_table, differences_tables, entries_tabl
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
+SIZES = runs.ROOT / "configs" / "suites" / "cifar10_size.py"
 ENTRIES = ("joint", "none", "large")
 # The errors by entry and seed.
 ERRORS = {
@@ -54,6 +57,7 @@ def folder(tmp_path_factory):
     (folder / "large" / "seed-2").mkdir()
     write_ending(folder / "large" / "seed-2", Ending(1, 0, 1, 3.0, "no data"))
     make_run(folder / "timings" / "joint", changes={"train.steps": 4})
+    write_ending(folder / "timings" / "joint", Ending(0, 4, 1, 3600.0, ""))
     entries = dict.fromkeys(ENTRIES, "") | {"later": ""}
     write_suite(folder, "quick", Suite("configs/x.py", entries, reference="joint"))
     return folder
@@ -74,20 +78,106 @@ def test_means_are_of_finished_seeds_in_the_order_of_the_suite(folder):
     marks = {row[0].text: row[3].mark for row in table.rows}
     assert marks == {"joint": "", "none": "", "large": "best"}
     # 64 images at the median of 10, 20, 30 and 40 a second.
-    assert found["joint"][-4:] == ["2.56", "1.00", "34.96", "1.00"]
+    assert found["joint"][-5:-1] == ["2.56", "1.00", "34.96", "1.00"]
     assert results.runs[0].seconds == pytest.approx(64 * (1 / 10 + 1 / 20 + 1 / 30 + 1 / 40))
 
 
 def test_flops_are_those_of_an_update_as_the_seconds_are(tmp_path):
-    for entry, updates, unroll in (("one", 1, 1), ("all", 4, 4), ("last", 4, 1)):
+    kinds = {"one": (1, 1, 0.0), "all": (4, 4, 0.0), "last": (4, 1, 10e9), "half": (4, 2, 10e9)}
+    # As runs of before have it, which recorded no FLOPs of the inner level alone.
+    kinds |= {"older": (4, 4, None), "not-told": (4, 1, None)}
+    for entry, (updates, unroll, inner) in kinds.items():
         fields = {"train.inner_updates": updates, "train.unroll": unroll, "train.steps": 4}
-        make_run(tmp_path / entry / "seed-0", changes=fields)
+        place = make_run(tmp_path / entry / "seed-0", changes=fields)
+        write_cost(place, COST._replace(inner_flops=inner))
     found = texts(entries_table(read_results(tmp_path, "one")))
-    assert {entry: cells[-2:] for entry, cells in found.items()} == {
-        "all": ["8.74", "0.25"],
-        "last": ["–", "–"],
-        "one": ["34.96", "1.00"],
+    flops = {run.entry: run.flops for run in read_results(tmp_path).runs}
+    # 34.96 GFLOP a step of both levels, and a step of the inner alone for each other update.
+    assert flops == {
+        **{"one": 34.96e9, "all": 34.96e9 / 4, "older": 34.96e9 / 4, "not-told": None},
+        **{"last": (34.96e9 + 3 * 10e9) / 4, "half": (34.96e9 + 2 * 10e9) / 4},
     }
+    assert found["last"][-3:-1] == ["16.24", "0.46"]
+    assert found["not-told"][-3:-1] == ["–", "–"]
+
+
+def test_hours_are_of_all_processes_failed_ones_and_timings_too(folder, tmp_path):
+    results = read_results(folder)
+    # An hour of timing and two minutes; of the other seeds nothing tells.
+    assert hours(results, "joint") == "≥ 1.03" and hours(results, "none") == ""
+    assert results.spent["large"] == 6.0 and hours(results) == "≥ 1.03"
+    assert texts(entries_table(results))["none"][-1] == "–"
+    for seed, seconds in ((0, 5400.0), (1, 1800.0)):
+        write_ending(make_run(tmp_path / "all" / f"seed-{seed}"), Ending(0, 4, 1, seconds, ""))
+    (tmp_path / "never" / "seed-0").mkdir(parents=True)
+    write_ending(tmp_path / "never" / "seed-0", Ending(1, 0, 1, 3600.0, "no data"))
+    results = read_results(tmp_path)
+    # An entry without a run has no row, and its hours are spent all the same.
+    assert hours(results, "all") == "2.00" and hours(results) == "3.00"
+    *_, text, page = write_comparison(results, tmp_path)
+    for path in (text, page):
+        assert "3.00 hours in all" in path.read_text() and "2.00" in path.read_text()
+
+
+def test_unlike_machines_are_told_beside_the_seconds(folder, tmp_path):
+    assert unlike_machines(read_results(folder)) == ""
+    machines = {
+        "slow": {"devices": {"kind": "cpu", "count": 1}, "cores": 2},
+        "fast": {"devices": {"kind": "cpu", "count": 1}, "cores": 64},
+        "gpu": {"devices": {"kind": "NVIDIA <H100>", "count": 8}, "cores": 2},
+        "same": {"devices": {"kind": "NVIDIA <H100>", "count": 8}, "cores": 4},
+        "odd": {"devices": 3},
+    }
+    for entry, environment in machines.items():
+        place = make_run(tmp_path / entry / "seed-0")
+        (place / "environment.json").write_text(json.dumps(environment))
+    told = (
+        "Seconds of unlike machines do not compare (1 x cpu of 64 cores: fast; 8 x NVIDIA <H100>: "
+        "gpu, same; 1 x cpu of 2 cores: slow)."
+    )
+    results = read_results(tmp_path, "slow")
+    assert unlike_machines(results) == told
+    *_, text, page = write_comparison(results, tmp_path)
+    assert told in text.read_text() and told in Page(page).words
+
+
+def sized(folder, entries):
+    """A page over entries, each of a kind and a K, whose usage is another one for each seed."""
+    for entry, (kind, size) in entries.items():
+        for seed, usage in enumerate((0.25, 0.5)):
+            rows = [row | {"eval/usage": usage * 64 / size} for row in make_rows()]
+            fields = {"codebook.size": size, "train.hypergradient": kind, "seed": seed}
+            make_run(
+                folder / entry / f"seed-{seed}", rows=rows, changes=fields | {"train.steps": 4}
+            )
+    return Page(write_comparison(read_results(folder), folder)[2])
+
+
+def test_entries_that_differ_in_size_alone_are_joined_by_their_means(tmp_path):
+    kinds = ("joint", "none", "unrolled")
+    entries = {f"{kind}-{size}": (kind, size) for kind in kinds for size in (64, 128, 256)}
+    page = sized(tmp_path, entries | {"sama": ("sama", 64)})
+    plot = figure_named(page, "Usage against K")
+    assert "in the colour of the first, joins the means" in page.words
+    lines = [trace for trace in plot["data"] if trace["mode"] == "lines"]
+    # In their order by name, each in the colour of its first; the tenth entry has no other size.
+    assert [trace["meta"]["colour"] for trace in lines] == [0, 3, 7]
+    for trace in lines:
+        assert trace["x"] == [64, 128, 256]
+        assert trace["y"] == pytest.approx([0.375, 0.1875, 0.09375])
+    points = [trace for trace in plot["data"] if trace["mode"] == "markers"]
+    symbols = {trace["name"]: trace["marker"]["symbol"] for trace in points}
+    assert symbols["joint-128 seed 0"] == "circle" and symbols["unrolled-256 seed 1"] == "square"
+
+
+def test_symbols_go_with_dashes_against_usage_too(tmp_path):
+    entries = {f"{n:02d}-{size}": ("joint", size) for n, size in enumerate(range(64, 74))}
+    page = sized(tmp_path, entries)
+    symbols = [t["marker"]["symbol"] for t in figure_named(page, "MSE against usage")["data"]]
+    assert symbols == ["circle"] * 16 + ["square"] * 4
+    assert "Circles are solid in the line at the top, squares dotted." in page.words
+    # Of ten sizes within a factor of two there is nothing to see.
+    assert "Usage against K" not in page.words
 
 
 def test_differences_are_paired_by_seed(folder):
@@ -160,6 +250,8 @@ def test_the_mode_writes_the_tables_over_a_folder(folder):
             "--reference is 'jointly'; expected one of joint",
         ),
         (["--workdir={}", "--dry_run"], "--dry_run is of a suite"),
+        (["--workdir={}", f"--suite={SIZES}", "--images=9"], "--images is of --dry_run"),
+        (["--workdir={}", f"--suite={SIZES}", "--images=x"], "--images=x is no whole number"),
         (["--workdir={}", "--config=configs/x.py"], "--config is not of --mode=compare"),
         (["--workdir={}", "--suite=configs/suites/none.py"], "there is no such file"),
         (["--workdir={}", "--config.train.steps=3"], "name its experiment too"),
@@ -175,12 +267,11 @@ def test_a_command_that_cannot_be_followed_is_refused_in_one_line(folder, given,
 
 
 def test_a_dry_run_lists_what_would_be_run_and_writes_nothing(tmp_path):
-    suite = f"{runs.ROOT}/configs/suites/cifar10_size.py"
-    given = ["--mode=compare", f"--suite={suite}", f"--workdir={tmp_path / 'new'}", "--dry_run"]
+    given = ["--mode=compare", f"--suite={SIZES}", f"--workdir={tmp_path / 'new'}", "--dry_run"]
     outcome = runs.cli(*given, "--shard=1/5", "--config.train.steps=7")
     assert outcome.code == 0, outcome.err
     assert runs.table_row(outcome, "joint-1024 seed 0") == [
-        *("joint-1024 seed 0", "not begun", "7", "-", "unknown")
+        *("joint-1024 seed 0", "not begun", "7", "-", "-", "unknown")
     ]
     assert runs.table_row(outcome, "all")[-1] == "3 unknown"
     assert not (tmp_path / "new").exists()

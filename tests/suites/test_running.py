@@ -22,15 +22,23 @@ from mq_jax.suites.outcome import (
     outcome_of,
     read_ending,
 )
-from mq_jax.suites.prediction import BY_FLOPS, MEASURED, UNKNOWN, predictions, predictions_table
+from mq_jax.suites.prediction import (
+    BY_FLOPS,
+    MEASURED,
+    UNKNOWN,
+    Tracing,
+    predictions,
+    predictions_table,
+)
 from mq_jax.suites.results import read_results
 from mq_jax.suites.running import run_suite
-from mq_jax.suites.schedule import schedule
+from mq_jax.suites.schedule import Shard, schedule
 from mq_jax.suites.timing import timed
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 STEPS = 40
+NOT_ASKED = None
 
 # Writes what training writes, at once; how it goes is said by the name of the entry.
 PROGRAM = """
@@ -210,12 +218,17 @@ def test_time_is_predicted_from_what_was_measured(suite_in):
     assert [one.outcome.state for one in found] == [FINISHED, ABSENT, ABSENT]
     # Of twice the FLOPs, 40 steps of half a second take 40 s, and what the first took besides.
     flops = {0.1: 1e9, 0.2: 2e9, 0.3: 1e9}
-    found = predictions(made.runs, measured, flops_of=lambda config: flops[config.train.warmup])
+    tracing = Tracing(lambda config: flops[config.train.warmup], NOT_ASKED)
+    found = predictions(made.runs, measured, tracing=tracing)
     beside = measured[0].wall_seconds - measured[0].seconds
     assert [one.origin for one in found] == ["", BY_FLOPS, BY_FLOPS]
     assert found[1].seconds == pytest.approx(40 + max(beside, 0))
     _, rows = predictions_table(found)
-    assert rows[-1][0] == "all" and rows[0][3] == "-"
+    spent = f"{measured[0].wall_seconds / 60:,.1f}"
+    assert rows[-1][0] == "all" and rows[0][3:] == [spent, "-", "-"]
+    # A shard without a measured entry knows of those of the others.
+    (one,) = predictions(made.runs, measured, shard=Shard(1, 3), tracing=tracing)
+    assert (one.scheduled.entry, one.origin, one.is_least) == ("later", BY_FLOPS, False)
     longer = made.runs[0].lasting(80, made.folder / "longer" / "seed-0")._replace(entry="longer")
     _, found = predictions([made.runs[0], longer], measured)
     assert (found.origin, found.seconds) == (MEASURED, pytest.approx(40 + max(beside, 0)))
@@ -224,3 +237,5 @@ def test_time_is_predicted_from_what_was_measured(suite_in):
     (made.folder / "works" / "seed-0" / "outcome.json").unlink()
     (found,) = predictions(made.runs[:1], read_results(made.folder).runs)
     assert (found.origin, found.seconds, found.outcome.state) == (MEASURED, 5.0, UNFINISHED)
+    # What it takes beside its steps nothing tells any more.
+    assert found.is_least and found.spent == 0

@@ -151,26 +151,39 @@ def test_shards_are_the_whole_and_share_nothing():
     assert find_shard("", {}).of(whole) == whole
 
 
+def array(task, tasks, *, step=1, **more):
+    """The environment of a task of a SLURM array of these IDs."""
+    told = {"ID": task, "COUNT": len(tasks), "MIN": min(tasks), "MAX": max(tasks), "STEP": step}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in told.items()} | more
+
+
 @pytest.mark.parametrize(
     "environment, shard",
     [
         ({}, Shard(0, 1)),
         ({"JOB_COMPLETION_INDEX": "0"}, Shard(0, 1)),
         ({"MQ_JAX_SHARDS": "3", "JOB_COMPLETION_INDEX": "2"}, Shard(2, 3)),
-        ({"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "4"}, Shard(2, 4)),
-        (
-            # sbatch --array=1-7:2
-            {
-                **{"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "4"},
-                **{"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_STEP": "2"},
-            },
-            Shard(2, 4),
-        ),
+        # A pod of a JobSet, each of whose Jobs has one pod, of index 0.
+        ({"MQ_JAX_SHARDS": "3", "MQ_JAX_SHARD": "2", "JOB_COMPLETION_INDEX": "0"}, Shard(2, 3)),
+        (array(2, range(4)), Shard(2, 4)),
+        (array(1, range(1, 5)), Shard(0, 4)),
+        (array(5, range(1, 8, 2), step=2), Shard(2, 4)),
+        # What is submitted again has the part that it had.
+        (array(2, [2], MQ_JAX_SHARDS="4"), Shard(2, 4)),
+        (array(2, [0, 2], MQ_JAX_SHARDS="4"), Shard(2, 4)),
+        (array(2, range(4), MQ_JAX_SHARDS="8", MQ_JAX_SHARD="7"), Shard(7, 8)),
     ],
 )
 def test_a_scheduler_says_which_shard(environment, shard):
     assert find_shard("", environment) == shard
     assert find_shard("1/2", environment) == Shard(1, 2)
+
+
+@pytest.mark.parametrize("tasks", [[0, 2], [2], [0], [2, 3]])
+def test_an_array_that_may_be_a_part_of_another_asks_for_the_number_of_shards(tasks):
+    for task in tasks:
+        with pytest.raises(ValueError, match="set MQ_JAX_SHARDS to their number, .*, or give --s"):
+            find_shard("", array(task, tasks))
 
 
 @pytest.mark.parametrize("given", ["4/4", "1", "-1/2", "a/2", "1/"])
@@ -182,11 +195,14 @@ def test_what_is_no_part_is_refused(given):
 @pytest.mark.parametrize(
     "environment",
     [
-        {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_COUNT": "4"},
-        {"SLURM_ARRAY_TASK_ID": "x"},
+        array(9, range(4)),
+        array("x", range(4)),
+        array(4, [4], MQ_JAX_SHARDS="4"),
         {"MQ_JAX_SHARDS": "2"},
+        {"MQ_JAX_SHARD": "2"},
+        {"MQ_JAX_SHARDS": "two", "MQ_JAX_SHARD": "1"},
     ],
 )
 def test_a_scheduler_that_says_nonsense_is_refused(environment):
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="expected|set"):
         find_shard("", environment)

@@ -26,6 +26,7 @@ from mq_jax.quantizers import codebook
 from mq_jax.report.runs import read_runs
 from mq_jax.runs import checksums
 from mq_jax.runs.checkpoint import Checkpoints
+from mq_jax.runs.cost import read_cost
 from mq_jax.runs.workdir import flat
 from mq_jax.training import train
 from mq_jax.training.restored import restore
@@ -119,6 +120,9 @@ def test_several_inner_updates_are_one_step_that_is_taken_again(tmp_path):
     told = [value for row in rows for value in row.values() if value is not None]
     assert np.isfinite(told).all()
     assert all(row["outer/indirect_norm"] > 0 for row in rows[1:] if row["step"] % 3 == 0)
+    # Two updates, taken twice, cost more than the one between, of which the cost is told beside.
+    cost = read_cost(tmp_path)
+    assert cost.flops > 2 * cost.inner_flops > 0
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import json
 import threading
 import tracemalloc
 import types
-from concurrent.futures import Future
 
 import numpy as np
+import pools
 import pytest
 
 from mq_jax.tokenizers import shards, tokens
@@ -146,25 +146,6 @@ def test_many_codes_are_on_the_disk_before_the_images_fill_a_shard(tmp_path, mon
             assert manifest["images"] == count // 4 * 4
 
 
-class Recorded:
-    """A pool of no thread: what is given to it, and what is waited for, are events."""
-
-    def __init__(self, events):
-        self._events, self._count = events, 0
-
-    def submit(self, function, *arguments):
-        self._events.append(("gives", number := self._count))
-        self._count += 1
-        future = Future()
-
-        def result():
-            self._events.append(("waits for", number))
-            function(*arguments)
-
-        future.result, future.done = result, lambda: False
-        return future
-
-
 def filled(folder, shards, pool=None):
     """A writer to whom so many shards of one image were given, and the manifest."""
     writer = tokens.ShardWriter(folder, manifest := read_manifest(folder), Stages(1))
@@ -178,7 +159,7 @@ def test_one_shard_waits_while_one_is_written_and_no_further_one(folder, monkeyp
     monkeypatch.setattr(tokens, "SHARD_IMAGES", 1)
     monkeypatch.setattr(tokens, "wait", lambda futures: None)
     events = []
-    filled(folder, 4, Recorded(events))
+    filled(folder, 4, pools.Recorded(events))
     gives = [("gives", number) for number in range(4)]
     waits = [("waits for", number) for number in range(2)]
     assert events == [*gives[:2], waits[0], gives[2], waits[1], gives[3]]

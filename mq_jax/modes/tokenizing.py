@@ -93,16 +93,17 @@ def _encode(given) -> int:
             writer = tokens.ShardWriter(given.output, manifest, stages)
             tally = Tally(names, done, "encoded")
             manifest["bad"] = tally.bad
-            items = read(tally, sources, stages)
             size, refuse = given.batch_size, tally.name_bad
-            try:
-                for part in encode_images(tokenizer, items, size, refuse, stages):
-                    writer.add(part)
-                    tally.advance(len(part.names))
-            finally:
-                # What is encoded is not lost to a Ctrl-C.
-                writer.flush()
-                tally.close()
+            # Closed whatever happens: a thread that reads ahead waits for who takes it.
+            with contextlib.closing(read(tally, sources, stages)) as items:
+                try:
+                    for part in encode_images(tokenizer, items, size, refuse, stages):
+                        writer.add(part)
+                        tally.advance(len(part.names))
+                finally:
+                    # What is encoded is not lost to a Ctrl-C.
+                    writer.flush()
+                    tally.close()
             sources.complete()
         write_manifest(given.output, manifest | {"complete": True})
     shape = "codes of several shapes"
@@ -161,12 +162,12 @@ def _write(given, names, listed, claim, images) -> int:
         with _sources(given, listed, used) as (sources, changed):
             tally = Tally(names, done, "written")
             manifest["bad"] = tally.bad
-            try:
-                images = images(tally, sources, stages)
-                for _ in write_pngs(given.output, paths, images, tally.name_bad, stages):
-                    tally.advance(1)
-            finally:
-                tally.close()
+            with contextlib.closing(images(tally, sources, stages)) as items:
+                try:
+                    for _ in write_pngs(given.output, paths, items, tally.name_bad, stages):
+                        tally.advance(1)
+                finally:
+                    tally.close()
             sources.complete()
         count = len(names) - len(tally.bad)
         write_manifest(given.output, manifest | {"images": count, "complete": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -86,7 +87,8 @@ def read_images(
     count += stages.threads
     with unawaited(stages.threads) as pool:
         items = ahead_within(pool, read, names, count, size=_pixels, most=AHEAD_PIXELS)
-        yield from stages.awaited(items)
+        with contextlib.closing(items):
+            yield from stages.awaited(items)
 
 
 def encode_images(

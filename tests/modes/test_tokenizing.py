@@ -817,6 +817,28 @@ def test_a_full_disk_ends_encoding_and_what_was_written_before_is_whole(
 
 
 @pytest.mark.parametrize("command", ["encode", "reconstruct"])
+def test_an_error_of_our_own_leaves_no_thread_that_waits_for_room(
+    run, images, monkeypatch, command
+):
+    """Python would wait for it at its end, as long as the traceback keeps who reads."""
+    monkeypatch.setattr(transcribe, "AHEAD_PIXELS", 1)
+    read, threads = transcribe.read_image, set()
+
+    def noted(*given):
+        threads.add(threading.current_thread())
+        return read(*given)
+
+    monkeypatch.setattr(transcribe, "read_image", noted)
+    last = {"encode": (tokens.ShardWriter, "add"), "reconstruct": (tokenizing.Tally, "advance")}
+    monkeypatch.setattr(*last[command], lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as kept:
+        run(command, "images", "out", "--batch_size=1", "--threads=2")
+    for thread in threads:
+        thread.join(60)
+    assert threads and not any(thread.is_alive() for thread in threads) and kept.tb
+
+
+@pytest.mark.parametrize("command", ["encode", "reconstruct"])
 def test_threads_change_no_byte_and_the_last_line_says_what_they_took(
     run, images, tmp_path, command
 ):

@@ -168,7 +168,8 @@ def get_config() -> ConfigDict:
     config.data.max_pixels = 10**8  # of an image; larger ones count as unreadable
     config.data.max_bytes = 2**28  # of an image file, likewise; 0: any
     config.data.threads = 1  # reading threads; changes no result
-    config.data.workers = 0  # reading processes beside them; changes no result
+    config.data.workers = 0  # reading processes beside them, each of so many threads; an evaluation
+    #                          has all of these in its own process instead; changes no result
 
     config.eval = ConfigDict()
     config.eval.batch_size = 64  # images of an evaluation batch, over all devices; filled up

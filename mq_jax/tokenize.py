@@ -93,6 +93,12 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
             "--batch_size", "--batch-size", type=_positive, default=64, help="default: 64"
         )
         command.add_argument(
+            "--threads",
+            type=_positive,
+            help="that read images, and as many that write them; each holds a whole one; default: "
+            "as many as this process may use CPU cores",
+        )
+        command.add_argument(
             "--force", action="store_true", help="start anew in an output that is not empty"
         )
         command.add_argument(

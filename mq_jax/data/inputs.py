@@ -210,13 +210,15 @@ def evaluation_pass(config: ConfigDict, source: Source, devices: int) -> Iterabl
       As data.pipeline.eval_batches's.
     """
     transform = make_eval_transform(image_size=evaluation_side(config), **_geometry(config))
+    data = config.data
     return eval_batches(
         source,
         transform,
         batch_size=-(-config.eval.batch_size // devices) * devices,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        threads=config.data.threads,
+        # Not processes: to start them takes seconds, at each evaluation, beside those of training.
+        threads=data.threads * max(data.workers, 1),
     )
 
 

@@ -162,7 +162,7 @@ class Evaluator:
         """
         metrics = self._nothing
         pixels, shown, skipped = PixelDigest(), _Shown(self._config, self._shown), []
-        before = None
+        behind = None
         if self._moments is not None:
             self._moments.begin()
         for batch in inputs.evaluation_pass(self._config, self._source, self._mesh.size):
@@ -170,15 +170,16 @@ class Evaluator:
             images, mask = sharding.shard_batch(self._mesh, (batch["image"], batch["mask"]))
             found = self._step(state, metrics, images, mask, self._weights)
             metrics, reconstructions, *features = found
-            # One batch ahead and no further: what waits for a slow device would fill its memory.
-            jax.block_until_ready(before)
-            before = reconstructions
             if self._moments is not None:
                 self._moments.add(images, reconstructions, batch["mask"], *features)
+            # While the devices have work: what the host does, and what the batch before left.
             pixels.add(batch)
-            shown.add(batch, reconstructions)
+            # One batch ahead and no further: what waits for a slow device would fill its memory.
+            shown.add(behind)
+            behind = batch, reconstructions
             if progress is not None:
                 progress(int(np.sum(batch["index"] >= 0)))
+        shown.add(behind)
         self._bad_images.record_of_all(skipped)
         values = {f"eval/{name}": value for name, value in scalars(metrics).items()}
         digest, count = pixels.of_all()
@@ -208,8 +209,12 @@ class _Shown:
             [np.zeros((0, 2, side, side, 3), "u1")],
         )
 
-    def add(self, batch, reconstructions):
-        """Takes those of a batch."""
+    def add(self, computed):
+        """Waits for a batch and its reconstructions, and takes those that are shown; None: none."""
+        if computed is None:
+            return
+        batch, reconstructions = computed
+        jax.block_until_ready(reconstructions)
         rows = [row for row, index in enumerate(batch["index"]) if int(index) in self._wanted]
         if rows:
             local = sharding.local_rows(reconstructions)

@@ -4,9 +4,11 @@ The originals' moments are kept in memory, and on disk under the protocol that t
 what lies there counts only for the very pixels that it was computed from.
 """
 
+import collections
 import hashlib
 import json
 import pathlib
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -54,12 +56,13 @@ class FeatureMoments:
         key = json.dumps([_protocol(config, len(source)), measures.card[self._name]])
         self._directory, self._key = directory, hashlib.sha256(key.encode()).hexdigest()[:32]
         self._reference, self._pixels = None, ""
+        self._pool = ThreadPoolExecutor(1)
 
     def begin(self) -> None:
         """Starts an evaluation: the reconstructions' moments are empty again."""
         if self._reference is None:
             self._find_reference()
-        self._originals = self._reconstructions = self._empty
+        self._originals, self._reconstructions = self._sum(), self._sum()
 
     def add(
         self,
@@ -68,7 +71,7 @@ class FeatureMoments:
         mask: np.ndarray,
         of_images: jax.Array | None = None,
     ) -> None:
-        """Adds a batch.
+        """Adds a batch; its features are fetched while the devices compute the next ones.
 
         Args:
           images: u8[B, H, W, 3].
@@ -77,11 +80,11 @@ class FeatureMoments:
           of_images: f32[B, D], the features of `images`, where they are known.
         """
         of_reconstructions = self._features(self._weights, reconstructions)
-        self._reconstructions = self._reconstructions.merge(_moments(of_reconstructions, mask))
+        self._reconstructions.add(of_reconstructions, mask)
         if self._reference is None:
             if of_images is None:
                 of_images = self._features(self._weights, images)
-            self._originals = self._originals.merge(_moments(of_images, mask))
+            self._originals.add(of_images, mask)
 
     def distance(self, pixels: str) -> dict[str, float]:
         """The distance between originals and reconstructions.
@@ -93,21 +96,24 @@ class FeatureMoments:
           {"eval/fid": ...} or {"eval/frechet_vgg": ...}, at least 0.
         """
         if self._reference is None:
-            self._keep(gathered_moments(self._originals), pixels)
+            self._keep(gathered_moments(self._originals.total()), pixels)
         elif self._pixels != pixels:
             # The reference on disk is of other images under the same name.
             self._keep(gathered_moments(self._pass_over_originals()), pixels)
-        value = frechet_distance(self._reference, gathered_moments(self._reconstructions))
+        reconstructions = gathered_moments(self._reconstructions.total())
+        value = frechet_distance(self._reference, reconstructions)
         return {f"eval/{self._name}": value}
 
     def _pass_over_originals(self):
         """The originals' moments, this process's rows."""
-        moments = self._empty
+        moments = self._sum()
         for batch in inputs.evaluation_pass(self._config, self._source, self._mesh.size):
             images = sharding.shard_batch(self._mesh, batch["image"])
-            found = self._features(self._weights, images)
-            moments = moments.merge(_moments(found, batch["mask"]))
-        return moments
+            moments.add(self._features(self._weights, images), batch["mask"])
+        return moments.total()
+
+    def _sum(self):
+        return _MomentsBehind(self._empty, self._pool)
 
     def _find_reference(self):
         """Takes the moments from the disk, where the first process finds some."""
@@ -168,9 +174,32 @@ def gathered_moments(moments: Moments) -> Moments:
     return merged
 
 
-def _moments(features, mask):
-    """The moments of this process's rows that count."""
-    return Moments.of(sharding.local_rows(features)[mask > 0])
+class _MomentsBehind:
+    """Moments of batches, summed in their order by a thread while the devices go on.
+
+    The outer products of a batch are D x D in float64, 32 MiB of Inception's features.
+    """
+
+    def __init__(self, empty: Moments, pool: ThreadPoolExecutor):
+        self._moments, self._pool = empty, pool
+        self._waiting = collections.deque[Future]()
+
+    def add(self, features: jax.Array, mask: np.ndarray) -> None:
+        """Takes f32[B, D] that may not be computed yet; this process's rows of mask 1 count."""
+        self._waiting.append(self._pool.submit(self._merge, features, mask))
+        # This batch and the one before may wait, no further: each is memory of a device.
+        if len(self._waiting) > 2:
+            self._waiting.popleft().result()
+
+    def total(self) -> Moments:
+        """The moments of all that was added."""
+        while self._waiting:
+            self._waiting.popleft().result()
+        return self._moments
+
+    def _merge(self, features, mask):
+        rows = sharding.local_rows(features)[mask > 0]
+        self._moments = self._moments.merge(Moments.of(rows))
 
 
 def _protocol(config, images):

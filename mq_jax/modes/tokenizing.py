@@ -9,6 +9,7 @@ import os
 from absl import logging
 
 from mq_jax.devices.cache import use_compilation_cache
+from mq_jax.devices.cores import usable_cores
 from mq_jax.devices.interrupt import stopping
 from mq_jax.devices.places import local_path
 from mq_jax.devices.platforms import require_platform
@@ -16,11 +17,13 @@ from mq_jax.devices.reading import end_within
 from mq_jax.images.decode import Reading
 from mq_jax.images.transforms import make_eval_transform
 from mq_jax.terminal import console
+from mq_jax.terminal.streams import tell
 from mq_jax.terminal.tally import Tally
 from mq_jax.tokenizers import tokens
 from mq_jax.tokenizers.claims import claimed, make_claim, write_manifest
 from mq_jax.tokenizers.pngs import png_paths, write_pngs
 from mq_jax.tokenizers.sources import Sources, stamp
+from mq_jax.tokenizers.stages import Stages
 from mq_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mq_jax.tokenizers.transcribe import (
     decode_tokens,
@@ -64,7 +67,7 @@ def run_command(given: argparse.Namespace) -> int:
 
 
 def _images(given):
-    """What encode and reconstruct begin with; the last is (tally, sources) -> items."""
+    """What encode and reconstruct begin with; the last is (tally, sources, stages) -> items."""
     root, names = list_images(given.input)
     listed = {name: stamp(root / name) for name in names}
     _check_output(given)
@@ -72,37 +75,41 @@ def _images(given):
     preparation, transform, reading = _preparation(given, tokenizer)
     claim = make_claim(given.command, given.input, tokenizer, preparation)
 
-    def read(tally, sources):
-        return sources.watched(read_images(root, tally.left, transform, reading), root)
+    def read(tally, sources, stages):
+        items = read_images(root, tally.left, transform, reading, given.batch_size, stages)
+        return sources.watched(items, root)
 
     return names, listed, tokenizer, claim, read
 
 
 def _encode(given) -> int:
     names, listed, tokenizer, claim, read = _images(given)
+    stages = _stages(given)
     with claimed(given.output, claim, force=given.force) as manifest:
         if given.force:
             tokens.remove_shards(given.output)
         done = tokens.written_names(given.output)
         with _sources(given, listed, done) as (sources, changed):
-            writer = tokens.ShardWriter(given.output, manifest)
+            writer = tokens.ShardWriter(given.output, manifest, stages)
             tally = Tally(names, done, "encoded")
             manifest["bad"] = tally.bad
-            items = read(tally, sources)
-            try:
-                for part in encode_images(tokenizer, items, given.batch_size, tally.name_bad):
-                    writer.add(part)
-                    tally.advance(len(part.names))
-            finally:
-                # What is encoded is not lost to a Ctrl-C.
-                writer.flush()
-                tally.close()
+            size, refuse = given.batch_size, tally.name_bad
+            # Closed whatever happens: a thread that reads ahead waits for who takes it.
+            with contextlib.closing(read(tally, sources, stages)) as items:
+                try:
+                    for part in encode_images(tokenizer, items, size, refuse, stages):
+                        writer.add(part)
+                        tally.advance(len(part.names))
+                finally:
+                    # What is encoded is not lost to a Ctrl-C.
+                    writer.flush()
+                    tally.close()
             sources.complete()
         write_manifest(given.output, manifest | {"complete": True})
     shape = "codes of several shapes"
     if manifest["shape"] is not None:
         shape = " x ".join(map(str, manifest["shape"])) + " codes each"
-    return _ended(tally, f"{shape}, in {given.output}", given, changed)
+    return _ended(tally, f"{shape}, in {given.output}", given, changed, stages)
 
 
 def _decode(given) -> int:
@@ -119,11 +126,11 @@ def _decode(given) -> int:
         )
     listed, names = tokens.shard_states(given.input), tokens.read_names(given.input)
 
-    def decoded(tally, sources):
+    def decoded(tally, sources, stages):
         for name in listed:
             sources.note(name)
         shards = tokens.read_tokens(given.input, tokenizer.downsampling)
-        return decode_tokens(tokenizer, shards, set(tally.left), given.batch_size)
+        return decode_tokens(tokenizer, shards, set(tally.left), given.batch_size, stages)
 
     claim = make_claim("decode", given.input, tokenizer, None)
     return _write(given, names, listed, claim, decoded)
@@ -132,16 +139,16 @@ def _decode(given) -> int:
 def _reconstruct(given) -> int:
     names, listed, tokenizer, claim, read = _images(given)
 
-    def reconstructed(tally, sources):
-        items = read(tally, sources)
-        return reconstruct_images(tokenizer, items, given.batch_size, tally.name_bad)
+    def reconstructed(tally, sources, stages):
+        items = read(tally, sources, stages)
+        return reconstruct_images(tokenizer, items, given.batch_size, tally.name_bad, stages)
 
     return _write(given, names, listed, claim, reconstructed)
 
 
 def _write(given, names, listed, claim, images) -> int:
     """Writes PNGs into a claimed folder; those that are there are kept."""
-    paths = png_paths(names)
+    paths, stages = png_paths(names), _stages(given)
     with claimed(given.output, claim, force=given.force) as manifest:
         if given.force:
             # Before the first is written: a call that goes on must not keep one of these.
@@ -155,16 +162,16 @@ def _write(given, names, listed, claim, images) -> int:
         with _sources(given, listed, used) as (sources, changed):
             tally = Tally(names, done, "written")
             manifest["bad"] = tally.bad
-            try:
-                images = images(tally, sources)
-                for _ in write_pngs(given.output, paths, images, tally.name_bad):
-                    tally.advance(1)
-            finally:
-                tally.close()
+            with contextlib.closing(images(tally, sources, stages)) as items:
+                try:
+                    for _ in write_pngs(given.output, paths, items, tally.name_bad, stages):
+                        tally.advance(1)
+                finally:
+                    tally.close()
             sources.complete()
         count = len(names) - len(tally.bad)
         write_manifest(given.output, manifest | {"images": count, "complete": True})
-    return _ended(tally, f"PNG files, in {given.output}", given, changed)
+    return _ended(tally, f"PNG files, in {given.output}", given, changed, stages)
 
 
 @contextlib.contextmanager
@@ -185,9 +192,16 @@ def _sources(given, listed, done):
         sources.close()
 
 
-def _ended(tally, where, given, changed) -> int:
-    """The last line, and the exit code."""
-    return max(tally.sum_up(where, given.strict), int(given.strict and bool(changed)))
+def _stages(given) -> Stages:
+    return Stages(usable_cores() if given.threads is None else given.threads)
+
+
+def _ended(tally, where, given, changed, stages) -> int:
+    """The last lines, and the exit code."""
+    code = max(tally.sum_up(where, given.strict), int(given.strict and bool(changed)))
+    if told := stages.told():
+        tell(told)
+    return code
 
 
 def _preparation(given, tokenizer: Tokenizer):

@@ -22,13 +22,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mq_jax.devices.cores import usable_cores
 from mq_jax.images.decode import USUAL, read_image
 from mq_jax.storage.archive_writing import Rows, write_archive
 from mq_jax.storage.files import replacing, write_atomically
 from mq_jax.storage.lock import held
 from mq_jax.storage.schema import ANY, Each, read_json, shown
-from mq_jax.tokenizers.items import THREADS, Item, ahead
+from mq_jax.tokenizers.items import Item, ahead
 from mq_jax.tokenizers.pngs import png_paths, write_pngs
+from mq_jax.tokenizers.stages import Stages
 
 SETTINGS = "samples.json"
 IMAGES = "images"
@@ -117,7 +119,7 @@ def write_images(
 
     paths = png_paths([image_file(number) for number in numbers])
     items = (Item(image_file(number), image, "") for number, image in images)
-    yield from write_pngs(folder / IMAGES, paths, items, refuse)
+    yield from write_pngs(folder / IMAGES, paths, items, refuse, Stages(usable_cores()))
 
 
 def finish(folder: pathlib.Path, count: int, labels: np.ndarray | None, classes: int) -> None:
@@ -184,8 +186,10 @@ def _is_fewer(there: Any, count: int) -> bool:
 
 def _read_all(folder, count) -> Iterator[np.ndarray]:
     """All images, u8[1, H, W, 3] each."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        for image in ahead(pool, lambda number: _read(folder, number), range(count), 16):
+    threads = usable_cores()
+    most = max(16, threads)
+    with ThreadPoolExecutor(threads) as pool:
+        for image in ahead(pool, lambda number: _read(folder, number), range(count), most):
             yield image[None]
 
 

@@ -13,7 +13,11 @@ import cv2
 import numpy as np
 
 from mq_jax.storage.files import replacing
-from mq_jax.tokenizers.items import THREADS, Item, ahead
+from mq_jax.tokenizers.items import Item, ahead
+from mq_jax.tokenizers.stages import Stages
+
+# Images that wait for the disk, at most, unless there are more threads.
+_WAITING = 16
 
 # What fails for one file fails for the next one too.
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
@@ -24,6 +28,7 @@ def write_pngs(
     paths: dict[str, str],
     items: Iterable[Item],
     on_bad: Callable[[str, str], Any],
+    stages: Stages,
 ) -> Iterator[str]:
     """Writes images as PNG files, each whole or not at all, while the next are computed.
 
@@ -32,6 +37,7 @@ def write_pngs(
       paths: from png_paths.
       items: with images.
       on_bad: told the name and the reason of each image whose own file cannot be written.
+      stages: whose threads write.
 
     Yields:
       The name of each image that is on the disk.
@@ -55,8 +61,9 @@ def write_pngs(
             return item.name, f"cannot be written: {' '.join(str(error).split())}"
         return item.name, ""
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        for name, reason in ahead(pool, write, items, 16):
+    write = stages.timed("writing", write, stages.threads)
+    with ThreadPoolExecutor(stages.threads) as pool:
+        for name, reason in ahead(pool, write, items, max(_WAITING, stages.threads)):
             if reason:
                 on_bad(name, reason)
             else:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import os
 import pathlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from mq_jax.tokenizers.shards import (
     twice_named,
     write_shard,
 )
+from mq_jax.tokenizers.stages import Stages
 
 # Images of a shard; a few megabytes at 256 codes an image.
 SHARD_IMAGES = 4096
@@ -35,32 +38,75 @@ SHARD_BYTES = 2**28
 
 
 class ShardWriter:
-    """Writes codes into the shards of a claimed folder, each of one shape.
+    """Writes codes into the shards of a claimed folder, each of one shape, in a thread of its own.
 
     Args:
       folder: claimed by encode.
       manifest: its own; kept up to date, in memory and on disk.
+      stages: told what writing takes.
     """
 
-    def __init__(self, folder: pathlib.Path, manifest: dict[str, Any]):
+    def __init__(self, folder: pathlib.Path, manifest: dict[str, Any], stages: Stages):
         self._folder, self._manifest = folder, manifest
         self._waiting: dict[tuple[int, ...], list[Tokens]] = {}
         self._count, self._bytes, self._flushed = 0, 0, time.monotonic()
+        # One thread, so that shards are written in the order of their images.
+        self._pool, self._writing = ThreadPoolExecutor(1), collections.deque[Future]()
+        self._write_all = stages.timed("writing", self._write_shards)
 
     def add(self, tokens: Tokens) -> None:
-        """Takes the codes of some images, which are on the disk soon."""
+        """Takes the codes of some images, which are on the disk soon.
+
+        Args:
+          tokens: of images of one shape.
+
+        Raises:
+          OSError: codes that were taken before cannot be written.
+        """
         self._waiting.setdefault(tokens.indices.shape[1:], []).append(tokens)
         self._count += len(tokens.names)
         self._bytes += tokens.indices.nbytes
         late = time.monotonic() - self._flushed > FLUSH_SECONDS
         if self._count >= SHARD_IMAGES or self._bytes >= SHARD_BYTES or late:
-            self.flush()
+            # One is written and one waits at most, and the memory of a third is being filled.
+            while len(self._writing) > 1:
+                self._settle_first()
+            self._hand_over()
+        while self._writing and self._writing[0].done():
+            self._settle_first()
 
     def flush(self) -> None:
-        """Puts all that was taken on the disk."""
-        for shape in list(self._waiting):
-            self._write(shape, self._waiting.pop(shape))
+        """Puts all that was taken on the disk.
+
+        Raises:
+          OSError: some of it cannot be written; the rest is there.
+        """
+        self._hand_over()
+        self.settle()
+
+    def settle(self) -> None:
+        """Waits until the shards that are full are on the disk.
+
+        Raises:
+          OSError: one cannot be written; the rest is there.
+        """
+        wait(self._writing)
+        while self._writing:
+            self._settle_first()
+
+    def _hand_over(self):
+        taken, self._waiting = self._waiting, {}
+        self._writing.append(self._pool.submit(self._write_all, taken))
         self._count, self._bytes, self._flushed = 0, 0, time.monotonic()
+
+    def _settle_first(self):
+        # Taken off only once it is there: who is interrupted waits for it again.
+        wait([self._writing[0]])
+        self._writing.popleft().result()
+
+    def _write_shards(self, taken):
+        for shape, parts in taken.items():
+            self._write(shape, parts)
 
     def _write(self, shape, parts):
         """One shard; the manifest names it afterwards."""

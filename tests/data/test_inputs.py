@@ -177,6 +177,17 @@ def test_the_evaluation_sees_its_split_once_in_order_on_any_devices(
     assert (numbers[count:] == -1).all() and len(batches) == -(-count // size)
 
 
+@pytest.mark.parametrize("threads, workers, expected", [(3, 0, 3), (2, 8, 16), (0, 4, 0)])
+def test_the_evaluation_has_as_many_threads_as_the_training_in_all_its_processes(
+    images, monkeypatch, threads, workers, expected
+):
+    given = {}
+    monkeypatch.setattr(inputs, "eval_batches", lambda *_, **options: given.update(options))
+    config = configure(images, data__threads=threads, data__workers=workers)
+    inputs.evaluation_pass(config, inputs.open_evaluation(config), devices=1)
+    assert given["threads"] == expected
+
+
 def test_the_evaluation_has_a_size_of_its_own(images):
     config = configure(images, data__eval_image_size=16)
     (batch, *_) = inputs.evaluation_pass(config, inputs.open_evaluation(config), devices=1)

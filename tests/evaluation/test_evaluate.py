@@ -197,8 +197,8 @@ def test_no_more_than_one_batch_is_ahead_of_the_device(images, model, monkeypatc
         monkeypatch.setattr(evaluator, "_step", recorded)
         monkeypatch.setattr(jax, "block_until_ready", lambda array: events.append(array))
         evaluator.run(state)
-    first, nothing, second, waited_for = events
-    assert nothing is None and id(waited_for) == first != second
+    first, second, waited_for, last = events
+    assert id(waited_for) == first != second == id(last)
 
 
 # The mode of the program.

@@ -1,9 +1,11 @@
 """The Fréchet distance of an evaluation: against SciPy, and what is kept of the originals."""
 
 import pathlib
+import threading
 
 import jax.numpy as jnp
 import numpy as np
+import pools
 import pytest
 import runs
 import scipy.linalg
@@ -11,7 +13,9 @@ import scipy.linalg
 from mq_jax.data import inputs
 from mq_jax.devices import sharding
 from mq_jax.images.scale import from_uint8
+from mq_jax.metrics import feature_moments
 from mq_jax.metrics.feature_moments import FeatureMoments
+from mq_jax.metrics.frechet import Moments
 from mq_jax.metrics.measures import Features, Measures
 
 COUNT, DIM = 13, 5
@@ -90,6 +94,75 @@ def test_other_pixels_under_the_same_name_are_computed_anew(directory, tmp_path)
     assert other.run("q") == first and other.seen == 4
     (kept,) = tmp_path.glob("*.npz")
     assert kept.stem.endswith("-q")
+
+
+@pytest.fixture
+def batches():
+    """Five batches of 16, whose reconstructions and masks differ."""
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (5, 16, 32, 32, 3), np.uint8)
+    return list(zip(images, 255 - images, rng.integers(0, 2, (5, 16)), strict=True))
+
+
+def add_all(passes, batches):
+    """What a pass over these batches leaves, each put on the devices."""
+    passes.moments.begin()
+    for images, reconstructions, mask in batches:
+        on_devices = sharding.shard_batch(passes.mesh, (images, reconstructions))
+        passes.moments.add(*on_devices, mask.astype(np.float32))
+    return passes.moments._originals, passes.moments._reconstructions
+
+
+def test_features_are_fetched_while_the_devices_have_the_next_batch(
+    directory, batches, monkeypatch
+):
+    """Those of each batch wait until the next ones are asked for; the sum has the same bits."""
+    passes, asked = Passes(directory, None), [threading.Event() for _ in batches]
+    compute, fetch, fetched = passes.moments._features, sharding.local_rows, []
+
+    def watched(weights, images):
+        found = compute(weights, images)
+        asked[(passes.seen - 1) // 2].set()
+        return found
+
+    def patient(features):
+        number = len(fetched) // 2
+        assert asked[min(number + 1, len(batches) - 1)].wait(60)
+        fetched.append(number)
+        return fetch(features)
+
+    passes.moments._features = watched
+    monkeypatch.setattr(feature_moments.sharding, "local_rows", patient)
+    sums = add_all(passes, batches)
+    for number, found in enumerate(sums):
+        expected = Moments.empty(DIM)
+        for batch in batches:
+            images = sharding.shard_batch(passes.mesh, batch[number])
+            rows = fetch(compute(MATRIX, images))[batch[2] > 0]
+            expected = expected.merge(Moments.of(rows))
+        total = found.total()
+        assert total.count == expected.count
+        np.testing.assert_array_equal(total.total, expected.total)
+        np.testing.assert_array_equal(total.outer, expected.outer)
+
+
+def test_features_of_two_batches_wait_at_most(directory, batches):
+    passes, events = Passes(directory, None), []
+    passes.moments._reference = Moments.empty(DIM)
+    passes.moments._pool = pools.Recorded(events)
+    _, found = add_all(passes, batches)
+    expected = [("gives", 0), ("gives", 1)]
+    for number in range(2, 5):
+        expected += [("gives", number), ("waits for", number - 2)]
+    assert events == expected
+    assert found.total().count == sum(int(mask.sum()) for *_, mask in batches)
+
+
+def test_what_fails_beside_the_devices_is_told(directory, batches, monkeypatch):
+    passes = Passes(directory, None)
+    monkeypatch.setattr(feature_moments.sharding, "local_rows", lambda features: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        add_all(passes, batches)
 
 
 def test_a_damaged_reference_is_computed_anew(directory, tmp_path):

@@ -10,6 +10,7 @@ import runs
 from mq_jax import commandline
 from mq_jax.data.inputs import open_training
 from mq_jax.evaluation.protocol import read_evaluation
+from mq_jax.images.decode import USUAL
 from mq_jax.metrics.frechet import load_reference
 from mq_jax.models import inception_weights, lpips_weights
 from mq_jax.report import write_report
@@ -17,6 +18,7 @@ from mq_jax.runs import cost, listing, snapshot, standing, workdir, writers
 from mq_jax.tokenizers import claims, shards, transcribe
 from mq_jax.tokenizers.export_reading import read_export, read_orbax, read_safetensors
 from mq_jax.tokenizers.shards import Shard
+from mq_jax.tokenizers.stages import Stages
 
 # What reads a file, by the file.
 READERS = {
@@ -81,6 +83,6 @@ def test_tokenize_names_images_that_are_none_anymore_and_goes_on(tmp_path):
     root, names = transcribe.list_images(tmp_path / "images")
     (root / names[0]).unlink()
     os.mkfifo(root / names[0])
-    first, *others = transcribe.read_images(root, names, None)
+    first, *others = transcribe.read_images(root, names, None, USUAL, 2, Stages(2))
     assert first.image is None and "a FIFO; expected a regular file" in first.reason
     assert all(item.image is not None for item in others)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from unittest import mock
 
@@ -27,6 +28,7 @@ from mq_jax.modes import tokenizing
 from mq_jax.tokenizers import claims, pngs, tokens, transcribe
 from mq_jax.tokenizers.export_writing import write_export
 from mq_jax.tokenizers.items import Item
+from mq_jax.tokenizers.stages import Stages
 from mq_jax.tokenizers.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(exports.export("vqvae"))
@@ -601,13 +603,15 @@ def test_many_shapes_are_on_the_disk_before_one_of_them_fills_a_shard(tmp_path, 
     monkeypatch.setattr(tokens, "SHARD_IMAGES", 4)
     claim = claims.make_claim("encode", tmp_path, TOKENIZER, None)
     with claims.claimed(tmp_path / "out", claim, force=False) as manifest:
-        writer = tokens.ShardWriter(tmp_path / "out", manifest)
+        writer = tokens.ShardWriter(tmp_path / "out", manifest, Stages(1))
         for side in (1, 2, 3, 4, 5):
             part = np.zeros((1, side, side), np.int32)
             writer.add(tokens.Tokens([str(side)], part, np.int32([[4, 4]])))
+        writer.settle()
         assert len(tokens.written_names(tmp_path / "out")) == 4
         monkeypatch.setattr(tokens, "FLUSH_SECONDS", -1)
         writer.add(tokens.Tokens(["6"], np.zeros((1, 6, 6), np.int32), np.int32([[4, 4]])))
+        writer.settle()
         assert len(tokens.written_names(tmp_path / "out")) == 6
 
 
@@ -766,6 +770,93 @@ def test_interrupted_it_keeps_what_is_encoded_and_goes_on(run, images, tmp_path,
     assert len(every_token(tmp_path / "tokens")) == 10
 
 
+def test_interrupted_while_a_shard_is_written_it_keeps_what_is_encoded(
+    run, images, tmp_path, monkeypatch
+):
+    """Reading is interrupted once two shards are with the thread that writes."""
+    monkeypatch.setattr(tokens, "SHARD_IMAGES", 2)
+    write, watched, interrupted = tokens.write_shard, tokenizing.Sources.watched, threading.Event()
+
+    def slow(*given):
+        assert interrupted.wait(60)
+        return write(*given)
+
+    def watched_until(self, items, root):
+        for number, item in enumerate(watched(self, items, root)):
+            if number == 6:
+                interrupted.set()
+                raise KeyboardInterrupt
+            yield item
+
+    monkeypatch.setattr(tokens, "write_shard", slow)
+    monkeypatch.setattr(tokenizing.Sources, "watched", watched_until)
+    code, out, err = run("encode", "images", "tokens", "--batch_size=2")
+    assert (code, out) == (130, "") and "the same command goes on" in err
+    assert len(every_token(tmp_path / "tokens")) == 6
+    assert [s["images"] for s in claims.read_manifest(tmp_path / "tokens")["shards"]] == [2, 2, 2]
+
+
+def test_a_full_disk_ends_encoding_and_what_was_written_before_is_whole(
+    run, images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tokens, "SHARD_IMAGES", 4)
+    write, calls = tokens.write_shard, []
+
+    def full(*given):
+        calls.append(given)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*given)
+
+    monkeypatch.setattr(tokens, "write_shard", full)
+    code, out, err = run("encode", "images", "tokens", "--batch_size=2")
+    assert (code, out) == (1, "") and "No space left" in err and "tokens)" in err
+    assert len(every_token(tmp_path / "tokens")) == 4
+    monkeypatch.setattr(tokens, "write_shard", write)
+    assert run("encode", "images", "tokens")[1].startswith("6 encoded")
+
+
+@pytest.mark.parametrize("command", ["encode", "reconstruct"])
+def test_an_error_of_our_own_leaves_no_thread_that_waits_for_room(
+    run, images, monkeypatch, command
+):
+    """Python would wait for it at its end, as long as the traceback keeps who reads."""
+    monkeypatch.setattr(transcribe, "AHEAD_PIXELS", 1)
+    read, threads = transcribe.read_image, set()
+
+    def noted(*given):
+        threads.add(threading.current_thread())
+        return read(*given)
+
+    monkeypatch.setattr(transcribe, "read_image", noted)
+    last = {"encode": (tokens.ShardWriter, "add"), "reconstruct": (tokenizing.Tally, "advance")}
+    monkeypatch.setattr(*last[command], lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as kept:
+        run(command, "images", "out", "--batch_size=1", "--threads=2")
+    for thread in threads:
+        thread.join(60)
+    assert threads and not any(thread.is_alive() for thread in threads) and kept.tb
+
+
+@pytest.mark.parametrize("command", ["encode", "reconstruct"])
+def test_threads_change_no_byte_and_the_last_line_says_what_they_took(
+    run, images, tmp_path, command
+):
+    (images / "a" / "broken.png").write_bytes(b"no image")
+    for threads in (1, 7):
+        code, out, _ = run(command, "images", f"out{threads}", f"--threads={threads}")
+        assert code == 0
+        over = r" over 7 threads" if threads > 1 else ""
+        written = over if command == "reconstruct" else ""
+        seconds = r"\d+\.\d s"
+        assert re.fullmatch(
+            rf"Reading {seconds}{over} \({seconds} waited for\), network {seconds}, "
+            rf"writing {seconds}{written}: (reading|network|writing) decides\.",
+            out.splitlines()[-1],
+        )
+    assert content(tmp_path / "out1") == content(tmp_path / "out7")
+
+
 @pytest.mark.slow
 def test_a_killed_program_goes_on_and_ends_as_one_that_was_not(tmp_path):
     """The whole program, on a real export, killed by SIGKILL after its first files."""
@@ -802,7 +893,15 @@ def test_help_names_the_commands_and_their_flags(capsys):
         tokenize.main(["encode", "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for flag in ("--tokenizer", "--input", "--output", "--size", "--force", "--strict"):
+    for flag in (
+        "--tokenizer",
+        "--input",
+        "--output",
+        "--size",
+        "--threads",
+        "--force",
+        "--strict",
+    ):
         assert flag in text
 
 

@@ -19,6 +19,7 @@ from mq_jax.tokenizers import transcribe
 from mq_jax.tokenizers.coding import Coding
 from mq_jax.tokenizers.items import Item
 from mq_jax.tokenizers.shards import Tokens
+from mq_jax.tokenizers.stages import Stages
 from mq_jax.tokenizers.tokenizer import Tokenizer
 
 SLOW = {"vqgan in bfloat16"}
@@ -131,11 +132,14 @@ IN_BATCHES = {
     "encode_within": (lambda t: t.encode_within(MANY, SIZES), 10),
     "decode": (lambda t: t.decode(CODED.indices), 10),
     "reconstruct": (lambda t: t.reconstruct(MANY), 20),
-    "a folder encoded": (lambda t: [*transcribe.encode_images(t, ITEMS, 64, print)], 10),
-    "sizes encoded": (lambda t: [*transcribe.encode_images(t, MIXED, 16, print)], 10),
-    "a folder decoded": (lambda t: [*transcribe.decode_tokens(t, [CODED], {*CODED[0]}, 64)], 10),
+    "a folder encoded": (lambda t: [*transcribe.encode_images(t, ITEMS, 64, print, Stages(1))], 10),
+    "sizes encoded": (lambda t: [*transcribe.encode_images(t, MIXED, 16, print, Stages(1))], 10),
+    "a folder decoded": (
+        lambda t: [*transcribe.decode_tokens(t, [CODED], {*CODED[0]}, 64, Stages(1))],
+        10,
+    ),
     "a folder through both": (
-        lambda t: [*transcribe.reconstruct_images(t, ITEMS, 64, print)],
+        lambda t: [*transcribe.reconstruct_images(t, ITEMS, 64, print, Stages(1))],
         20,
     ),
 }

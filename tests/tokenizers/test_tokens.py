@@ -1,15 +1,19 @@
 """Token files of any origin: what is read of them, and the one line that refuses the rest."""
 
+import errno
 import hashlib
 import json
+import threading
 import tracemalloc
 import types
 
 import numpy as np
+import pools
 import pytest
 
 from mq_jax.tokenizers import shards, tokens
 from mq_jax.tokenizers.claims import claimed, make_claim, read_manifest
+from mq_jax.tokenizers.stages import Stages
 
 TOKENIZER = types.SimpleNamespace(fingerprint="ab" * 32, size=16, depth=0, downsampling=4)
 NAMES = ["a/é.png", "b.png"]
@@ -21,7 +25,7 @@ def write_tokens(place, tokenizer=TOKENIZER, indices=INDICES):
     """A whole folder of two images."""
     claim = make_claim("encode", place, tokenizer, None)
     with claimed(place / "tokens", claim, force=False) as manifest:
-        writer = tokens.ShardWriter(place / "tokens", manifest)
+        writer = tokens.ShardWriter(place / "tokens", manifest, Stages(1))
         writer.add(tokens.Tokens(NAMES, indices, SIZES))
         writer.flush()
     return place / "tokens"
@@ -104,7 +108,7 @@ def test_sizes_of_a_lone_shard_are_held_against_the_tokenizers_downsampling(fold
 def test_an_image_in_two_shards_is_named(folder):
     claim = make_claim("encode", folder.parent, TOKENIZER, None)
     with claimed(str(folder), claim, force=False) as manifest:
-        writer = tokens.ShardWriter(folder, manifest)
+        writer = tokens.ShardWriter(folder, manifest, Stages(1))
         writer.add(tokens.Tokens(["c.png", NAMES[1]], INDICES, SIZES))
         writer.flush()
     with pytest.raises(ValueError, match="has the codes of 'b.png' twice"):
@@ -134,11 +138,71 @@ def test_many_codes_are_on_the_disk_before_the_images_fill_a_shard(tmp_path, mon
     monkeypatch.setattr(tokens, "SHARD_BYTES", 20)
     claim = make_claim("encode", tmp_path, TOKENIZER, None)
     with claimed(tmp_path / "tokens", claim, force=False) as manifest:
-        writer = tokens.ShardWriter(tmp_path / "tokens", manifest)
+        writer = tokens.ShardWriter(tmp_path / "tokens", manifest, Stages(1))
         for count, name in enumerate("abcdefg", start=1):
             writer.add(tokens.Tokens([name], INDICES[:1], SIZES[:1]))
+            writer.settle()
             # Six bytes each: the fourth makes 24.
             assert manifest["images"] == count // 4 * 4
+
+
+def filled(folder, shards, pool=None):
+    """A writer to whom so many shards of one image were given, and the manifest."""
+    writer = tokens.ShardWriter(folder, manifest := read_manifest(folder), Stages(1))
+    writer._pool = pool or writer._pool
+    for number in range(shards):
+        writer.add(tokens.Tokens([f"{number}.jpg"], INDICES[:1], SIZES[:1]))
+    return writer, manifest
+
+
+def test_one_shard_waits_while_one_is_written_and_no_further_one(folder, monkeypatch):
+    monkeypatch.setattr(tokens, "SHARD_IMAGES", 1)
+    monkeypatch.setattr(tokens, "wait", lambda futures: None)
+    events = []
+    filled(folder, 4, pools.Recorded(events))
+    gives = [("gives", number) for number in range(4)]
+    waits = [("waits for", number) for number in range(2)]
+    assert events == [*gives[:2], waits[0], gives[2], waits[1], gives[3]]
+
+
+def test_codes_are_taken_while_a_shard_is_written_and_none_is_lost(folder, monkeypatch):
+    """The first shard waits for the codes of the third, which only a thread beside it takes."""
+    monkeypatch.setattr(tokens, "SHARD_IMAGES", 1)
+    write, third = tokens.write_shard, threading.Event()
+
+    def slow(*arguments):
+        assert third.wait(60)
+        return write(*arguments)
+
+    monkeypatch.setattr(tokens, "write_shard", slow)
+    writer, manifest = filled(folder, 2)
+    monkeypatch.setattr(tokens, "SHARD_IMAGES", 100)
+    writer.add(tokens.Tokens(["2.jpg"], INDICES[:1], SIZES[:1]))
+    third.set()
+    writer.flush()
+    assert [shard["images"] for shard in manifest["shards"]] == [2, 1, 1, 1]
+    assert tokens.read_names(folder) == [*NAMES, "0.jpg", "1.jpg", "2.jpg"]
+
+
+def test_a_shard_that_cannot_be_written_is_told_and_the_others_are_there(folder, monkeypatch):
+    write, calls = tokens.write_shard, []
+
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*arguments)
+
+    monkeypatch.setattr(tokens, "write_shard", full)
+    writer, _ = filled(folder, 1)
+    writer._hand_over()
+    writer.add(tokens.Tokens(["1.jpg"], INDICES[:1], SIZES[:1]))
+    writer._hand_over()
+    with pytest.raises(OSError, match="No space left"):
+        writer.settle()
+    writer.add(tokens.Tokens(["2.jpg"], INDICES[:1], SIZES[:1]))
+    writer.flush()
+    assert tokens.read_names(folder) == [*NAMES, "0.jpg", "2.jpg"]
 
 
 DEEP = "[" * 100_000 + "]" * 100_000

@@ -19,7 +19,8 @@ def get_config() -> ConfigDict:
     config.init_from = ""  # folder of a run or of an export, whose weights the run begins with, as
     #                        evaluation takes them, not the optimizer's moments; what does not fit
     #                        is named and made anew, and so is a codebook whose base is made of data
-    #                        (kmeans, file); read once, before the first step; free to move
+    #                        (file, and kmeans if that one's was not); read once, before the first
+    #                        step; free to move
 
     config.model = ConfigDict()
     config.model.kind = "vqvae"  # vqvae (of SQ-VAE) | vqgan | maskgit (vqgan without attention,

@@ -20,6 +20,9 @@ def get_config(preset: str = ""):
     config.train.learning_rate = 2e-5
     # A codebook that is in use has nowhere to go.
     config.outer.learning_rate_ratio = 1.0
+    if not preset:
+        # A base of data would make anew the codebook of a run that began with another.
+        config.codebook.base = "normal"
     config.train.warmup = 0.02
     config.train.epochs = 10
     return config

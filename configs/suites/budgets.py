@@ -12,9 +12,10 @@ QUICK = (
 QUICK_TIME = QUICK.replace("train.steps=800 ", "")
 
 # z as the encoder gives it. Entries whose name begins with `ln-` are with LayerNorm. One rate for
-# all, unless an entry goes on to say otherwise.
-PLAIN = "model.layer_norm=False outer.learning_rate_ratio=1"
-NORMED = "model.layer_norm=True outer.learning_rate_ratio=1"
+# all and a codebook from random numbers, unless an entry goes on to say otherwise.
+_FIRST = "outer.learning_rate_ratio=1 codebook.base=normal"
+PLAIN = f"model.layer_norm=False {_FIRST}"
+NORMED = f"model.layer_norm=True {_FIRST}"
 
 THREE = (0, 1, 2)
 
@@ -26,10 +27,7 @@ def mqvae_paper(experiment: str) -> Suite:
     return Suite(
         experiment=experiment,
         entries=_entries(kinds, ":code", presets)
-        | {
-            f"{kind}-rate10": f"train.hypergradient={kind} outer.learning_rate_ratio=10"
-            for kind in ("unrolled", "joint")
-        },
+        | {f"{kind}-recipe": f"train.hypergradient={kind}" for kind in ("unrolled", "joint")},
         seeds=THREE,
         reference="joint",
     )
@@ -48,7 +46,7 @@ def mqgan_paper(experiment: str) -> Suite:
 def _entries(kinds, released, presets):
     """Hyper-gradients by their kind, the released code's values, presets by their word."""
     return {
-        **{kind: f"train.hypergradient={kind} outer.learning_rate_ratio=1" for kind in kinds},
+        **{kind: f"train.hypergradient={kind} {_FIRST}" for kind in kinds},
         "code": released,
         **{preset: f":{preset}" for preset in presets},
     }

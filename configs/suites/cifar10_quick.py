@@ -12,7 +12,7 @@ from configs.suites.budgets import NORMED, PLAIN, QUICK, THREE
 from mq_jax.suites import Suite
 
 _STEPS = ("joint", "none", "unrolled", "pipelined")
-_LEADING = ("joint-rate10", "unrolled-rate10", "fsq")
+_LEADING = ("joint-rate10", "unrolled-rate10", "joint-recipe", "unrolled-recipe", "fsq")
 _OTHERS = ("finite-difference", "identity", "neumann", "cg", "sama")
 
 
@@ -22,6 +22,9 @@ def get_suite() -> Suite:
         **{kind: f"train.hypergradient={kind} {PLAIN}" for kind in _STEPS + _OTHERS},
         "joint-rate10": f"train.hypergradient=joint {PLAIN} outer.learning_rate_ratio=10",
         "unrolled-rate10": f"train.hypergradient=unrolled {PLAIN} outer.learning_rate_ratio=10",
+        **{f"{kind}-recipe": f"train.hypergradient={kind}" for kind in ("joint", "unrolled")},
+        "joint-wasserstein": "train.hypergradient=joint codebook.base=normal "
+        "quantizer.wasserstein=0.5",
         **{f"ln-{kind}": f"train.hypergradient={kind} {NORMED}" for kind in _STEPS},
         "ln-finite-difference": f"train.hypergradient=finite-difference {NORMED}",
         "ln-joint-rate30": f"train.hypergradient=joint {NORMED} outer.learning_rate_ratio=30",

@@ -17,7 +17,7 @@ def get_suite() -> Suite:
     }
     return Suite(
         experiment="configs/cifar10_mqvae.py",
-        overrides=QUICK,
+        overrides=f"{QUICK} codebook.base=normal",
         entries={
             f"{kind}-{size}": f"{words} codebook.size={size}"
             for kind, words in kinds.items()

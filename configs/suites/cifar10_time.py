@@ -21,7 +21,7 @@ def get_suite() -> Suite:
         entries={
             **{kind: f"train.hypergradient={kind} {PLAIN}" for kind in kinds},
             "pipelined-kept": f"train.hypergradient=pipelined train.keep_activations=True {PLAIN}",
-            **{f"{kind}-rate10": f"train.hypergradient={kind}" for kind in ("joint", "unrolled")},
+            **{f"{kind}-recipe": f"train.hypergradient={kind}" for kind in ("joint", "unrolled")},
             "fsq": ":fsq",
             **{f"ln-{kind}": f"train.hypergradient={kind} {NORMED}" for kind in kinds[:4]},
         },

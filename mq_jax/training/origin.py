@@ -154,7 +154,7 @@ def _codebook(config, trained, shapes):
     counts = _under("quantizer", shapes["quantizer"])
     if not params and not counts:
         return {}, {}
-    if starts_from_tables(config):
+    if starts_from_tables(config) and not _both_of_centres(config, trained.config):
         return {}, {"codebook": f"codebook.base is {config.codebook.base!r}"}
     if trained.codebook is not None and _maker(config) == _maker(trained.config):
         phi, fixed = trained.codebook
@@ -174,6 +174,11 @@ def _codebook(config, trained, shapes):
         "an export has the codewords, not what makes them; codebook.kind=embedding takes them"
     )
     return {}, {"codebook": reason}
+
+
+def _both_of_centres(config, other):
+    """Whether k-means is what both began with, so that it is no wish for another codebook."""
+    return config.codebook.base == other.codebook.base == "kmeans"
 
 
 def _codewords(trained, shapes):

@@ -79,13 +79,15 @@ def starting_tables(
       taken: as init_state's: features of the encoder are of these weights.
 
     Returns:
-      f32[T, K, D_e], in the order of groups and, within one, of levels; () where bases are drawn.
+      f32[T, K, D_e], in the order of groups and, within one, of levels; () where bases are drawn,
+      or taken.
 
     Raises:
       ValueError: there are fewer distinct features than codewords.
       FailedElsewhere: the first process failed.
     """
-    if not starts_from_tables(config):
+    of_codebook = "params/codebook/", "quantizer/"
+    if not starts_from_tables(config) or any(name.startswith(of_codebook) for name in taken):
         return ()
     fields = config.quantizer
     count = fields.groups * (1 if fields.shared else fields.depth)

@@ -27,6 +27,7 @@ from mq_jax.training.validate import validate
 
 JOINT = {**exports.VQVAE, "train__hypergradient": "joint"}
 EMBEDDING = {**JOINT, "codebook__kind": "embedding"}
+KMEANS = {**JOINT, "codebook__base": "kmeans"}
 EMA = {**EMBEDDING, "quantizer__kind": "ema"}
 GAN = {**JOINT, "discriminator__weight": 0.5, "discriminator__channels": 4}
 GAN |= {"discriminator__layers": 1}
@@ -101,6 +102,11 @@ FITS = {
     "a codebook made of data": (
         *(of_a_run, JOINT, {**EMBEDDING, "codebook__base": "kmeans"}, NETS),
         {"codebook": "codebook.base is 'kmeans'"},
+    ),
+    "a codebook made of data there too": (of_a_run, KMEANS, KMEANS, [*NETS, "codebook"], {}),
+    "one of data there too, of another K": (
+        *(of_a_run, KMEANS, {**KMEANS, "codebook__size": 32}, NETS),
+        {"codebook": "codebook.size is 16 there, 32 here"},
     ),
     "the codewords of a net": (of_a_run, JOINT, EMBEDDING, [*NETS, "codebook"], {}),
     "restarts that were not": (

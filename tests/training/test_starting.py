@@ -159,6 +159,9 @@ def test_a_run_starts_from_what_its_folder_records(tmp_path, monkeypatch):
     expected = Base("k-means of 8,192 features 'encoder'", digest(tables))
     assert read_base(tmp_path) == expected
     assert starting_tables(runs.configure(), built, source, tmp_path) == ()
+    # What was taken needs no start.
+    taken = {"params/codebook/embedding": tables[0]}
+    assert starting_tables(config, built, source, tmp_path / "other", taken) == ()
 
 
 def test_a_table_is_repeated_for_every_group_and_level(tmp_path):

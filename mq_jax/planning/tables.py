@@ -164,8 +164,9 @@ def _print_fit(plan):
         tell_block(f"To fit {capacity} GB, one of:\n  " + "\n  ".join(found))
     uncounted = "" if needs.known else "Of temporary memory one gradient is counted: --compile.\n"
     tell_block(
-        "An estimate, of training alone, from the numbers above: a GPU's compiler lays memory out\n"
-        f"otherwise. By itself JAX takes {fit.USUAL_SHARE:.0%} of a GPU's memory.\n{uncounted}"
+        "An estimate, of training alone, from the numbers above and the copy of the state that a\n"
+        "checkpoint makes: a GPU's compiler lays memory out otherwise.\n"
+        f"By itself JAX takes {fit.USUAL_SHARE:.0%} of a GPU's memory.\n{uncounted}"
     )
 
 
@@ -255,7 +256,8 @@ def print_scale(work: scale.Work, dtype: str) -> None:
         f"{scale.HOP * 1e6:.0f} us a hop; nothing exchanged while computing. read/s: images that a "
         f"machine decodes.\nTo evaluate: the nets of {scale.EVALUATED:,} images, without those of "
         f"measures.\nA checkpoint: {work.state / fit.GB:.2f} GB; {work.held / scale.TO_HOST:.2g} s "
-        f"to the host at {scale.TO_HOST / fit.GB:.0f} GB/s, for which the loop waits,\nthen "
-        f"{work.state / scale.TO_DISK:.2g} s to a disk of {scale.TO_DISK / fit.GB:.0f} GB/s beside "
+        f"to the host at {scale.TO_HOST / fit.GB:.0f} GB/s, for which several processes "
+        f"wait, then\n{work.state / scale.TO_DISK:.2g} s to a disk of "
+        f"{scale.TO_DISK / fit.GB:.0f} GB/s beside "
         "the steps.\n"
     )

@@ -42,8 +42,8 @@ GRAPH = {
     "modes": "suites commandline report planning samplers priors generation tokensets formats "
     "tokenizers peers training evaluation metrics models data containers images algorithm runs "
     "storage devices terminal",
-    "bench": "commandline planning generation tokenizers training data quantizers storage devices "
-    "terminal",
+    "bench": "commandline planning generation tokenizers training data quantizers runs storage "
+    "devices terminal",
 }
 # What a program's file imports only once its arguments are known.
 PROGRAMS = {

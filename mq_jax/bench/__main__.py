@@ -1,7 +1,7 @@
-"""Timings: steps, their pieces, lookups, quantizers, input, start, tokenizers, sampling, PyTorch.
+"""Timings: steps, pieces, lookups, quantizers, input, start, tokenizers, sampling, saves, PyTorch.
 
 python -m mq_jax.bench [--part=step|unroll|pieces|lookup|quantizers|input|startup|tokenizer
-    |sampling|peers] [--config=configs/X.py]
+    |sampling|checkpoint|peers] [--config=configs/X.py]
 
 On one core unless --cores says otherwise. Steps are interleaved in one process, so that a
 machine whose speed drifts slows them all alike: read the ratios.
@@ -34,6 +34,7 @@ PARTS = (
     "startup",
     "tokenizer",
     "sampling",
+    "checkpoint",
     "peers",
 )
 

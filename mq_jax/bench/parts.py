@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from mq_jax.bench.checkpoint import bench_checkpoint
 from mq_jax.bench.input import bench_input
 from mq_jax.bench.lookup import bench_lookup
 from mq_jax.bench.peers import bench_peers
@@ -68,6 +69,7 @@ def run_part(
         "input": lambda: bench_input(config, cores),
         "startup": bench_startup,
         "sampling": lambda: bench_sampling(rounds),
+        "checkpoint": lambda: bench_checkpoint(config, rounds),
         "tokenizer": lambda: bench_tokenizer(config, rounds),
         "peers": lambda: bench_peers(config, rounds, cores),
     }

@@ -18,6 +18,7 @@ PARTS = (
     "startup",
     "tokenizer",
     "sampling",
+    "checkpoint",
     "peers",
 )
 

@@ -1,7 +1,7 @@
-"""Timings: steps, their pieces, lookups, quantizers, input, start, tokenizers, sampling, PyTorch.
+"""Timings: steps, pieces, lookups, quantizers, input, start, tokenizers, sampling, saves, PyTorch.
 
 python -m mq_jax.bench [--part=step|unroll|pieces|lookup|quantizers|input|startup|tokenizer
-    |sampling|peers] [--config=configs/X.py]
+    |sampling|checkpoint|peers] [--config=configs/X.py]
 python -m mq_jax.bench --part=hypergradients --workdir=DIR [--step=N] [--batches=N]
 
 The last times nothing: at a checkpoint of a run it compares the kinds of hyper-gradient, by norms,

@@ -10,6 +10,7 @@ PARTS = (
     "startup",
     "tokenizer",
     "sampling",
+    "checkpoint",
     "peers",
     "hypergradients",
 )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from mq_jax.bench.checkpoint import bench_checkpoint
 from mq_jax.bench.hypergradients import KINDS as COMPARED
 from mq_jax.bench.hypergradients import Subject, bench_hypergradients
 from mq_jax.bench.input import bench_input
@@ -106,6 +107,7 @@ def run_part(
         "input": lambda: bench_input(config, cores),
         "startup": bench_startup,
         "sampling": lambda: bench_sampling(rounds),
+        "checkpoint": lambda: bench_checkpoint(config, rounds),
         "tokenizer": lambda: bench_tokenizer(config, rounds),
         "peers": lambda: bench_peers(config, rounds, cores),
     }

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax
 import jax
@@ -209,14 +210,41 @@ def scalars(collection: clu_metrics.Collection) -> dict[str, float]:
     Returns:
       name -> value; `first_nonfinite` is left out.
     """
-    values: Mapping[str, jax.Array] = jax.device_get(_computed(collection))
+    return named(fetched(computed(collection)))
+
+
+def fetched(tree: Any) -> Any:
+    """Sends arrays on their way to the host; nobody waits until their values are asked for.
+
+    Args:
+      tree: of arrays.
+
+    Returns:
+      The same.
+    """
+    for leaf in jax.tree.leaves(tree):
+        leaf.copy_to_host_async()
+    return tree
+
+
+def named(values: Mapping[str, jax.Array]) -> dict[str, float]:
+    """The values of a collection, once they are there.
+
+    Args:
+      values: from computed.
+
+    Returns:
+      As scalars.
+    """
     return {
-        _logged(name): float(value) for name, value in values.items() if name != "first_nonfinite"
+        _logged(name): float(value)
+        for name, value in jax.device_get(values).items()
+        if name != "first_nonfinite"
     }
 
 
 # As one program: each operation by itself would be compiled by itself.
-_computed = jax.jit(lambda collection: collection.compute())
+computed = jax.jit(lambda collection: collection.compute())
 
 
 def _average(name, names):

@@ -18,20 +18,27 @@ class Needs(NamedTuple):
 
     Attributes:
       given: of the state, the frozen weights and the batches.
+      copy: of the state, which a checkpoint copies beside the steps.
       gradients: of one gradient of all that is trained, about the least that is temporary.
       activations: of what is temporary beside it; 0 where nothing was compiled.
       known: whether the temporary memory is, which compiling tells.
     """
 
     given: int
+    copy: int
     gradients: int
     activations: int
     known: bool
 
     @property
+    def fixed(self) -> int:
+        """All that does not shrink with the images."""
+        return self.given + self.copy + self.gradients
+
+    @property
     def total(self) -> int:
         """All of it."""
-        return self.given + self.gradients + self.activations
+        return self.fixed + self.activations
 
 
 def needs_of(plan: Plan) -> Needs:
@@ -48,7 +55,7 @@ def needs_of(plan: Plan) -> Needs:
     temporary = [step.compiled.temporary for step in plan.steps if step.compiled]
     known = bool(temporary)
     activations = max(max(temporary) - gradients, 0) if known else 0
-    return Needs(sum(held.values()), gradients, activations, known)
+    return Needs(sum(held.values()), _state(plan), gradients, activations, known)
 
 
 def verdict(needs: Needs, capacity: int) -> str:
@@ -92,7 +99,7 @@ def _of_batches(plan: Plan, needs: Needs, limit: float) -> Iterator[str]:
     train = plan.config.train
     images = train.batch_size // (plan.mesh.size * train.accumulate)
     for parts in (part for part in range(2, images + 1) if images % part == 0):
-        size = needs.given + needs.gradients + needs.activations / parts
+        size = needs.fixed + needs.activations / parts
         if needs.activations and size <= limit:
             yield f"--config.train.accumulate={train.accumulate * parts} ({_about(size)})"
             yield f"--config.train.batch_size={train.batch_size // parts} ({_about(size)})"
@@ -104,12 +111,11 @@ def _of_layers(plan: Plan, needs: Needs, limit: float) -> Iterator[str]:
     config, net = plan.config, plan.net
     name = "prior" if is_prior(config) else "model"
     large = name == "prior" or net.kind in ("vqgan", "maskgit") or config.perceptual.net != "none"
-    rest = needs.given + needs.gradients
-    if not large or not needs.activations or rest > limit:
+    if not large or not needs.activations or needs.fixed > limit:
         return
     if not net.remat:
         yield f"--config.{name}.remat=True (how much less, its own plan tells)"
-    halved = rest + needs.activations / 2
+    halved = needs.fixed + needs.activations / 2
     if net.dtype == "float32" and halved <= limit:
         yield f"--config.{name}.dtype=bfloat16 ({_about(halved)} at best)"
 
@@ -133,8 +139,13 @@ def _of_both(plan: Plan, needs: Needs, limit: float) -> Iterator[str]:
 
 def _shared(plan: Plan, needs: Needs, fsdp: int) -> Needs:
     """What a device holds where so many share the state out."""
-    now = plan.state_by_fsdp[plan.mesh.shape["fsdp"]]
-    return needs._replace(given=needs.given - now + plan.state_by_fsdp[fsdp])
+    shared = plan.state_by_fsdp[fsdp]
+    return needs._replace(given=needs.given - _state(plan) + shared, copy=shared)
+
+
+def _state(plan: Plan) -> int:
+    """Bytes of the state that a device holds."""
+    return plan.state_by_fsdp[plan.mesh.shape["fsdp"]]
 
 
 def _fsdp(plan: Plan, fsdp: int) -> str:

@@ -164,8 +164,9 @@ def _print_fit(plan):
         tell_block(f"To fit {capacity} GB, one of:\n  " + "\n  ".join(found))
     uncounted = "" if needs.known else "Of temporary memory one gradient is counted: --compile.\n"
     tell_block(
-        "An estimate, of training alone, from the numbers above: a GPU's compiler lays memory out\n"
-        f"otherwise. By itself JAX takes {fit.USUAL_SHARE:.0%} of a GPU's memory.\n{uncounted}"
+        "An estimate, of training alone, from the numbers above and the copy of the state that a\n"
+        "checkpoint makes: a GPU's compiler lays memory out otherwise.\n"
+        f"By itself JAX takes {fit.USUAL_SHARE:.0%} of a GPU's memory.\n{uncounted}"
     )
 
 

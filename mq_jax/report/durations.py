@@ -18,7 +18,7 @@ def elapsed(rows: Sequence[Mapping[str, Any]], batch: int) -> Curve:
       batch: images of a step of the inner level.
 
     Returns:
-      A Curve of seconds; compilation, evaluations and checkpoints are not in them.
+      A Curve of seconds; compilation and evaluations are not in them.
     """
     timed = [row for row in rows if row.get(RATE)]
     steps = np.array([row["step"] for row in timed], np.int64)

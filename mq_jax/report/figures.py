@@ -125,7 +125,7 @@ def figures_by_prefix(runs: Sequence[Run], without: Sequence[str]) -> dict[str, 
     found = {}
     for prefix, group in itertools.groupby(ordered, key=lambda name: name.partition("/")[0]):
         for name in sorted(group, key=rank):
-            share = ".2%" if "accuracy" in name or name.endswith("clipped") else ""
+            share = ".2%" if "accuracy" in name or name.endswith(("clipped", "_wait")) else ""
             figure = curve_figure(
                 runs, {name: label(name)}, title=label(name), caption=reading(name), percent=share
             )

@@ -145,6 +145,8 @@ READINGS = {
     "gradient_norm": "Norm of the gradient before clipping; spikes come before divergence.",
     "train/images_per_second": "Images of the inner level per second, compilation and evaluations "
     "left out; dips are the machine's.",
+    "train/input_wait": "Share of the time in which the loop waits for its next batch: well above "
+    "0, reading holds the devices up; raise config.data.threads or workers.",
 }
 
 

@@ -58,6 +58,7 @@ class MetricsFile:
         self.path = pathlib.Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._last_step = -1
+        self._failure: OSError | None = None
         kept = []
         for row in _rows(self.path) if resume_step is not None else ():
             if self._last_step < row["step"] <= resume_step:
@@ -91,11 +92,18 @@ class MetricsFile:
             with contextlib.suppress(OSError):
                 self._file.close()
             # The system names no file.
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+            self._failure = OSError(error.errno, error.strerror, str(self.path))
+            raise self._failure from error
         self._last_step = step
 
     def sync(self) -> None:
-        """Puts the lines on the disk itself, before a checkpoint that counts on them."""
+        """Puts the lines on the disk itself, before a checkpoint that counts on them.
+
+        Raises:
+          OSError: it cannot be done, or a line could not be written.
+        """
+        if self._failure is not None:
+            raise self._failure
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

@@ -80,20 +80,21 @@ class Progress:
         self._step += steps
         self._bar.update(steps)
 
-    def report(self, measured: Sequence[str], seconds_left: float) -> None:
+    def report(self, step: int, measured: Sequence[str], seconds_left: float) -> None:
         """Shows how the run goes.
 
         Args:
+          step: that it tells of; further ones may have been counted since.
           measured: phrases, "loss 0.0277" say.
           seconds_left: estimate for the rest of the run.
         """
         self._bar.set_postfix_str(", ".join(measured))
-        if not self.is_early:
+        if step not in self._early:
             self._early = []
         if self._bar.disable:
             left = tqdm.tqdm.format_interval(seconds_left)
             told = "  ".join(measured)
-            absl_logging.info("step %d/%d  %s  %s left", self._step, self._total, told, left)
+            absl_logging.info("step %d/%d  %s  %s left", step, self._total, told, left)
 
     def close(self) -> None:
         """Ends the live line."""

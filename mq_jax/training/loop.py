@@ -1,8 +1,8 @@
 """The training loop of every stage: restore, iterate, report, save. No mathematics."""
 
+import contextlib
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable
 
 import jax
@@ -11,17 +11,18 @@ from absl import logging
 from mq_jax.devices import sharding
 from mq_jax.devices.agreement import AgreedSignal, together
 from mq_jax.devices.interrupt import Interrupt
-from mq_jax.metrics.collections import empty_like, first_nonfinite, scalars
+from mq_jax.metrics.collections import computed, empty_like, fetched, first_nonfinite, named
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.cost import write_cost
+from mq_jax.runs.saving import Saver
 from mq_jax.runs.standing import FIRST, Standing, write_settled
-from mq_jax.runs.trees import all_finite
+from mq_jax.runs.trees import all_finite, copied
 from mq_jax.runs.writers import NullWriters, Writers, for_people
 from mq_jax.terminal import console
 from mq_jax.training.account import cost_of, evaluation_in_words, log_sizes, window_in_words
+from mq_jax.training.ahead import Ahead
+from mq_jax.training.pace import SPEED, Pace
 from mq_jax.training.stage import Stage
-
-_SPEED = "train/images_per_second"
 
 
 def run_stage(
@@ -52,14 +53,17 @@ def run_stage(
         run = _Run(make_stage(), saved, workdir)
         resumed = run.restore()
         writers = Writers(workdir, resumed) if jax.process_index() == 0 else NullWriters()
-        try:
-            return run.loop(writers, interrupt)
-        finally:
-            writers.close()
+        # The lines of the log up to its step must be there whenever a checkpoint is.
+        with contextlib.closing(writers), Saver(saved, writers.flush) as saver:
+            return run.loop(writers, saver, interrupt)
 
 
 class _Run:
-    """The arrays of a run, its data and its standing, from the restored step on."""
+    """The arrays of a run, its data and its standing, from the restored step on.
+
+    What a line of the log or a checkpoint takes is set apart on the devices before they are given
+    the next step, and read once the step is done: the loop waits for that anyway.
+    """
 
     def __init__(self, stage: Stage, saved: Checkpoints, workdir: pathlib.Path):
         self._stage, self._saved, self._workdir = stage, saved, workdir
@@ -67,6 +71,7 @@ class _Run:
         self._feed, self._program = stage.feed, stage.program
         self._standing = Standing()
         self._empty_like = jax.jit(empty_like, out_shardings=sharding.replicated(stage.mesh))
+        self._pace = Pace(stage.config.train.batch_size)
 
     def restore(self) -> int | None:
         """Takes the newest whole checkpoint, or the state before the first step.
@@ -77,7 +82,10 @@ class _Run:
         restored = self._saved.restore(self._program.target)
         if restored is None:
             arrays = self._stage.start()
-            self._state, self._window, self._step = arrays["state"], arrays["window"], 0
+            self._state, self._step = arrays["state"], 0
+            # In the class of the steps' own trace, as a checkpoint is restored.
+            of_steps = jax.tree.structure(self._program.target["window"])
+            self._window = of_steps.unflatten(jax.tree.leaves(arrays["window"]))
             log_sizes(self._state, self._mesh)
             return None
         self._state, self._window = restored.tree["state"], restored.tree["window"]
@@ -102,96 +110,125 @@ class _Run:
             with for_people("cost.json"):
                 write_cost(self._workdir, cost)
 
-    def loop(self, writers: Writers | NullWriters, interrupt: Interrupt) -> str:
+    def _compile_the_rest(self):
+        """Compiles what lines of the log and checkpoints take, for which steps would wait else."""
+        copy = copied({"state": self._state, "window": self._window})
+        all_finite(copy["state"].learned)
+        computed(self._empty_like(self._window))
+
+    def loop(self, writers: Writers | NullWriters, saver: Saver, interrupt: Interrupt) -> str:
         """Runs the remaining steps.
 
         Args:
           writers: where metrics and pictures go.
+          saver: of the checkpoints.
           interrupt: asks to stop after a step.
 
         Returns:
           Why it ended.
         """
+        self._writers, self._saver = writers, saver
         if self._saved.latest_step is None:
             # Beside the compilation, where that goes on.
-            writers.write_scalars(0, self._evaluate(writers))
+            writers.write_scalars(0, self._evaluate())
+        self._compile_the_rest()
         self._await_steps()
         batches = self._feed.batches(self._step)
-        progress = console.Progress(self._total, self._step, live=jax.process_index() == 0)
-        self._start_clock()
-        before_last = last = None
-        signals = AgreedSignal()
+        live = jax.process_index() == 0
+        self._progress = console.Progress(self._total, self._step, live=live)
+        self._pace.start(self._step)
+        self._ahead = Ahead(self._step, self._pace)
         try:
-            while self._step < self._total and not self._standing.stopped_early:
-                if name := signals.after_step(interrupt.signal_name):
-                    self._save(writers, None)
-                    return name
-                # The last step runs meanwhile; a host further ahead would fill the device's memory.
-                jax.block_until_ready(before_last)
-                step, taken = self._stage.step_at(self._step)
-                given = self._stage.frozen, *next(batches)
-                before_last = last
-                self._state, self._window, last = step(self._state, self._window, *given)
-                self._step, self._clocked_steps = self._step + taken, self._clocked_steps + taken
-                progress.advance(taken)
-                self._report(writers, progress, last, taken)
+            return self._iterate(batches, interrupt)
+        except Exception:
+            # A checkpoint that was due before is none the less good. Several processes have
+            # handed theirs over; where one of them is lost, their steps never end.
+            if jax.process_count() == 1:
+                self._ahead.finish()
+            raise
         finally:
-            progress.close()
+            self._progress.close()
             batches.close()
+
+    def _iterate(self, batches, interrupt):
+        """The steps; why they ended."""
+        signals = AgreedSignal()
+        while self._step < self._total and not self._standing.stopped_early:
+            if name := signals.after_step(interrupt.signal_name):
+                self._save(None)
+                self._ahead.finish()
+                return name
+            self._ahead.make_room()
+            step, taken = self._stage.step_at(self._step)
+            with self._pace.waiting():
+                given = self._stage.frozen, *next(batches)
+            self._state, self._window, loss = step(self._state, self._window, *given)
+            self._step += taken
+            self._progress.advance(taken)
+            self._ahead.give(self._step, loss)
+            self._report(loss, taken)
         return "stopped early" if self._standing.stopped_early else "finished"
 
-    def _report(self, writers, progress, loss, taken):
+    def _report(self, loss, taken):
         """What is due after a step of so many updates: metrics, an evaluation, a checkpoint."""
         due = {
             every: self._step % self._config.train[every] < taken or self._step == self._total
             for every in ("log_every", "eval_every", "checkpoint_every")
         }
-        row, evaluation = {}, None
+        closed = None
         if due["log_every"]:
-            self._saved.check()
-            row, ailing = self._close_window()
-            self._show(progress, row)
-            for sentence in ailing if jax.process_index() == 0 else ():
-                logging.warning("step %d  %s", self._step, sentence)
-        elif progress.is_early:
-            # The loss is there once the step is done, so that its time counts.
-            measured = {self._stage.loss: float(loss)}
-            self._show(progress, measured | {_SPEED: self._images_per_second()})
+            self._saver.check()
+            closed = self._close_window()
+        elif self._progress.is_early:
+            self._ahead.follow(self._show_early, fetched(loss))
         if due["eval_every"]:
-            evaluation = self._evaluate(writers)
-            row |= evaluation
-        if row:
-            writers.write_scalars(self._step, row)
-        if due["eval_every"] or due["checkpoint_every"]:
-            self._save(writers, evaluation)
-        if any(due.values()):
-            self._start_clock()
-
-    def _show(self, progress, row):
-        """A report of the progress."""
-        left = (self._total - self._step) * self._config.train.batch_size
-        progress.report(window_in_words(row, self._stage.loss), left / row[_SPEED])
+            self._ahead.finish()
+            row = self._read_window(self._step, *closed) if closed else {}
+            evaluation = self._evaluate()
+            self._writers.write_scalars(self._step, row | evaluation)
+            self._save(evaluation)
+            self._pace.start(self._step)
+            return
+        if closed:
+            self._ahead.follow(self._write_line, *closed)
+        if due["checkpoint_every"]:
+            self._save(None)
 
     def _close_window(self):
-        """The metrics since the last line of the log, and what begins to be wrong with them."""
+        """The window since the last line of the log, and its metrics on their way to the host."""
         self._feed.count_bad_images()
-        self._require_finite()
-        row = scalars(self._window)
-        row[_SPEED] = self._images_per_second()
-        ailing = self._stage.begun(self._step, row, self._window)
+        window = self._window
         # Made anew: the step donates it.
-        self._window = self._empty_like(self._window)
-        return row, ailing
+        self._window = self._empty_like(window)
+        return fetched(window), fetched(computed(window))
 
-    def _images_per_second(self):
-        """Of one level, since the clock started."""
-        images = self._clocked_steps * self._config.train.batch_size
-        return images / (time.monotonic() - self._clock)
+    def _write_line(self, step, *closed):
+        """A line of the log."""
+        self._writers.write_scalars(step, self._read_window(step, *closed))
 
-    def _evaluate(self, writers):
+    def _read_window(self, step, window, values):
+        """The metrics of a window; tells of them, and what begins to be wrong."""
+        self._require_finite(window)
+        row = named(values) | self._pace.read()
+        ailing = self._stage.begun(step, row, window)
+        self._show(step, row)
+        for sentence in ailing if jax.process_index() == 0 else ():
+            logging.warning("step %d  %s", step, sentence)
+        return row
+
+    def _show_early(self, step, loss):
+        """A report before the first line of the log."""
+        self._show(step, {self._stage.loss: float(loss), SPEED: self._pace.images_per_second})
+
+    def _show(self, step, row):
+        """A report of the progress."""
+        left = (self._total - step) * self._config.train.batch_size / row[SPEED]
+        self._progress.report(step, window_in_words(row, self._stage.loss), left)
+
+    def _evaluate(self):
         """Evaluates, keeps the standing, writes the pictures."""
         seen = self._stage.evaluate(self._state, self._step)
-        writers.write_images(self._step, seen.pictures)
+        self._writers.write_images(self._step, seen.pictures)
         value, patience = seen.scalars[self._stage.monitor], self._config.train.patience
         limits = {"settled": self._stage.settled, "patience": patience}
         best = self._standing.add(self._step, value, **limits)
@@ -200,34 +237,43 @@ class _Run:
         logging.info("step %d  eval: %s", self._step, evaluation_in_words(seen.scalars))
         return seen.scalars
 
-    def _save(self, writers, evaluation):
-        """Saves a checkpoint, unless that would poison the run."""
+    def _save(self, evaluation):
+        """Copies what a checkpoint holds; it is written once the step is done."""
         self._feed.count_bad_images()
-        self._require_finite()
-        if not all_finite(self._state.learned):
-            raise self._nonfinite(self._step, ["parameters"])
+        # One copy at a time: a further one might be too much for the devices' memory. So a save
+        # waits for the one before, which none but a very slow disk has not written by then.
+        if self._ahead.is_due(self._hand_over):
+            self._ahead.finish()
+        self._saver.wait()
         self._standing.bad_images = self._feed.bad_images
         self._standing.listing = self._feed.listing
-        # The lines of the log up to this step must be there whenever the checkpoint is.
-        writers.flush()
-        tree = {"state": self._state, "window": self._window}
-        self._saved.save(self._step, tree, dataclasses.asdict(self._standing), evaluation)
+        copy = copied({"state": self._state, "window": self._window})
+        finite = all_finite(copy["state"].learned)
+        fetched((finite, copy["window"].first_nonfinite))
+        extra = dataclasses.asdict(self._standing)
+        self._ahead.follow(self._hand_over, copy, finite, extra, evaluation)
+        if evaluation is not None or jax.process_count() > 1:
+            # The devices are idle anyway, or will be, as no thread writes.
+            self._ahead.finish()
 
-    def _require_finite(self):
-        step, terms = first_nonfinite(self._window, self._program.names)
+    def _hand_over(self, step, copy, finite, extra, evaluation):
+        """Begins to write a checkpoint, unless that would poison the run."""
+        self._require_finite(copy["window"])
+        if not finite:
+            raise self._nonfinite(step, ["parameters"])
+        self._saver.save(step, copy, extra, evaluation)
+
+    def _require_finite(self, window):
+        step, terms = first_nonfinite(window, self._program.names)
         if terms:
             raise self._nonfinite(step, terms)
 
     def _nonfinite(self, step, terms):
         """The report of a run that went wrong."""
-        self._saved.wait()
+        self._saver.wait()
         return FloatingPointError(
             f"At step {step} not finite: {', '.join(terms)}. {self._saved.last_good} in "
             f"{self._saved.directory}; nothing later was saved. The "
             "same command would fail again: start another --workdir with a lower "
             f"config.train.learning_rate, or with {self._stage.remedy}."
         )
-
-    def _start_clock(self):
-        """Starts to time the training steps; evaluations and saves are left out."""
-        self._clock, self._clocked_steps = time.monotonic(), 0

@@ -68,7 +68,7 @@ def test_a_program_killed_three_times_ends_as_one_that_was_not(tmp_path):
     assert runs.checkpoint_steps(folder) == []
     # In the middle of it. Nobody is left to end the worker processes.
     assert start("--config.data.workers=1", at="step:7").code == KILLED
-    assert runs.checkpoint_steps(folder) in ([4], [4, 5])
+    assert runs.checkpoint_steps(folder) in ([], [4], [4, 5])
     # With all arrays written, and the checkpoint not yet in its place.
     assert start(at="save:8").code == KILLED
     assert (folder / "checkpoints" / "8.orbax-checkpoint-tmp").is_dir()

@@ -30,6 +30,7 @@ LOGGED = {
     "outer/direct_indirect_cosine",
     "outer/code_flip_rate",
     "train/images_per_second",
+    "train/input_wait",
 }
 
 

@@ -37,8 +37,8 @@ TIGHT = f"yes, with XLA_CLIENT_MEM_FRACTION={fit.LARGEST_SHARE}"
 @pytest.mark.parametrize(
     ("temporary", "expected"),
     [
-        (8.4, ["yes"] * 4),
-        (8.6, [TIGHT, *["yes"] * 3]),
+        (5.4, ["yes"] * 4),
+        (5.6, [TIGHT, *["yes"] * 3]),
         (14.6, ["no", TIGHT, "yes", "yes"]),
         (50.0, ["no", "no", "no", "yes"]),
         (90.0, ["no"] * 4),
@@ -52,8 +52,8 @@ def test_it_fits_where_what_is_given_and_what_is_temporary_are_less_than_jax_tak
 
 
 def test_without_compiling_only_what_is_too_large_already_is_no():
-    # 6 + 10 of the state, 0.5 of LPIPS, and one gradient.
-    assert told(planned(None, params=6.0, moments=10.0)) == [
+    # 5 + 9 of the state, as much of its copy, 0.5 of LPIPS, and one gradient.
+    assert told(planned(None, params=5.0, moments=9.0)) == [
         "no",
         "no",
         "unknown without --compile",
@@ -72,15 +72,15 @@ def sizes_of(phrases):
 
 
 def test_activations_are_cut_by_the_batch_and_by_what_keeps_less_of_them():
-    # 3.5 given, 1 of gradients, 19 of activations: 7.5 of them remain for 16 GB.
+    # 3.5 given, 3 copied, 1 of gradients, 19 of activations: 4.5 of them remain for 16 GB.
     plan = planned(20.0, model__kind="vqgan", model__dtype="float32", model__remat=False)
     assert sizes_of(fit.remedies(plan, 16)) == {
-        "--config.train.accumulate=4": 9.2,
-        "--config.train.batch_size=16": 9.2,
+        "--config.train.accumulate=8": 9.9,
+        "--config.train.batch_size=8": 9.9,
         "--config.model.remat=True": None,
     }
     found = sizes_of(fit.remedies(plan, 24))
-    assert found["--config.train.accumulate=2"] == found["--config.model.dtype=bfloat16"] == 14.0
+    assert found["--config.train.accumulate=2"] == found["--config.model.dtype=bfloat16"] == 17.0
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_what_is_so_already_or_changes_nothing_is_not_proposed(changes, absent):
 
 
 def test_a_state_that_is_too_large_is_shared_out_and_no_batch_is_blamed():
-    # 18 of the state, 0.5 of LPIPS, 6 of gradients, 1 of activations.
+    # 18 of the state, twice, 0.5 of LPIPS, 6 of gradients, 1 of activations.
     state = {"params": 6.0, "moments": 12.0}
-    assert sizes_of(fit.remedies(planned(7.0, **state), 24)) == {"--config.mesh.fsdp=2": 17.4}
-    (phrase,) = fit.remedies(planned(None, **state), 16)
-    assert phrase == "--config.mesh.fsdp=8 (about 10.3 GB and the temporary memory)"
+    assert sizes_of(fit.remedies(planned(7.0, **state), 24)) == {"--config.mesh.fsdp=8": 15.2}
+    (phrase,) = fit.remedies(planned(None, **state), 24)
+    assert phrase == "--config.mesh.fsdp=8 (about 14.2 GB and the temporary memory)"
     (phrase,) = fit.remedies(planned(7.0, mesh__data=8, **state), 24)
     assert phrase.startswith("--config.mesh.data=0 --config.mesh.fsdp=")
     assert fit.remedies(planned(7.0, devices=1, **state), 24) == []
@@ -113,10 +113,11 @@ def test_a_state_that_is_too_large_is_shared_out_and_no_batch_is_blamed():
 def test_two_fields_are_proposed_together_where_none_alone_is_enough():
     vqvae = {"model__kind": "vqvae", "perceptual__net": "none"}
     plan = planned(36.0, params=6.0, moments=12.0, **vqvae)
-    # 18.5 given and 6 of gradients; shared out 4.3 and 6; the rest of 18 is for 30 of activations.
+    # 18.5 given, 18 copied, 6 of gradients; shared out 4.3, 3.8 and 6; of 18 the rest is for 30 of
+    # activations.
     assert sizes_of(fit.remedies(plan, 24)) == {
-        "--config.mesh.fsdp=8 --config.train.accumulate=4": 17.8,
-        "--config.mesh.fsdp=8 --config.train.batch_size=16": 17.8,
+        "--config.mesh.fsdp=8 --config.train.accumulate=8": 17.9,
+        "--config.mesh.fsdp=8 --config.train.batch_size=8": 17.9,
     }
     assert fit.remedies(plan, 4) == []
 
@@ -124,9 +125,9 @@ def test_two_fields_are_proposed_together_where_none_alone_is_enough():
 @pytest.mark.parametrize(
     ("temporary", "lines"),
     [
-        (20.0, ["It needs 23.5 GB", "To fit 24 GB, one of:", "train.accumulate=2", "An estimate"]),
-        (430.0, ["To fit 80 GB, one of:", "train.accumulate", "An estimate"]),
-        (None, ["It needs more than 4.5 GB", "unknown without --compile", "one gradient"]),
+        (20.0, ["It needs 26.5 GB", "To fit 24 GB, one of:", "train.accumulate=2", "An estimate"]),
+        (400.0, ["To fit 80 GB, one of:", "train.accumulate", "An estimate"]),
+        (None, ["It needs more than 7.5 GB", "unknown without --compile", "one gradient"]),
     ],
 )
 def test_the_plan_prints_whether_it_fits(temporary, lines, capsys, monkeypatch):

@@ -181,6 +181,9 @@ def test_metrics_that_cannot_be_written_are_an_error_that_names_the_file(tmp_pat
     metrics._file = open("/dev/full", "a", encoding="utf-8")
     with pytest.raises(OSError, match="No space left on device.*metrics.jsonl"):
         metrics.write(1, {"loss": 1.0})
+    # Nor does a checkpoint go on without the line.
+    with pytest.raises(OSError, match="No space left on device.*metrics.jsonl"):
+        metrics.sync()
     metrics.close()
 
 

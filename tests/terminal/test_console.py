@@ -25,7 +25,7 @@ def reported(caplog, initial, every, total=40):
             progress.advance()
             if step % every == 0 or progress.is_early:
                 asked.append(step)
-                progress.report(["9 images/s", "loss 0.0277"], 60.0)
+                progress.report(step, ["9 images/s", "loss 0.0277"], 60.0)
     progress.close()
     lines = [record.getMessage() for record in caplog.records]
     assert all(line.endswith(f"/{total}  9 images/s  loss 0.0277  01:00 left") for line in lines)

@@ -90,7 +90,7 @@ def terminal_log(monkeypatch):
 def progress():
     bar = console.Progress(10, 0)
     bar.advance()
-    bar.report(["9 images/s", "loss 1.0000"], 60.0)
+    bar.report(1, ["9 images/s", "loss 1.0000"], 60.0)
     bar.close()
 
 

@@ -77,7 +77,7 @@ def pointwise_convolution(
     return product.reshape(*images.shape[:-1], -1)
 
 
-def training_convolution(images: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
+def tiled_convolution(images: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
     """winograd.convolution, in the place that Flax's Conv has for its own."""
     return winograd.convolution(images, kernel)
 

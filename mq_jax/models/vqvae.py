@@ -13,7 +13,7 @@ from mq_jax.models.convolution import (
     Upsample,
     initialisers,
     pointwise_convolution,
-    training_convolution,
+    tiled_convolution,
 )
 
 # PyTorch's defaults: its momentum of 0.1 weighs the new batch, Flax's 0.9 the old average.
@@ -30,8 +30,7 @@ class ResidualBlock(nn.Module):
         """f32[B, h, w, C] -> f32[B, h, w, C]."""
         y = x
         for size in (3, 1):
-            settings = {"use_bias": False, "train": train}
-            y = _convolution(x.shape[-1], size, y, self.init_std, **settings)(nn.relu(y))
+            y = _convolution(x.shape[-1], size, y, self.init_std, use_bias=False)(nn.relu(y))
             y = nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(y)
         return x + y
 
@@ -62,7 +61,7 @@ class Encoder(nn.Module):
             settings = {"strides": 2, "padding": 1, "use_bias": False}
             x = _convolution(features, 4, x, self.init_std, **settings)(x)
             x = nn.relu(nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(x))
-        x = _convolution(self.channels[-1], 3, x, self.init_std, train=train)(x)
+        x = _convolution(self.channels[-1], 3, x, self.init_std)(x)
         for _ in range(self.blocks):
             x = ResidualBlock(self.init_std)(x, train=train)
         highest = jax.lax.Precision.HIGHEST
@@ -94,8 +93,7 @@ class Decoder(nn.Module):
         x = _convolution(self.channels[-1], 1, z, self.init_std)(z)
         for _ in range(self.blocks):
             x = ResidualBlock(self.init_std)(x, train=train)
-        settings = {"use_bias": False, "train": train}
-        x = _convolution(self.channels[-1], 3, x, self.init_std, **settings)(nn.relu(x))
+        x = _convolution(self.channels[-1], 3, x, self.init_std, use_bias=False)(nn.relu(x))
         for features in reversed(self.channels[:-1]):
             x = nn.relu(nn.BatchNorm(use_running_average=not train, **BATCH_NORM)(x))
             x = _upsample(features, self.init_std, use_bias=False)(x)
@@ -157,13 +155,13 @@ class AutoEncoder(nn.Module):
         return 2 ** len(self.channels)
 
 
-def _convolution(features, size, x, init_std, *, train=False, **settings):
+def _convolution(features, size, x, init_std, **settings):
     """A convolution for x."""
     kernel_init, bias_init = initialisers(init_std, size * size * x.shape[-1])
     if size == 1:
         settings["conv_general_dilated"] = pointwise_convolution
-    elif size == 3 and train:
-        settings["conv_general_dilated"] = training_convolution
+    elif size == 3:
+        settings["conv_general_dilated"] = tiled_convolution
     return nn.Conv(features, (size, size), kernel_init=kernel_init, bias_init=bias_init, **settings)
 
 

@@ -1,4 +1,4 @@
-"""The 3x3 convolution of training passes and of measures, by Winograd's filtering on CPUs.
+"""The 3x3 convolution of the MQVAE and of measures, by Winograd's filtering on CPUs.
 
     y = A^T [(G k G^T) * (B^T d B)] A      d: 4 x 4 pixels, y: 2 x 2     (Lavin & Gray, 2016)
 
@@ -18,7 +18,7 @@ _FEWEST_CHANNELS = 32
 
 
 def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A 3x3 convolution with stride 1 and one pixel of padding, for training.
+    """A 3x3 convolution with stride 1 and one pixel of padding, of any derivatives.
 
     Elsewhere than on a CPU, for odd sides and for few channels it is XLA's; on a CPU it
     equals XLA's to rounding, about 1e-6 of the largest value in float32.

@@ -80,7 +80,7 @@ def test_odd_sides_and_few_channels_are_left_to_xla(shape):
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_only_training_passes_of_the_auto_encoder_take_it(train):
+def test_every_pass_of_the_auto_encoder_takes_it(train):
     model = AutoEncoder((8, 32), 1, dim=6, layer_norm=False, init_std=0.02)
     images, key = jnp.zeros((1, 8, 8, 3)), jax.random.key(0)
     variables = jax.eval_shape(lambda: model.init(key, images, train=True))
@@ -89,7 +89,7 @@ def test_only_training_passes_of_the_auto_encoder_take_it(train):
     def run(variables):
         return model.apply(variables, images, train=train, mutable=["batch_stats"])
 
-    assert ("winograd" in str(jax.make_jaxpr(run)(variables))) == train
+    assert "winograd" in str(jax.make_jaxpr(run)(variables))
 
 
 @pytest.mark.usefixtures("float64")

@@ -52,8 +52,8 @@ def get_config() -> ConfigDict:
     config.codebook.dim = 32  # D, channels of a codeword
     config.codebook.embedding_dim = 32  # D_e, columns of the embedding under mlp and linear
     config.codebook.hidden = 256  # width of the hyper-net's hidden layer (mlp, transformer)
-    config.codebook.base = "normal"  # what the embedding starts from: normal, N(0, 1) | scaled,
-    #                                  N(0, 1 / D_e) | kmeans, centres of features | file
+    config.codebook.base = "normal"  # what the embedding starts from: normal, N(0, 1) (code) |
+    #                                  scaled, N(0, 1 / D_e) | kmeans, centres of features | file
     config.codebook.features = "encoder"  # of kmeans: encoder, z before the first step, D wide |
     #                                       vgg, VGG16's relu4_3 over its norm, of 8 x 8 pixels, 512
     #                                       wide; its centres less their mean, scaled as above

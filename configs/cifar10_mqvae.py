@@ -5,7 +5,8 @@
 Data: TFDS's cifar10 in ArrayRecord form, below config.data.dir. No augmentation.
 The batch size and lambda_q are not in the paper's text; 64 is ours.
 The paper's other columns are words behind the file, :vqvae, :sqvae say: configs/quantizers.py.
-Cost and result of the full 90 epochs: not measured; of 800 steps: docs/results.md.
+Cost and result of the full 90 epochs: not measured. 2,400 steps at 3e-4: MSE 0.0155 on 2,000 test
+images, 92.7% of the codes in use, one seed, 25 minutes of one busy core (docs/results.md).
 """
 
 from configs import mqvae

@@ -116,7 +116,7 @@ time_part() {
 }
 
 # What tells most comes first. The limits add up to less than the deadline.
-time_part 150 --part=step --config=configs/imagenet_mqgan.py --kinds=unrolled \
+time_part 140 --part=step --config=configs/imagenet_mqgan.py --kinds=unrolled \
     --straight_through=encoder --config.train.batch_size=32 --rounds=5
 time_part 75 --part=step --config=configs/cifar10_mqvae.py --kinds=none,pipelined,unrolled \
     --straight_through=encoder --rounds=5
@@ -125,6 +125,7 @@ time_part 20 --part=lookup --rounds=5
 time_part 40 --part=tokenizer --rounds=5
 time_part 45 --part=startup
 time_part 30 --part=input --config=configs/photos_mqvae.py
+time_part 15 --part=checkpoint --rounds=3
 time_part 20 --part=sampling --rounds=3
 time_part 25 --part=quantizers --kinds=l2,ema,fsq,ibq --rounds=3
 time_part 25 --part=unroll --config=configs/photos_mqvae.py --rounds=3

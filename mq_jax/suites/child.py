@@ -50,7 +50,7 @@ def train(scheduled: Scheduled, interrupt: Interrupt, program: Sequence[str] = P
         code,
         outcome.last_step(folder),
         1 + (before.starts if before else 0),
-        round(time.monotonic() - begin + (before.seconds if before else 0.0), 1),
+        round(time.monotonic() - begin + (before.seconds if before else 0.0), 3),
         (outcome.error_in(log, start) or f"exit code {code}") if failed else "",
     )
     # The folder may be another process's by now, which is why this one failed.

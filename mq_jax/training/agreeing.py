@@ -157,7 +157,7 @@ def _of_base(config: ConfigDict, kind: str) -> Iterator[str]:
         field = "dim over quantizer.groups" if are_codewords(config) else "embedding_dim"
         yield (
             f"config.codebook.{field} is {wide}, while features {codebook.features!r} have "
-            f"{width} channels; expected these, or other features."
+            f"{width} channels; expected {width}, other features, or codebook.base 'normal'."
         )
     if codebook.features == "vgg" and config.data.image_size < lpips.architecture("vgg").minimum:
         yield (

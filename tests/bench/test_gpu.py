@@ -83,17 +83,17 @@ def test_one_gpu_is_timed_part_by_part_whatever_becomes_of_one(bench, tmp_path):
     # The part that hangs is ended at the deadline, and what follows it is not begun.
     done = bench.start(HANGS="sampling", DEADLINE="12")
     told, _ = done.communicate(timeout=60)
-    assert done.returncode == 1 and "6 of 10 parts" in told.splitlines()[-1]
+    assert done.returncode == 1 and "7 of 11 parts" in told.splitlines()[-1]
     parts = bench.left()
-    ended = ["done"] * 3 + ["code 3"] + ["done"] * 3 + ["over its limit"] + ["not begun"] * 2
+    ended = ["done"] * 3 + ["code 3"] + ["done"] * 4 + ["over its limit"] + ["not begun"] * 2
     assert [part["ended"] for part in parts] == ended
-    assert parts[3]["result"] is None and parts[8]["result"] is None
+    assert parts[3]["result"] is None and parts[9]["result"] is None
     assert parts[0]["result"]["part"] == "--part=step"
     # A part whose GPU fails must not time the CPU.
     assert parts[0]["result"]["platforms"] == "cuda,cpu"
     # Its rows until then are there, and what it started is gone.
-    assert parts[7]["arguments"].startswith("--part=sampling")
-    assert parts[7]["result"]["rows"] == [1]
+    assert parts[8]["arguments"].startswith("--part=sampling")
+    assert parts[8]["result"]["rows"] == [1]
     assert ends(bench.child.read_text().strip())
     table = (tmp_path / "out" / "bench.txt").read_text()
     assert "table of --part=pieces" in table and "over its limit: bench.json has" in table
@@ -130,8 +130,9 @@ def test_without_a_gpu_nothing_is_timed_unless_a_cpu_is_allowed(bench, tmp_path)
 def test_the_parts_that_are_timed_on_a_gpu_are_all_there_are_and_fit_the_deadline():
     text = SCRIPT.read_text().replace("\\\n", "")
     timed = re.findall(r"^time_part (\d+) --part=(\w+)", text, re.MULTILINE)
-    # That one is of CPUs, beside a library that need not be there.
-    assert {part for _, part in timed} == set(PARTS) - {"peers"}
+    # The one is of CPUs, beside a library that need not be there; the other of a run, and times
+    # nothing.
+    assert {part for _, part in timed} == set(PARTS) - {"peers", "hypergradients"}
     deadline = int(re.search(r"DEADLINE:-(\d+)", text)[1])
     # What asking for the platform takes comes before them.
     assert sum(int(limit) for limit, _ in timed) <= deadline - 10 and deadline < 480

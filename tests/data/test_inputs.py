@@ -3,6 +3,7 @@
 import itertools
 from contextlib import closing
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
@@ -88,7 +89,7 @@ def trained_on(monkeypatch, tmp_path, images, **changes):
         def step(state, window, frozen, *batches):
             inner = batches[0] if isinstance(batches[0], tuple) else batches[:1]
             seen.append((name, *[tuple(record_numbers(images, b)) for b in (*inner, *batches[1:])]))
-            return state, window, 0.0
+            return state, window, jnp.zeros(())
 
         return step
 

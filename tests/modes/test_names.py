@@ -49,7 +49,8 @@ def test_tokenize_takes_every_name_and_shows_it_on_one_line(
     given = [command, "--tokenizer=t", f"--input={images}", f"--output={output}"]
     assert tokenize.main(given) == 0
     out, err = capfd.readouterr()
-    (line,) = safe(out)
+    line, stages = safe(out)
+    assert stages.startswith("Reading ")
     assert (
         line.startswith("4 ")
         and line.endswith("1 of 5 cannot be read or written")

@@ -99,13 +99,13 @@ REFUSED = [
     (
         of("vq", codebook__base="kmeans", codebook__kind="linear"),
         "codebook.embedding_dim is 3, while features 'encoder' have 4 channels",
-        "expected these, or other features",
+        "other features, or codebook.base 'normal'",
     ),
     *(
         (
             of(kind, codebook__base="kmeans", codebook__features="vgg", **{"codebook__kind": own}),
             "codebook.dim over quantizer.groups is 4, while features 'vgg' have 512 channels",
-            "expected these, or other features",
+            "other features, or codebook.base 'normal'",
         )
         for kind, own in (("vq", "embedding"), ("ema", "mlp"))
     ),

@@ -27,7 +27,7 @@ from mq_jax.training.validate import validate
 
 JOINT = {**exports.VQVAE, "train__hypergradient": "joint"}
 EMBEDDING = {**JOINT, "codebook__kind": "embedding"}
-KMEANS = {**JOINT, "codebook__base": "kmeans"}
+KMEANS = {**JOINT, "codebook__base": "kmeans", "codebook__embedding_dim": 4}
 EMA = {**EMBEDDING, "quantizer__kind": "ema"}
 GAN = {**JOINT, "discriminator__weight": 0.5, "discriminator__channels": 4}
 GAN |= {"discriminator__layers": 1}

@@ -1,5 +1,6 @@
 """What the stages of a command took, and which of them decides."""
 
+import clocks
 import pytest
 
 from mq_jax.tokenizers import stages
@@ -8,14 +9,7 @@ from mq_jax.tokenizers.stages import Stages
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Advances by what is asked for."""
-    now = [0.0]
-    monkeypatch.setattr(stages.time, "perf_counter", lambda: now[0])
-
-    def takes(seconds):
-        now[0] += seconds
-
-    return takes
+    return clocks.stopped(monkeypatch, stages, "perf_counter")
 
 
 def test_seconds_are_summed_over_threads_and_the_decision_is_by_what_each_took(clock):

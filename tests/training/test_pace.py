@@ -1,5 +1,6 @@
 """The clock of a training: images a second, and the share of time that goes into waiting."""
 
+import clocks
 import pytest
 
 from mq_jax.training import pace
@@ -8,14 +9,7 @@ from mq_jax.training.pace import INPUT_WAIT, SPEED, Pace
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A time that goes on when it is told to."""
-    now = [0.0]
-    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
-
-    def advance(seconds):
-        now[0] += seconds
-
-    return advance
+    return clocks.stopped(monkeypatch, pace, "monotonic")
 
 
 def test_what_is_done_counts_and_what_merely_began_does_not(clock):

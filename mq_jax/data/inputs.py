@@ -210,7 +210,6 @@ def evaluation_pass(config: ConfigDict, source: Source, devices: int) -> Iterabl
       As data.pipeline.eval_batches's.
     """
     transform = make_eval_transform(image_size=evaluation_side(config), **_geometry(config))
-    data = config.data
     return eval_batches(
         source,
         transform,
@@ -218,8 +217,20 @@ def evaluation_pass(config: ConfigDict, source: Source, devices: int) -> Iterabl
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         # Not processes: to start them takes seconds, at each evaluation, beside those of training.
-        threads=data.threads * max(data.workers, 1),
+        threads=evaluation_threads(config),
     )
+
+
+def evaluation_threads(config: ConfigDict) -> int:
+    """Threads of a process that read an evaluation: as many as its workers have in training.
+
+    Args:
+      config: of the experiment.
+
+    Returns:
+      Their number; 0 where each batch is read when it is asked for.
+    """
+    return config.data.threads * max(config.data.workers, 1)
 
 
 def _open(config, split):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from mq_jax.data.inputs import evaluation_side
+from mq_jax.data.inputs import evaluation_side, evaluation_threads
 from mq_jax.devices.peaks import Peak
 from mq_jax.metrics.measures import describe_measures
 from mq_jax.planning import rates, scale
@@ -29,8 +29,7 @@ class Evaluating(NamedTuple):
       images: of its set.
       between: images that a level trains on between two.
       batch: config.eval.batch_size.
-      threads: that read, of a process.
-      training_threads: that read for the training, of a process with its workers.
+      threads: that read, of a process; of a training's workers as many.
       records: that they read.
       image: Load of one.
       fixed: Load of a step, whatever its images are.
@@ -40,7 +39,6 @@ class Evaluating(NamedTuple):
     between: int
     batch: int
     threads: int
-    training_threads: int
     records: rates.Records
     image: Load
     fixed: Load
@@ -83,13 +81,12 @@ def evaluating_of(plan: Plan, images: int) -> Evaluating:
     if not prior:
         larger = (evaluation_side(config) / config.data.image_size) ** 2
         image = image.times(larger).plus(Load(0, measured(config)))
-    threads = max(config.data.threads, 1)
+    threads = config.data.threads if prior else evaluation_threads(config)
     return Evaluating(
         images=images or USUAL_IMAGES,
         between=config.train.eval_every * config.train.batch_size,
         batch=config.eval.batch_size,
-        threads=threads,
-        training_threads=threads * max(config.data.get("workers", 0), 1),
+        threads=max(threads, 1),
         records=rates.TOKENS if prior else rates.JPEGS,
         image=image,
         fixed=found["fixed"],
@@ -120,16 +117,13 @@ def measured(config: ConfigDict) -> float:
     return sum(sum(part.values()) for part in parts)
 
 
-def pass_on(
-    devices: int, evaluating: Evaluating, batch: int, threads: int, peak: Peak, dtype: str
-) -> Pass:
+def pass_on(devices: int, evaluating: Evaluating, batch: int, peak: Peak, dtype: str) -> Pass:
     """An evaluation.
 
     Args:
       devices: in all.
-      evaluating: from evaluating_of.
+      evaluating: from evaluating_of; each machine has one process with its threads.
       batch: as eval.batch_size; filled up to the devices.
-      threads: that read, of a process; each machine has one.
       peak: of the devices.
       dtype: of the net.
 
@@ -140,5 +134,6 @@ def pass_on(
     steps = math.ceil(evaluating.images / (each * devices))
     load = evaluating.image.times(each).plus(evaluating.fixed)
     compute = steps * rates.compute_seconds(load, peak, dtype)
-    one, records = evaluating.images / (threads * rates.machines(devices)), evaluating.records
+    records = evaluating.records
+    one = evaluating.images / (evaluating.threads * rates.machines(devices))
     return Pass(each, steps, compute, (one / records.most, one / records.least))

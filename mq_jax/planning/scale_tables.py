@@ -5,6 +5,7 @@ import math
 from mq_jax.devices.peaks import PEAKS
 from mq_jax.planning import limits, passes, rates, saving, scale
 from mq_jax.planning.plan import Plan
+from mq_jax.runs.stages import is_prior
 from mq_jax.terminal.console import print_table
 from mq_jax.terminal.streams import tell_block
 
@@ -58,25 +59,23 @@ def _print_steps(work, evaluating, dtype):
         f"{rates.HOP * 1e6:.0f} us a hop; nothing exchanged while computing.\n"
         "read/s: images that a machine reads. threads: that do, each on a core of its own, at\n"
         f"{_range(read.least, read.most)} a second (measured, {read.name}); the configuration has "
-        f"{evaluating.training_threads}.\n"
+        f"{evaluating.threads}.\n"
     )
 
 
 def _pass_rows(work, evaluating, dtype):
     """An evaluation as the configuration makes it, and as one that the devices share."""
     each = work.images // work.devices
-    own = evaluating.batch, evaluating.threads
     for name in rates.DEVICES:
         for devices in scale.counts(work.devices):
             step = scale.step_on(devices, each * devices, work, PEAKS[name], dtype)
             between = evaluating.between / step.images * step.seconds
-            shared = each * devices, evaluating.training_threads
-            for fields in dict.fromkeys((own, shared)):
-                found = passes.pass_on(devices, evaluating, *fields, PEAKS[name], dtype)
+            for batch in dict.fromkeys((evaluating.batch, each * devices)):
+                found = passes.pass_on(devices, evaluating, batch, PEAKS[name], dtype)
                 shares = [100 * seconds / (seconds + between) for seconds in found.seconds]
                 yield [
-                    *(f"{devices} {name}", f"{fields[0]:,}", f"{found.each}", f"{found.steps:,}"),
-                    *(f"{found.compute:.3g}", str(fields[1]), _range(*found.read)),
+                    *(f"{devices} {name}", f"{batch:,}", f"{found.each}", f"{found.steps:,}"),
+                    *(f"{found.compute:.3g}", _range(*found.read)),
                     f"{_range(*shares)}%",
                 ]
 
@@ -84,19 +83,19 @@ def _pass_rows(work, evaluating, dtype):
 def _print_passes(work, evaluating, plan, evaluated):
     """An evaluation."""
     rows = list(_pass_rows(work, evaluating, plan.net.dtype))
-    fields = "eval.batch_size", "each", "steps", "s to compute", "data.threads", "s to read"
+    fields = "eval.batch_size", "each", "steps", "s to compute", "s to read"
     print_table("An evaluation on more devices, on paper", ("devices", *fields, "share"), rows)
-    names = ", ".join(plan.config.eval.get("metrics", ()))
+    names = "" if is_prior(plan.config) else ", ".join(plan.config.eval.metrics)
     measures = f", and measures ({names}) in full float32" if names else ""
     known = "" if evaluated else " (ImageNet's validation; how many this set has is not known)"
     tell_block(
         f"Of {evaluating.images:,} images{known}.\n"
         f"To compute: the nets{measures}.\n"
         "eval.batch_size is of all devices, filled up where they are more; it changes no result.\n"
-        "To read: by data.threads of each machine, no workers, at the rates above, meanwhile.\n"
+        f"To read: by {evaluating.threads} threads of each machine, at the rates above, beside it.\n"
         f"share: of the time, with an evaluation every {evaluating.between:,} images of training\n"
         f"({plan.config.train.eval_every:,} steps of {work.images:,}).\n"
-        "Second rows: as many images on each device and as many threads as in training.\n"
+        "Second rows: as many images on each device as in training.\n"
     )
 
 

@@ -6,6 +6,7 @@ import prior_runs
 import pytest
 import runs
 
+from mq_jax.data import inputs
 from mq_jax.devices.peaks import Peak
 from mq_jax.metrics.measures import describe_measures, load_measures
 from mq_jax.models import lpips
@@ -17,13 +18,12 @@ from mq_jax.training.validate import validate
 
 PEAK = Peak(1 / rates.EFFICIENCY, 1, link=100, network=10, full=0.1 / rates.EFFICIENCY)
 # Images of a millisecond and a step's 2 ms; threads read 100 to 200 images a second.
-OWN = passes.Evaluating(
-    10_000, 0, 64, 2, 16, Records("images", 100, 200), Load(1e9, 0), Load(0, 2e8)
-)
+OWN = passes.Evaluating(10_000, 0, 64, 2, Records("images", 100, 200), Load(1e9, 0), Load(0, 2e8))
 
 
 def passed(devices, batch=64, threads=2):
-    return passes.pass_on(devices, OWN, batch, threads, PEAK, "bfloat16")
+    own = OWN._replace(threads=threads)
+    return passes.pass_on(devices, own, batch, PEAK, "bfloat16")
 
 
 def test_an_evaluation_takes_the_steps_of_its_batch_filled_up_to_the_devices():
@@ -95,6 +95,8 @@ def test_a_plan_tells_what_its_evaluation_takes():
     told = passes.evaluating_of(found, 0)
     assert (told.images, told.batch, told.threads) == (50_000, 8, 3)
     assert told.between == config.train.eval_every * config.train.batch_size
+    found.config.data.workers = 4
+    assert passes.evaluating_of(found, 0).threads == inputs.evaluation_threads(found.config) == 12
     one = {part: count / config.train.batch_size for part, count in found.forward.items()}
     assert told.image.net == pytest.approx(one["encoder"] + one["decoder"])
     assert told.image.full == pytest.approx(one["lookup"] + passes.measured(config))

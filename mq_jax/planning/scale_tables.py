@@ -92,7 +92,7 @@ def _print_passes(work, evaluating, plan, evaluated):
         f"Of {evaluating.images:,} images{known}.\n"
         f"To compute: the nets{measures}.\n"
         "eval.batch_size is of all devices, filled up where they are more; it changes no result.\n"
-        f"To read: by {evaluating.threads} threads of each machine, at the rates above, beside\n"
+        f"To read: by {evaluating.threads} threads of each machine, at the rates above.\n"
         f"share: of the time, with an evaluation every {evaluating.between:,} images of training\n"
         f"({plan.config.train.eval_every:,} steps of {work.images:,}).\n"
         "Second rows: as many images on each device as in training.\n"

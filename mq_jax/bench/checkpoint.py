@@ -13,7 +13,8 @@ from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.saving import Saver
 from mq_jax.runs.trees import copied
 from mq_jax.terminal import console
-from mq_jax.training.build import build, init_state
+from mq_jax.training.build import build
+from mq_jax.training.first import init_state
 
 # About as many as the state of a VQGAN has, of nearly nothing each: what is left is their number.
 SMALL, SMALL_SIZE = 900, 1024

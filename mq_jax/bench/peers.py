@@ -14,7 +14,8 @@ from mq_jax.terminal import console
 from mq_jax.terminal.streams import tell
 from mq_jax.tokenizers.export import make_export
 from mq_jax.tokenizers.tokenizer import Tokenizer
-from mq_jax.training.build import build, init_state
+from mq_jax.training.build import build
+from mq_jax.training.first import init_state
 
 # By name, the fields of config.train that it differs by.
 _STEPS = {

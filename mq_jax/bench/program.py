@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from mq_jax.devices import sharding
 from mq_jax.planning import flops
-from mq_jax.training.build import build, init_state
+from mq_jax.training.build import build
+from mq_jax.training.first import init_state
 from mq_jax.training.frozen import frozen_shapes, load_frozen
 from mq_jax.training.program import lower_program, start
 

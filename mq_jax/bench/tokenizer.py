@@ -20,7 +20,8 @@ from mq_jax.tokenizers.export import make_export
 from mq_jax.tokenizers.export_card import training_facts
 from mq_jax.tokenizers.export_writing import write_export
 from mq_jax.tokenizers.tokenizer import Tokenizer
-from mq_jax.training.build import build, init_state
+from mq_jax.training.build import build
+from mq_jax.training.first import init_state
 
 BATCHES = (1, 8, 64)
 

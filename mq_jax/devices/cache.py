@@ -27,6 +27,9 @@ def use_compilation_cache() -> None:
 
     A line of the log says where that cannot be.
     """
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # JAX leaves out what compiles within a second: of a start, a dozen small programs.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     directory = cache_directory()

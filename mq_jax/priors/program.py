@@ -10,8 +10,10 @@ from ml_collections import ConfigDict
 from mq_jax.devices import sharding
 from mq_jax.metrics.collections import empty_window
 from mq_jax.priors.build import Built, init_state
+from mq_jax.priors.state import PriorState
 from mq_jax.priors.step import LOSS
-from mq_jax.training.program import Lowered, lower_step, started, traced_once
+from mq_jax.training.initial import made_in_place
+from mq_jax.training.program import Lowered, lower_step, traced_once
 
 
 def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
@@ -43,12 +45,16 @@ def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str,
     Returns:
       {"state": PriorState, "window": collection}, with ShapeDtypeStructs for leaves.
     """
-    shapes = jax.eval_shape(lambda: _start(config, built, mesh))
-    return sharding.placed(shapes, mesh, config.mesh.shard_from)
+
+    def carried():
+        state = init_state(built, config)
+        return {"state": state, "window": empty_window(_step_metrics(config, built, mesh, state))}
+
+    return sharding.placed(jax.eval_shape(carried), mesh, config.mesh.shard_from)
 
 
-def start(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
-    """The arrays before the first step.
+def first_state(config: ConfigDict, built: Built, mesh: Mesh) -> PriorState:
+    """The state before the first step, where checkpoint_target has it.
 
     Args:
       config: validated.
@@ -56,10 +62,9 @@ def start(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
       mesh: from sharding.make_mesh.
 
     Returns:
-      {"state": PriorState at step 0, "window": metrics of no step}, as checkpoint_target's.
+      A PriorState at step 0.
     """
-    state = checkpoint_target(config, built, mesh)["state"]
-    return started(lambda: _start(config, built, mesh), state, mesh)
+    return made_in_place(lambda: init_state(built, config), mesh, config.mesh.shard_from)
 
 
 def batch(config: ConfigDict, built: Built, placement: Any) -> tuple:
@@ -76,12 +81,6 @@ def batch(config: ConfigDict, built: Built, placement: Any) -> tuple:
     size, space = config.train.batch_size, built.prior.space
     shapes = (size, space.places, space.levels), (size,)
     return tuple(jax.ShapeDtypeStruct(shape, jnp.int32, sharding=placement) for shape in shapes)
-
-
-def _start(config, built, mesh):
-    """The arrays of `start`; traceable."""
-    state = init_state(built, config)
-    return {"state": state, "window": empty_window(_step_metrics(config, built, mesh, state))}
 
 
 def _step_metrics(config, built, mesh, state):

@@ -10,7 +10,7 @@ from mq_jax.generation.space import TokenSpace
 from mq_jax.priors.build import build
 from mq_jax.priors.feed import TokenFeed
 from mq_jax.priors.likelihood import Likelihood
-from mq_jax.priors.program import lower_program, start
+from mq_jax.priors.program import first_state, lower_program
 from mq_jax.priors.state import MONITOR
 from mq_jax.priors.step import LOSS
 from mq_jax.runs.standing import FIRST
@@ -74,7 +74,7 @@ def _make_stage(config, steps, space, tokens, eval_tokens) -> Stage:
         step_at=lambda number: (program.steps().step, 1),
         feed=feed,
         frozen=(),
-        start=lambda: start(config, built, mesh),
+        start=lambda: first_state(config, built, mesh),
         evaluate=lambda state, step: Seen(likelihood.run(state), {}),
         begun=lambda step, row, window: [],
         remedy="a lower config.optimizer.clip",

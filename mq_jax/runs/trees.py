@@ -19,7 +19,21 @@ def all_finite(tree: Any) -> jax.Array:
     Returns:
       bool[].
     """
-    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
+    # Nothing but these times zero is not zero; isfinite of each leaf compiles twice as long.
+    return sum(jnp.sum(leaf * 0) for leaf in jax.tree.leaves(tree)) == 0
+
+
+def lower_copies(described: Any) -> jax.stages.Lowered:
+    """The program of `copied` before XLA sees it; once it is compiled, no call compiles it anew.
+
+    Args:
+      described: the tree, in descriptions with shardings.
+
+    Returns:
+      A Lowered.
+    """
+    leaves = jax.tree.leaves(described)
+    return _copier(tuple(leaf.sharding for leaf in leaves)).lower(leaves)
 
 
 def copied(tree: Any) -> Any:

@@ -6,6 +6,7 @@ The mathematics belongs to algorithm/. Its verbs are modules: build, validate, t
 from etils import epy as _epy
 
 with _epy.lazy_api_imports(globals()):
-    from mq_jax.training.build import Built, init_state, total_steps
+    from mq_jax.training.build import Built, total_steps
+    from mq_jax.training.first import init_state
     from mq_jax.training.program import Program, compile_program
     from mq_jax.training.train import monitored

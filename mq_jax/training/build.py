@@ -1,10 +1,7 @@
 """From a configuration to modules, optimizers and steps: the only reader of both."""
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
@@ -16,17 +13,13 @@ from mq_jax.algorithm.adversary import Adversary, make_adversarial_weight
 from mq_jax.algorithm.losses import ADVERSARIAL_LOSSES, RECONSTRUCTION_LOSSES
 from mq_jax.algorithm.objective import Adversarial, Objective, Perceptual
 from mq_jax.algorithm.optim import freeze, make_optimizer, make_warmup_cosine
-from mq_jax.algorithm.pipelined import with_kept, with_past
-from mq_jax.algorithm.state import Parts, TrainState
+from mq_jax.algorithm.state import Parts
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.metrics.perceptual import perceptual_distance
 from mq_jax.models import maskgit, vqgan, vqvae
 from mq_jax.models.discriminator import Discriminator
 from mq_jax.quantizers.bases import is_base
 from mq_jax.quantizers.lookup import make_lookup
-from mq_jax.runs.trees import with_leaves
-from mq_jax.training.frozen import frozen_shapes
-from mq_jax.training.initial import init_model
 from mq_jax.training.quantizing import gives_log_variances, make_quantizer
 from mq_jax.training.steps import make_steps
 
@@ -77,49 +70,6 @@ def build(config: ConfigDict, steps: int, mesh: Mesh | None = None) -> Built:
         written_out=mesh.devices.flat[0].platform == "cpu",
     )
     return Built(problem, *make_steps(problem, config, pullback), pullback)
-
-
-def init_state(
-    built: Built,
-    config: ConfigDict,
-    tables: Sequence[jax.Array] = (),
-    taken: Mapping[str, jax.Array] = MappingProxyType({}),
-) -> TrainState:
-    """The state before the first step; traceable.
-
-    Args:
-      built: of the same configuration.
-      config: its seed, image size, kind of hyper-gradient and batch size are read.
-      tables: from starting.starting_tables, in the place of bases that are drawn; () for these.
-      taken: arrays of another run, by path in what init_model returns, in the place of its own.
-
-    Returns:
-      A TrainState at step 0.
-    """
-    problem = built.problem
-    rng, *keys = jax.random.split(jax.random.key(config.seed), 4)
-    side = config.data.image_size
-    model = with_leaves(init_model(problem, side, keys, tables), taken)
-    # A quantizer without parameters has an optimizer all the same, of nothing.
-    optimizers = problem.optimizers if problem.adversary is not None else problem.optimizers[:2]
-    params = model["params"]
-    opt_states = [
-        o.init(part) for o, part in zip(optimizers, params[: len(optimizers)], strict=True)
-    ]
-    step = jnp.zeros((), jnp.int32)
-    state = TrainState(step=step, opt_state=Parts(*opt_states), rng=rng, ema=(), **model)
-    if config.train.hypergradient == "pipelined":
-        shape = (config.train.batch_size, side, side, 3)
-        state = _with_step_before(problem, state, jax.ShapeDtypeStruct(shape, jnp.float32), config)
-    return state.replace(ema=state.raw) if problem.ema_decay else state
-
-
-def _with_step_before(problem, state, images, config):
-    """The state of a pipelined run at step 0."""
-    if not config.train.keep_activations:
-        return with_past(state, images)
-    estimator = config.train.straight_through
-    return with_kept(problem, state, images, frozen_shapes(config), straight_through=estimator)
 
 
 def total_steps(config: ConfigDict, images: int) -> int:

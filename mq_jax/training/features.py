@@ -14,8 +14,7 @@ from mq_jax.images.scale import from_uint8
 from mq_jax.models import lpips
 from mq_jax.models.lpips_weights import load_weights
 from mq_jax.quantizers.sphere import unit_vectors
-from mq_jax.training.build import Built, init_state
-from mq_jax.training.initial import made_once
+from mq_jax.training.build import Built
 from mq_jax.training.quantizing import VGG_PIXELS, VGG_STAGE, feature_width
 
 # Images at a time, on one device; BatchNorm's statistics are those of as many.
@@ -60,7 +59,7 @@ def positions(config: ConfigDict, downsampling: int) -> int:
 
 
 def sampled_features(
-    config: ConfigDict, built: Built, source: Source, taken: Mapping[str, np.ndarray]
+    config: ConfigDict, built: Built, source: Source, model: Mapping[str, Any]
 ) -> np.ndarray:
     """Features of the first images of the training, in this process and on one of its devices.
 
@@ -71,7 +70,7 @@ def sampled_features(
       config: validated, with base kmeans.
       built: of it.
       source: that of the inner level.
-      taken: as init_state's.
+      model: as draw_model's: features of the encoder are of it.
 
     Returns:
       f32[N, width]: all D channels of z, or VGG's features over their norms.
@@ -79,7 +78,7 @@ def sampled_features(
     Raises:
       ValueError: too many images in a row cannot be read.
     """
-    variables, function = _make_features(config, built, taken)
+    variables, function = _make_features(config, built, model)
     there = positions(config, built.objective.autoencoder.downsampling)
     images, wanted = feature_count(config, there)
     # The two levels have 0 and 1.
@@ -95,7 +94,7 @@ def sampled_features(
     return np.concatenate(rows)
 
 
-def _make_features(config: ConfigDict, built: Built, taken: Mapping) -> tuple[Any, Callable]:
+def _make_features(config: ConfigDict, built: Built, model: Mapping) -> tuple[Any, Callable]:
     """What the function is given first, and it: u8[B, S, S, 3] -> f32[B, positions, width]."""
 
     def flat(features):
@@ -111,10 +110,6 @@ def _make_features(config: ConfigDict, built: Built, taken: Mapping) -> tuple[An
 
     autoencoder = built.objective.autoencoder
 
-    def variables(taken):
-        state = init_state(built, config, taken=taken)
-        return {"params": state.params.autoencoder, "batch_stats": state.batch_stats}
-
     def encodings(variables, images):
         # As the first step of the training sees them; the running statistics may be of nothing.
         z, _ = autoencoder.apply(
@@ -122,4 +117,5 @@ def _make_features(config: ConfigDict, built: Built, taken: Mapping) -> tuple[An
         )
         return flat(z[..., : config.codebook.dim]).astype(jnp.float32)
 
-    return made_once(variables, dict(taken)), jax.jit(encodings)
+    variables = {"params": model["params"].autoencoder, "batch_stats": model["batch_stats"]}
+    return variables, jax.jit(encodings)

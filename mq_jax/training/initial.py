@@ -5,17 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from mq_jax.algorithm import mq
 from mq_jax.algorithm.state import Parts
-from mq_jax.quantizers.bases import started_from
+from mq_jax.devices import sharding
 
 
 def init_model(
     problem: mq.Problem,
     side: int,
     keys: Sequence[jax.Array],
-    tables: Sequence[jax.Array] = (),
 ) -> dict[str, Any]:
     """Parameters and statistics before the first step; traceable.
 
@@ -23,7 +23,6 @@ def init_model(
       problem: of the run.
       side: of its images, pixels.
       keys: of the auto-encoder, the codebook and the discriminator.
-      tables: as build.init_state's.
 
     Returns:
       The fields `params`, `batch_stats`, `quantizer` and `anchors` of a TrainState.
@@ -31,8 +30,7 @@ def init_model(
     theta_key, phi_key, psi_key = keys
     images = jnp.zeros((1, side, side, 3))
     theta = problem.objective.autoencoder.init(theta_key, images, train=False)
-    started = problem.objective.quantizer.init(phi_key)
-    phi, quantizer_state = started_from(started, tables) if len(tables) else started
+    phi, quantizer_state = problem.objective.quantizer.init(phi_key)
     params = Parts(theta["params"], phi)
     if problem.adversary is not None:
         psi = problem.adversary.discriminator.init(psi_key, images)["params"]
@@ -60,3 +58,20 @@ def made_once(make: Callable, *given: Any, places: Any = None) -> Any:
     options = {"xla_backend_optimization_level": 1}
     lowered = jax.jit(make, out_shardings=places).lower(*given)
     return lowered.compile(compiler_options=options)(*given)
+
+
+def made_in_place(make: Callable, mesh: Mesh, shard_from: int, *given: Any) -> Any:
+    """Runs what makes the arrays before the first step, each where a checkpoint has it.
+
+    Args:
+      make: (*given) -> a tree, traceable.
+      mesh: from sharding.make_mesh.
+      shard_from: as sharding.shardings has it.
+      given: arrays, the same in all processes.
+
+    Returns:
+      What it makes, on the devices.
+    """
+    given = jax.device_put(given, sharding.replicated(mesh))
+    shapes = jax.eval_shape(make, *given)
+    return made_once(make, *given, places=sharding.shardings(shapes, mesh, shard_from))

@@ -8,10 +8,9 @@ from collections.abc import Callable
 import jax
 from absl import logging
 
-from mq_jax.devices import sharding
 from mq_jax.devices.agreement import AgreedSignal, together
 from mq_jax.devices.interrupt import Interrupt
-from mq_jax.metrics.collections import computed, empty_like, fetched, first_nonfinite, named
+from mq_jax.metrics.collections import computed, fetched, first_nonfinite, named
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.cost import write_cost
 from mq_jax.runs.saving import Saver
@@ -70,7 +69,6 @@ class _Run:
         self._config, self._mesh, self._total = stage.config, stage.mesh, stage.steps
         self._feed, self._program = stage.feed, stage.program
         self._standing = Standing()
-        self._empty_like = jax.jit(empty_like, out_shardings=sharding.replicated(stage.mesh))
         self._pace = Pace(stage.config.train.batch_size)
 
     def restore(self) -> int | None:
@@ -79,15 +77,13 @@ class _Run:
         Returns:
           The step of the checkpoint, None without one.
         """
-        restored = self._saved.restore(self._program.target)
-        if restored is None:
-            arrays = self._stage.start()
-            self._state, self._step = arrays["state"], 0
-            # In the class of the steps' own trace, as a checkpoint is restored.
-            of_steps = jax.tree.structure(self._program.target["window"])
-            self._window = of_steps.unflatten(jax.tree.leaves(arrays["window"]))
+        if self._saved.latest_step is None:
+            # Beside the trace of the steps, where that goes on.
+            self._state, self._step = self._stage.start(), 0
             log_sizes(self._state, self._mesh)
+            self._window = self._program.traced().new_window()
             return None
+        restored = self._saved.restore(self._program.traced().target)
         self._state, self._window = restored.tree["state"], restored.tree["window"]
         self._step, self._standing = restored.step, Standing(**restored.extra)
         if "best_step" not in restored.extra:
@@ -110,12 +106,6 @@ class _Run:
             with for_people("cost.json"):
                 write_cost(self._workdir, cost)
 
-    def _compile_the_rest(self):
-        """Compiles what lines of the log and checkpoints take, for which steps would wait else."""
-        copy = copied({"state": self._state, "window": self._window})
-        all_finite(copy["state"].learned)
-        computed(self._empty_like(self._window))
-
     def loop(self, writers: Writers | NullWriters, saver: Saver, interrupt: Interrupt) -> str:
         """Runs the remaining steps.
 
@@ -131,7 +121,6 @@ class _Run:
         if self._saved.latest_step is None:
             # Beside the compilation, where that goes on.
             writers.write_scalars(0, self._evaluate())
-        self._compile_the_rest()
         self._await_steps()
         batches = self._feed.batches(self._step)
         live = jax.process_index() == 0
@@ -198,8 +187,8 @@ class _Run:
         """The window since the last line of the log, and its metrics on their way to the host."""
         self._feed.count_bad_images()
         window = self._window
-        # Made anew: the step donates it.
-        self._window = self._empty_like(window)
+        # Another one: the step donates it.
+        self._window = self._program.traced().new_window()
         return fetched(window), fetched(computed(window))
 
     def _write_line(self, step, *closed):
@@ -264,7 +253,7 @@ class _Run:
         self._saver.save(step, copy, extra, evaluation)
 
     def _require_finite(self, window):
-        step, terms = first_nonfinite(window, self._program.names)
+        step, terms = first_nonfinite(window, self._program.traced().names)
         if terms:
             raise self._nonfinite(step, terms)
 

@@ -60,7 +60,7 @@ class Beginning:
 
     Args:
       origin: where they are from.
-      arrays: as init_state's `taken`.
+      arrays: by path in what draw_model returns, in the place of the drawn ones.
     """
 
     def __init__(self, origin: Origin, arrays: Mapping[str, np.ndarray]):
@@ -74,7 +74,7 @@ class Beginning:
           folder: of the run, claimed.
 
         Returns:
-          As init_state's `taken`.
+          Arrays by path in what draw_model returns.
         """
         with together():
             if jax.process_index() == 0:

@@ -1,24 +1,23 @@
-"""The compiled train step of a run, and the arrays that it starts from or is restored to."""
+"""The compiled train step of a run, and the arrays that it is restored to."""
 
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax.devices import sharding
 from mq_jax.images.scale import from_uint8
-from mq_jax.metrics.collections import empty_window
-from mq_jax.training.build import Built, init_state
+from mq_jax.metrics.collections import computed, empty_like, empty_window
+from mq_jax.runs.trees import all_finite, lower_copies
+from mq_jax.training.build import Built
+from mq_jax.training.first import drawn, first_state, init_state
 from mq_jax.training.frozen import frozen_shapes
-from mq_jax.training.initial import made_once
 
 
 class Steps(NamedTuple):
@@ -41,17 +40,30 @@ class Steps(NamedTuple):
     compile_seconds: float
 
 
-class Program(NamedTuple):
-    """What the training loop runs.
+class Traced(NamedTuple):
+    """What is known of the steps of a run before they are compiled.
 
     Attributes:
       target: as checkpoint_target returns it.
       names: names of the train step's metrics.
-      steps: -> Steps, the same at each call; waits until they are compiled.
+      new_window: -> the window of no step, on the devices.
     """
 
     target: dict[str, Any]
     names: tuple[str, ...]
+    new_window: Callable[[], Any]
+
+
+class Program(NamedTuple):
+    """What the training loop runs.
+
+    Attributes:
+      traced: -> Traced, the same at each call; waits until the steps are traced.
+      steps: -> Steps, the same at each call; waits until they are compiled, and with them all else
+        that a loop runs between steps.
+    """
+
+    traced: Callable[[], Traced]
     steps: Callable[[], Steps]
 
 
@@ -74,7 +86,7 @@ class Lowered(NamedTuple):
 
 
 def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
-    """Traces the train step and begins to compile it.
+    """Begins to trace and to compile the train step.
 
     Args:
       config: validated.
@@ -88,7 +100,7 @@ def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
 
 
 def compiled(lower: Callable[[], Lowered]) -> Program:
-    """Traces the steps of any stage and begins to compile them.
+    """Begins to trace and to compile the steps of any stage.
 
     On a CPU this returns meanwhile: XLA compiles without Python's lock, so that a run is started
     and evaluated beside it. For a GPU, XLA times kernels, which nothing else shall disturb.
@@ -99,14 +111,23 @@ def compiled(lower: Callable[[], Lowered]) -> Program:
     Returns:
       A Program.
     """
-    began = time.monotonic()
-    lowered = lower()
-    pool = futures.ThreadPoolExecutor()
-    compiling = [pool.submit(_compiled, s) for s in (lowered.step, lowered.inner_step) if s]
-    pool.shutdown(wait=False)
+    began, pool = time.monotonic(), futures.ThreadPoolExecutor()
+
+    def trace():
+        lowered = lower()
+        # Before the steps, behind which XLA would have it wait.
+        traced = Traced(lowered.target, lowered.names, new_window(lowered.target["window"]))
+        compiling = [pool.submit(_compiled, s) for s in (lowered.step, lowered.inner_step) if s]
+        around = pool.submit(_compile_around_steps, lowered.target)
+        pool.shutdown(wait=False)
+        return traced, compiling, around
+
+    tracing = pool.submit(trace)
 
     @functools.cache
     def steps():
+        _, compiling, around = tracing.result()
+        around.result()
         (step, ended), *rest = [each.result() for each in compiling]
         inner_step = rest[0][0] if rest else None
         flops = _flops(step), _flops(inner_step) if inner_step else 0.0
@@ -114,12 +135,19 @@ def compiled(lower: Callable[[], Lowered]) -> Program:
 
     if jax.default_backend() != "cpu":
         steps()
-    return Program(lowered.target, lowered.names, steps)
+    return Program(lambda: tracing.result()[0], steps)
 
 
 def _compiled(lowered):
     """A compiled step, and when it was ready."""
     return lowered.compile(), time.monotonic()
+
+
+def _compile_around_steps(target):
+    """Compiles what lines of the log and checkpoints take, for which steps would wait else."""
+    lower_copies(target).compile()
+    all_finite.lower(target["state"].learned).compile()
+    computed.lower(target["window"]).compile()
 
 
 def _flops(step):
@@ -204,52 +232,41 @@ def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str,
     Returns:
       {"state": TrainState, "window": collection}, with ShapeDtypeStructs for leaves.
     """
-    shapes = jax.eval_shape(lambda: _start(config, built, mesh))
-    return sharding.placed(shapes, mesh, config.mesh.shard_from)
+
+    def carried():
+        state = init_state(built, config)
+        return {"state": state, "window": empty_window(_step_metrics(config, built, mesh, state))}
+
+    return sharding.placed(jax.eval_shape(carried), mesh, config.mesh.shard_from)
 
 
-def start(
-    config: ConfigDict,
-    built: Built,
-    mesh: Mesh,
-    tables: Sequence[np.ndarray] = (),
-    taken: Mapping[str, np.ndarray] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """The arrays before the first step.
+def start(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
+    """The arrays before the first step, as the seed has them.
 
     Args:
       config: validated.
       built: of the same configuration.
       mesh: from sharding.make_mesh.
-      tables: as init_state's, the same in all processes.
-      taken: likewise.
 
     Returns:
       {"state": TrainState at step 0, "window": metrics of no step}, as checkpoint_target's.
     """
-    state = checkpoint_target(config, built, mesh)["state"]
-    given = jax.device_put((tuple(tables), dict(taken)), sharding.replicated(mesh))
-    return started(lambda *given: _start(config, built, mesh, *given), state, mesh, *given)
+    window = checkpoint_target(config, built, mesh)["window"]
+    state = first_state(config, built, mesh, drawn(config, built))
+    return {"state": state, "window": new_window(window)()}
 
 
-def started(make: Callable, state: Any, mesh: Mesh, *given: Any) -> dict[str, Any]:
-    """The arrays before the first step of any stage.
+def new_window(described: Any) -> Callable[[], Any]:
+    """What makes the window that no step has been merged into.
 
     Args:
-      make: (*given) -> {"state": ..., "window": ...}, traceable.
-      state: its descriptions with shardings.
-      mesh: from sharding.make_mesh.
-      given: arrays.
+      described: the window of a checkpoint_target.
 
     Returns:
-      What it makes, on the devices.
+      -> arrays as described, by one compiled program.
     """
-    # The window of this trace is of a class of its own, so that no tree describes it beforehand.
-    places = {
-        "state": jax.tree.map(lambda leaf: leaf.sharding, state),
-        "window": sharding.replicated(mesh),
-    }
-    return made_once(make, *given, places=places)
+    places = jax.tree.map(lambda leaf: leaf.sharding, described)
+    return jax.jit(lambda: empty_like(described), out_shardings=places).lower().compile()
 
 
 def traced_once(train_step: Callable) -> Callable:
@@ -262,12 +279,6 @@ def traced_once(train_step: Callable) -> Callable:
       The same, within whatever calls it.
     """
     return jax.jit(train_step, inline=True)
-
-
-def _start(config, built, mesh, *given):
-    """The arrays of `start`; traceable."""
-    state = init_state(built, config, *given)
-    return {"state": state, "window": empty_window(_step_metrics(config, built, mesh, state))}
 
 
 def _step_metrics(config, built, mesh, state):

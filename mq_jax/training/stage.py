@@ -66,7 +66,7 @@ class Stage:
       step_at: number of a step -> (the compiled step that is due, the updates that it takes).
       feed: what steps are given.
       frozen: weights that no step changes, on the devices.
-      start: -> {"state": ..., "window": ...} before the first step.
+      start: -> the state before the first step.
       evaluate: (state, step) -> Seen.
       begun: (step, row of the log, window) -> sentences on what begins to be wrong.
       remedy: what to change where numbers are not finite, to follow "with".
@@ -82,7 +82,7 @@ class Stage:
     step_at: Callable[[int], tuple[Callable, int]]
     feed: Batches
     frozen: Any
-    start: Callable[[], dict[str, Any]]
+    start: Callable[[], Any]
     evaluate: Callable[[Any, int], Seen]
     begun: Callable[[int, Mapping[str, float], Any], list[str]]
     remedy: str

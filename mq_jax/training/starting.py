@@ -2,8 +2,8 @@
 
 import pathlib
 import time
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -64,7 +64,8 @@ def starting_tables(
     built: Built,
     source: Source,
     folder: pathlib.Path,
-    taken: Mapping[str, np.ndarray] = MappingProxyType({}),
+    model: Mapping[str, Any],
+    taken: Collection[str] = (),
 ) -> np.ndarray | tuple:
     """The bases that a run starts from; each process of it makes this call.
 
@@ -76,7 +77,8 @@ def starting_tables(
       built: of it.
       source: that of the inner level.
       folder: of the run, claimed.
-      taken: as init_state's: features of the encoder are of these weights.
+      model: as draw_model's: features of the encoder are of it.
+      taken: paths in it of what is of another run.
 
     Returns:
       f32[T, K, D_e], in the order of groups and, within one, of levels; () where bases are drawn,
@@ -99,7 +101,7 @@ def starting_tables(
                 tables = np.stack([read_table(config)] * count)
                 told = f"file {config.codebook.base_file}"
             else:
-                features = sampled_features(config, built, source, taken)
+                features = sampled_features(config, built, source, model)
                 tables = tables_of(config, features)
                 told = f"k-means of {len(features):,} features {config.codebook.features!r}"
             write_base(folder, Base(told, digest(tables)))

@@ -17,14 +17,16 @@ from mq_jax.evaluation.evaluate import Evaluation, Evaluator
 from mq_jax.images.scale import comparison
 from mq_jax.metrics.measures import Measures
 from mq_jax.runs.snapshot import write_snapshot
+from mq_jax.runs.trees import with_leaves
 from mq_jax.runs.workdir import flat
 from mq_jax.runs.writers import for_people
 from mq_jax.training.account import log_beginning
 from mq_jax.training.build import build, settled_step
+from mq_jax.training.first import drawn, first_state
 from mq_jax.training.health import Watch
 from mq_jax.training.loop import run_stage
 from mq_jax.training.origin import Beginning
-from mq_jax.training.program import compile_program, start
+from mq_jax.training.program import compile_program
 from mq_jax.training.stage import Seen, Stage
 from mq_jax.training.starting import starting_tables
 
@@ -97,8 +99,9 @@ def _make_stage(
 
     def begin():
         taken = {} if beginning is None else beginning.give(workdir)
-        tables = starting_tables(config, built, sources.autoencoder, workdir, taken)
-        return start(config, built, mesh, tables, taken)
+        model = with_leaves(drawn(config, built), taken)
+        tables = starting_tables(config, built, sources.autoencoder, workdir, model, taken)
+        return first_state(config, built, mesh, model, tables)
 
     return Stage(
         config=config,

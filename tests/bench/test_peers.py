@@ -8,7 +8,8 @@ import pytest
 import runs
 
 from mq_jax.bench import peers
-from mq_jax.training.build import build, init_state
+from mq_jax.training.build import build
+from mq_jax.training.first import init_state
 
 
 def test_without_pytorch_one_line_says_so(monkeypatch):

@@ -19,7 +19,8 @@ from mq_jax.evaluation.protocol import protocol_card, write_evaluation
 from mq_jax.images.scale import comparison
 from mq_jax.metrics.measures import Measures
 from mq_jax.quantizers.lookup import make_lookup
-from mq_jax.training.build import build, init_state
+from mq_jax.training.build import build
+from mq_jax.training.first import init_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

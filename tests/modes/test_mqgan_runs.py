@@ -8,7 +8,8 @@ import pytest
 import runs
 
 from mq_jax.devices import sharding
-from mq_jax.training.build import build, init_state
+from mq_jax.training.build import build
+from mq_jax.training.first import init_state
 from mq_jax.training.frozen import frozen_shapes, load_frozen
 from mq_jax.training.validate import validate
 

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mq_jax import main
 from mq_jax.runs.cost import read_cost
 from mq_jax.runs.writers import read_metrics
-from mq_jax.training.build import build, init_state
+from mq_jax.training.build import build
+from mq_jax.training.first import init_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

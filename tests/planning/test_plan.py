@@ -8,7 +8,8 @@ import pytest
 import runs
 
 from mq_jax.planning import flops, plan
-from mq_jax.training.build import build, init_state
+from mq_jax.training.build import build
+from mq_jax.training.first import init_state
 from mq_jax.training.validate import validate
 
 # Two levels of widths 4 and 8 for images of 16 pixels, attention at 8 x 8.

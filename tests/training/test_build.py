@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from mq_jax.quantizers.nearest import nearest_codeword
 from mq_jax.runs import standing
-from mq_jax.training.build import build, init_state, settled_step, total_steps
+from mq_jax.training.build import build, settled_step, total_steps
+from mq_jax.training.first import init_state
 from mq_jax.training.quantizing import make_quantizer
 
 

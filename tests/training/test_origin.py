@@ -14,12 +14,12 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.images.scale import from_uint8
 from mq_jax.modes import origins
 from mq_jax.runs.origin import Origin, in_words, read_origin
-from mq_jax.runs.trees import by_path
+from mq_jax.runs.trees import by_path, with_leaves
 from mq_jax.tokenizers.architecture import config_of
 from mq_jax.tokenizers.export import make_export
-from mq_jax.training import program
 from mq_jax.training.build import build
 from mq_jax.training.features import sampled_features
+from mq_jax.training.first import drawn, first_state
 from mq_jax.training.origin import Trained, fit
 from mq_jax.training.restored import Restored
 from mq_jax.training.taking import take_sizes
@@ -188,8 +188,8 @@ def test_a_run_begins_with_what_evaluation_takes_whatever_its_devices(tmp_path):
     config.mesh.update(fsdp=8, shard_from=1)
     mesh = make_mesh(1, 8)
     with runs.quick_compilation():
-        taken = beginning.give(tmp_path)
-        state = program.start(config, built, mesh, (), taken)["state"]
+        model = with_leaves(drawn(config, built), beginning.give(tmp_path))
+        state = first_state(config, built, mesh, model)
     assert not all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
     for model in (state.raw, state.ema):
         runs.assert_same_arrays(*(jax.tree.map(np.asarray, by_path(m)) for m in (model, averages)))
@@ -206,7 +206,8 @@ def test_k_means_is_of_encodings_of_the_encoder_that_was_taken():
     built, source = build(config, 1), inputs.open_training(config).autoencoder
     beginning = fit(config, built, trained)
     with runs.quick_compilation():
-        found = sampled_features(config, built, source, beginning._arrays)
+        model = with_leaves(drawn(config, built), beginning._arrays)
+        found = sampled_features(config, built, source, model)
         (images,) = inputs.first_images(config, source, count=32, batch_size=32)
         z, _ = built.objective.autoencoder.apply(
             {"params": trained.theta, "batch_stats": trained.batch_stats},

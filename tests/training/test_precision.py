@@ -18,7 +18,8 @@ from mq_jax.metrics import measures
 from mq_jax.metrics.collections import empty_evaluation
 from mq_jax.models import inception, lpips
 from mq_jax.tokenizers.coding import Weights, make_coding
-from mq_jax.training.build import build, init_state
+from mq_jax.training.build import build
+from mq_jax.training.first import init_state
 from mq_jax.training.frozen import frozen_shapes
 from mq_jax.training.program import lower_program
 

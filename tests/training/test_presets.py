@@ -13,7 +13,8 @@ from absl.testing import flagsaver
 from configs import mqgan, mqvae, quantizers
 from mq_jax import commandline
 from mq_jax.runs.workdir import flat
-from mq_jax.training.build import build, init_state
+from mq_jax.training.build import build
+from mq_jax.training.first import init_state
 from mq_jax.training.quantizing import KINDS, make_quantizer
 from mq_jax.training.taking import take_sizes
 from mq_jax.training.validate import validate

@@ -1,5 +1,6 @@
 """What a compiled step does with its memory and its host, read from the program of any device."""
 
+import functools
 import re
 import threading
 
@@ -7,15 +8,19 @@ import jax
 import prior_runs
 import pytest
 import runs
+from jax import monitoring
 from programs import MQGAN
 
 from mq_jax.algorithm import mq
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.generation.space import TokenSpace
+from mq_jax.metrics.collections import NEVER, computed
 from mq_jax.planning import hlo
 from mq_jax.priors import build as prior_build
 from mq_jax.priors import program as prior_program
+from mq_jax.runs.trees import all_finite, copied
 from mq_jax.training.build import build
+from mq_jax.training.first import drawn, first_state
 from mq_jax.training.program import Lowered, checkpoint_target, compiled, lower_program
 
 # What hands data to the host, or asks it to compute.
@@ -138,10 +143,33 @@ class Uncompiled:
         return {"flops": 3.0}
 
 
-def test_a_run_goes_on_while_its_steps_are_compiled():
-    step, inner_step = Uncompiled(), Uncompiled()
-    program = compiled(lambda: Lowered("target", (), step, inner_step, ("loss",)))
-    assert (program.target, program.names) == ("target", ("loss",))
+@functools.cache
+def model():
+    """A configuration, what it builds, a mesh."""
+    config, mesh = runs.configure(train__hypergradient="joint"), make_mesh(1, 1, jax.devices()[:1])
+    return config, build(config, 2, mesh), mesh
+
+
+@functools.cache
+def carried():
+    """What a checkpoint holds."""
+    return checkpoint_target(*model())
+
+
+def test_a_run_goes_on_while_its_steps_are_traced_and_compiled():
+    step, inner_step, traced = Uncompiled(), Uncompiled(), threading.Event()
+
+    def lower():
+        assert traced.wait(60)
+        return Lowered(carried(), (), step, inner_step, ("loss",))
+
+    program = compiled(lower)
+    traced.set()
+    target, names, new_window = program.traced()
+    assert target is carried() and names == ("loss",)
+    window = new_window()
+    assert jax.tree.structure(window) == jax.tree.structure(target["window"])
+    assert (window.first_nonfinite.steps == NEVER).all()
     assert not step.done and not inner_step.done
     step.end.set()
     inner_step.end.set()
@@ -154,7 +182,7 @@ def test_on_a_device_whose_kernels_are_timed_nothing_runs_beside_that(monkeypatc
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     step = Uncompiled()
     step.end.set()
-    compiled(lambda: Lowered("target", (), step, None, ()))
+    compiled(lambda: Lowered(carried(), (), step, None, ()))
     assert step.done
 
 
@@ -163,9 +191,40 @@ def test_why_a_step_cannot_be_compiled_is_told_to_who_waits_for_it():
         def compile(self):
             raise RuntimeError("no memory")
 
-    program = compiled(lambda: Lowered("target", (), Broken(), None, ()))
+    program = compiled(lambda: Lowered(carried(), (), Broken(), None, ()))
+    assert program.traced().names == ()
     with pytest.raises(RuntimeError, match="no memory"):
         program.steps()
+
+
+def test_why_a_step_cannot_be_traced_is_told_to_who_asks_what_it_is():
+    def lower():
+        raise TypeError("no such layer")
+
+    program = compiled(lower)
+    for ask in program:
+        with pytest.raises(TypeError, match="no such layer"):
+            ask()
+
+
+def test_nothing_that_a_loop_runs_between_steps_is_compiled_there():
+    step, compiling = Uncompiled(), []
+    step.end.set()
+    with runs.quick_compilation():
+        program = compiled(lambda: Lowered(carried(), (), step, None, ("loss",)))
+        program.steps()
+        state = first_state(*model(), drawn(*model()[:2]))
+        monitoring.register_event_duration_secs_listener(
+            listener := lambda name, *_, **__: compiling.append(name)
+        )
+        try:
+            window = program.traced().new_window()
+            computed(window)
+            copy = copied({"state": state, "window": window})
+            assert all_finite(copy["state"].learned)
+        finally:
+            monitoring.unregister_event_duration_listener(listener)
+    assert not [name for name in compiling if "compile" in name]
 
 
 def test_a_step_that_asks_the_host_would_be_found():

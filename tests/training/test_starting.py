@@ -13,8 +13,9 @@ from mq_jax.devices.sharding import make_mesh
 from mq_jax.images.scale import from_uint8
 from mq_jax.models import lpips
 from mq_jax.runs.base import Base, digest, read_base, write_base
-from mq_jax.training import features, program
+from mq_jax.training import features
 from mq_jax.training.build import build
+from mq_jax.training.first import drawn, first_state
 from mq_jax.training.quantizing import VGG_STAGE, feature_width
 from mq_jax.training.starting import read_table, require_base, starting_tables
 
@@ -124,7 +125,8 @@ def made():
     built = build(config, 12)
     source = inputs.open_training(config).autoencoder
     with runs.quick_compilation():
-        return config, built, source, features.sampled_features(config, built, source, {})
+        model = drawn(config, built)
+        return config, built, source, features.sampled_features(config, built, source, model)
 
 
 def test_features_are_encodings_of_the_first_images_as_the_first_step_sees_them():
@@ -136,7 +138,8 @@ def test_features_are_encodings_of_the_first_images_as_the_first_step_sees_them(
     batches.close()
     with runs.quick_compilation():
         mesh = make_mesh()
-        params = program.start(config, built, mesh, [table(shape=(256, 4))])["state"].params
+        given = drawn(config, built), [table(shape=(256, 4))]
+        params = first_state(config, built, mesh, *given).params
         z, _ = built.objective.autoencoder.apply(
             {"params": params.autoencoder},
             from_uint8(images),
@@ -154,14 +157,14 @@ def test_features_are_encodings_of_the_first_images_as_the_first_step_sees_them(
 def test_a_run_starts_from_what_its_folder_records(tmp_path, monkeypatch):
     config, built, source, found = made()
     monkeypatch.setattr("mq_jax.training.starting.sampled_features", lambda *given: found)
-    tables = starting_tables(config, built, source, tmp_path)
+    tables = starting_tables(config, built, source, tmp_path, {})
     assert tables.shape == (1, 256, 4) and len(np.unique(tables[0], axis=0)) == 256
     expected = Base("k-means of 8,192 features 'encoder'", digest(tables))
     assert read_base(tmp_path) == expected
-    assert starting_tables(runs.configure(), built, source, tmp_path) == ()
+    assert starting_tables(runs.configure(), built, source, tmp_path, {}) == ()
     # What was taken needs no start.
-    taken = {"params/codebook/embedding": tables[0]}
-    assert starting_tables(config, built, source, tmp_path / "other", taken) == ()
+    taken = ["params/codebook/embedding"]
+    assert starting_tables(config, built, source, tmp_path / "other", {}, taken) == ()
 
 
 def test_a_table_is_repeated_for_every_group_and_level(tmp_path):
@@ -169,7 +172,7 @@ def test_a_table_is_repeated_for_every_group_and_level(tmp_path):
     config = runs.configure(
         **FILE, codebook__base_file=place, quantizer__groups=2, quantizer__depth=3
     )
-    tables = starting_tables(config, None, None, tmp_path)
+    tables = starting_tables(config, None, None, tmp_path, {})
     assert tables.shape == (6, 16, 2) and (tables == table(shape=(16, 2))).all()
 
 

@@ -326,7 +326,7 @@ def parameters_lost_at(step):
     with (
         runs.quick_compilation(),
         mock.patch.object(train, "compile_program", compile_program),
-        mock.patch.object(train, "start", runs.started),
+        mock.patch.object(train, "drawn", runs.drawn),
     ):
         yield
 

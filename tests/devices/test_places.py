@@ -54,6 +54,7 @@ def test_a_home_folder_is_filled_in(monkeypatch):
 
 
 # What the programs and the functions behind them take, and how an error calls it.
+_LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 CONFIG = f"--config={runs.ROOT}/configs/photos_mqvae.py"
 FLAGS = {
     "workdir": ([CONFIG, "--workdir={}"], "--workdir"),
@@ -135,6 +136,7 @@ def test_a_cache_that_cannot_be_written_is_left_out(home, tmp_path, monkeypatch,
     places = {"a file": tmp_path / "file", "an address": "gs://bucket"}
     monkeypatch.setenv("XDG_CACHE_HOME", str(places.get(home, tmp_path / "folder")))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv(_LEAST, "1")
     # Whoever runs the tests may be allowed everything.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     caplog.set_level("INFO")
@@ -143,13 +145,21 @@ def test_a_cache_that_cannot_be_written_is_left_out(home, tmp_path, monkeypatch,
     assert len(list(tmp_path.rglob("*"))) == 2
 
 
-def test_a_cache_is_used_where_it_can_be_made(tmp_path, monkeypatch):
+@pytest.mark.parametrize("said", [(), ("JAX_COMPILATION_CACHE_DIR",), (_LEAST,)])
+def test_a_cache_is_used_where_it_can_be_made_and_for_what_compiles_quickly(
+    tmp_path, monkeypatch, said
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new"))
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    expected = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "new" / "mq_jax"), _LEAST: 0.0}
+    for name in expected:
+        monkeypatch.delenv(name, raising=False)
+    for name in said:
+        monkeypatch.setenv(name, "9")
     given = {}
     monkeypatch.setattr(cache.jax.config, "update", given.__setitem__)
     use_compilation_cache()
-    assert given == {"jax_compilation_cache_dir": str(tmp_path / "new" / "mq_jax")}
+    # What the environment says stays.
+    assert given == {name.lower(): value for name, value in expected.items() if name not in said}
 
 
 def test_what_only_a_home_folder_could_hold_says_what_to_give(homeless):

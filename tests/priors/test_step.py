@@ -13,7 +13,7 @@ from mq_jax.devices import sharding
 from mq_jax.generation.space import TokenSpace
 from mq_jax.metrics.collections import scalars
 from mq_jax.priors.build import build
-from mq_jax.priors.program import lower_program, start
+from mq_jax.priors.program import first_state, lower_program
 from mq_jax.training.program import compiled
 
 # Slow enough that Adam makes no step of rounding.
@@ -38,8 +38,9 @@ def trained(**changes):
     sizes = config.mesh.data, config.mesh.fsdp
     mesh = sharding.make_mesh(*sizes, jax.devices()[: sizes[0] * sizes[1]])
     built = build(config, SPACE, STEPS)
-    step = compiled(lambda: lower_program(config, built, mesh)).steps().step
-    state, window = start(config, built, mesh).values()
+    program = compiled(lambda: lower_program(config, built, mesh))
+    step, window = program.steps().step, program.traced().new_window()
+    state = first_state(config, built, mesh)
     states, empty, rows = [held(state)], jax.device_get(window), []
     for given in batches():
         window = jax.device_put(empty, sharding.replicated(mesh))

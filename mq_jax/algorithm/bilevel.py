@@ -180,6 +180,7 @@ def mixed_derivative(
     return mean_over_parts(lambda part: (slope(theta, phi, part), ()), batch)[0]
 
 
+@jax.named_scope("optimizer")
 def take_step(
     optimizer: optax.GradientTransformation, gradient: PyTree, opt_state: PyTree, params: PyTree
 ) -> tuple[PyTree, PyTree]:

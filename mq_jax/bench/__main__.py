@@ -1,11 +1,12 @@
 """Timings: steps, pieces, lookups, quantizers, input, start, tokenizers, sampling, saves, PyTorch.
 
-python -m mq_jax.bench [--part=step|unroll|pieces|lookup|quantizers|input|startup|tokenizer
-    |sampling|checkpoint|peers] [--config=configs/X.py]
+python -m mq_jax.bench [--part=step|operations|unroll|pieces|lookup|quantizers|input|startup
+    |tokenizer|sampling|checkpoint|peers] [--config=configs/X.py]
 python -m mq_jax.bench --part=hypergradients --workdir=DIR [--step=N] [--batches=N]
 
-The last times nothing: at a checkpoint of a run it compares the kinds of hyper-gradient, by norms,
-by cosines with one another and between independent batches, and by the codes that flip.
+`operations` profiles steps on a CPU and tells which groups of operations their time goes to.
+`hypergradients` times nothing: at a checkpoint of a run it compares the kinds of hyper-gradient, by
+norms, by cosines with one another and between independent batches, and by the codes that flip.
 
 On one core unless --cores says otherwise. Steps are interleaved in one process, so that a
 machine whose speed drifts slows them all alike: read the ratios.
@@ -51,8 +52,9 @@ _STRAIGHT_THROUGH = flags.DEFINE_enum(
 _KINDS = flags.DEFINE_string(
     "kinds",
     "",
-    "step: hyper-gradients beside the joint step; quantizers: kinds beside vq; hypergradients: "
-    "those that are compared; divided by commas; empty: all.",
+    "step: hyper-gradients beside the joint step; operations: those whose steps are profiled; "
+    "quantizers: kinds beside vq; hypergradients: those that are compared; divided by commas; "
+    "empty: all, of operations the configuration's own.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "hypergradients: folder of a run.")
 _STEP = flags.DEFINE_integer(

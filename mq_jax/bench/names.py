@@ -2,6 +2,7 @@
 
 PARTS = (
     "step",
+    "operations",
     "unroll",
     "pieces",
     "lookup",

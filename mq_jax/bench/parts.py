@@ -14,6 +14,7 @@ from mq_jax.bench.hypergradients import Subject, bench_hypergradients
 from mq_jax.bench.input import bench_input
 from mq_jax.bench.lookup import bench_lookup
 from mq_jax.bench.machine import machine
+from mq_jax.bench.operations import bench_operations, chosen_steps, require_cpu
 from mq_jax.bench.peers import bench_peers
 from mq_jax.bench.pieces import bench_pieces
 from mq_jax.bench.quantizers import KINDS as QUANTIZERS
@@ -47,7 +48,8 @@ def kinds_named(
     """
     # Of a quantizer's forms, whose names have commas, the first alone can be named.
     plain = tuple(name for name in QUANTIZERS if "," not in name)
-    named = {"step": HYPERGRADIENTS, "quantizers": plain, "hypergradients": COMPARED}
+    named = {"step": HYPERGRADIENTS, "operations": HYPERGRADIENTS}
+    named |= {"quantizers": plain, "hypergradients": COMPARED}
     known = named.get(part, ())
     names = text.split(",") if text else []
     if strange := [name for name in names if name not in known]:
@@ -55,6 +57,8 @@ def kinds_named(
         raise ValueError(f"--kinds={text} names {strange[0]!r}; expected {expected}.")
     if part == "step":
         chosen_kinds(config, straight_through, names)
+    if part == "operations":
+        chosen_steps(config, straight_through, names)
     return names
 
 
@@ -92,13 +96,17 @@ def run_part(
       straight_through: estimator of the train steps, or "all".
       cores: CPU cores that use_cores took.
       kinds: hyper-gradients, of the train steps those beside the joint one, or quantizers beside
-        `vq`; none for all.
+        `vq`; none for all, of `operations` for the configuration's own.
       subject: of the part `hypergradients`, which alone has one.
       output: file for the tables and what they were measured on, as JSON, written anew with each
         row; None for none.
+
+    Raises:
+      ValueError: the part is of another kind of device.
     """
     parts = {
         "step": lambda: bench_step(config, rounds, straight_through, kinds),
+        "operations": lambda: bench_operations(config, rounds, straight_through, kinds),
         "hypergradients": lambda: bench_hypergradients(config, subject, kinds),
         "unroll": lambda: bench_unroll(config, rounds),
         "pieces": lambda: bench_pieces(config, rounds),
@@ -111,6 +119,8 @@ def run_part(
         "tokenizer": lambda: bench_tokenizer(config, rounds),
         "peers": lambda: bench_peers(config, rounds, cores),
     }
+    if part == "operations":
+        require_cpu()
     began, tables = time.monotonic(), []
     if output is None:
         parts[part]()

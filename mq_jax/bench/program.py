@@ -39,6 +39,7 @@ class Program(NamedTuple):
         take over of the arguments once.
       compile_seconds: from its trace to its end.
       cached: whether it came out of the compilation cache, so that these are few.
+      text: makes the compiled program's HLO.
     """
 
     run: Callable[[], Any]
@@ -48,6 +49,7 @@ class Program(NamedTuple):
     memory: int
     compile_seconds: float
     cached: bool
+    text: Callable[[], str]
 
 
 def variant(config: ConfigDict, kind: str, straight_through: str, **changes: Any) -> ConfigDict:
@@ -96,7 +98,7 @@ def compiled_step(config: ConfigDict, kind: str, straight_through: str, **change
         executed if plain else model_flops(config, mesh),
         executed,
         _memory(compiled),
-        *(seconds, cached),
+        *(seconds, cached, compiled.as_text),
     )
 
 

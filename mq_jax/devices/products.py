@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices: the roof of what it computes."""
+"""How fast this machine multiplies matrices and copies: the roofs of what it computes."""
 
 import statistics
 import time
@@ -11,6 +11,8 @@ _SECONDS = 1.0
 # Side of a square product, and how many follow each other between two waits: on an accelerator a
 # small one ends before the next is handed over.
 _SMALL, _LARGE = (2048, 1), (8192, 16)
+# Numbers of an array that no cache holds.
+_COPIED = 2**26
 
 
 def matmul_rate(dtype: str = "float32") -> float:
@@ -27,12 +29,30 @@ def matmul_rate(dtype: str = "float32") -> float:
     numbers = np.random.default_rng(0).standard_normal((side, side), np.float32)
     factor = jax.device_put(numbers).astype(dtype)
     product = jax.jit(jnp.matmul)
-    jax.block_until_ready(product(factor, factor))
+    seconds = _median_seconds(lambda: product(factor, factor), calls)
+    return 2 * side**3 / seconds / 1e9
+
+
+def copy_rate() -> float:
+    """The rate of a large copy, x + 1, timed for about a second after one warm-up.
+
+    Returns:
+      GB/s of one device, the median: what is read and what is written.
+    """
+    calls = 1 if jax.default_backend() == "cpu" else _LARGE[1]
+    numbers = jnp.zeros(_COPIED, jnp.float32)
+    copy = jax.jit(lambda numbers: numbers + 1)
+    return 2 * numbers.nbytes / _median_seconds(lambda: copy(numbers), calls) / 1e9
+
+
+def _median_seconds(function, calls):
+    """Seconds of one call, timed after one warm-up."""
+    jax.block_until_ready(function())
     seconds, begin = [], time.perf_counter()
     while not seconds or time.perf_counter() - begin < _SECONDS:
         started = time.perf_counter()
         for _ in range(calls):
-            last = product(factor, factor)
+            last = function()
         jax.block_until_ready(last)
         seconds.append((time.perf_counter() - started) / calls)
-    return 2 * side**3 / statistics.median(seconds) / 1e9
+    return statistics.median(seconds)

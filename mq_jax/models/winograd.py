@@ -77,6 +77,7 @@ def _turned(kernel):
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
+@jax.named_scope("winograd")
 def _by_tiles(images, kernel, precision=None):
     """The convolution on a CPU."""
     b, h, w, c = images.shape
@@ -92,6 +93,7 @@ def _by_tiles(images, kernel, precision=None):
     return jnp.stack(rows, axis=2).reshape(b, h, w, -1)
 
 
+@jax.named_scope("winograd")
 def _kernel_gradient_by_tiles(images, cotangents):
     """The gradient over the kernel on a CPU."""
     b, h, w, features = cotangents.shape

@@ -40,7 +40,7 @@ def test_the_table_tells_the_share_of_the_device_and_is_kept_as_json(tmp_path, m
 def program(milliseconds=1.0, **changes):
     """A step that takes no time to make."""
     fields = {"flops": 3e9, "model_flops": 2e9, "executed_flops": 1e9, "memory": 2**20}
-    fields |= {"compile_seconds": 3.0, "cached": False}
+    fields |= {"compile_seconds": 3.0, "cached": False, "text": str}
     return Program(lambda: milliseconds, **{**fields, **changes})
 
 

@@ -14,7 +14,7 @@ def test_each_row_is_of_so_many_updates_and_of_one_each(capsys, monkeypatch):
 
     def compiled_step(config, kind, straight_through, **changes):
         asked.append(changes)
-        return Program(lambda: None, 1.0, 1.0, 1.0, 2**20, 3.0, False)
+        return Program(lambda: None, 1.0, 1.0, 1.0, 2**20, 3.0, False, str)
 
     def interleaved(functions, rounds, calls):
         return {name: 0.1 * int(name[0]) for name in functions}

@@ -64,8 +64,8 @@ def bench_operations(
             f"Operations of the step {kind}, {estimator}: {plain * 1e3:.1f} ms without the "
             f"profiler, median of {rounds}; their times add up to {seconds * 1e3:.1f} ms with it. "
             f"Batch {config.train.batch_size}, K {config.codebook.size}; a {config.model.dtype} "
-            f"matrix product runs at {rates.flops / 1e9:.0f} GFLOP/s, a copy at "
-            f"{rates.bytes / 1e9:.1f} GB/s",
+            f"matrix product runs at {rates.flops / 1e9:.0f} GFLOP/s, a copy from memory to memory "
+            f"at {rates.bytes / 1e9:.1f} GB/s, which what a cache holds can exceed",
             _COLUMNS,
             rows(measured, rates),
         )

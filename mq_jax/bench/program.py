@@ -15,7 +15,8 @@ from mq_jax.planning import flops
 from mq_jax.training.build import build
 from mq_jax.training.first import init_state
 from mq_jax.training.frozen import frozen_shapes, load_frozen
-from mq_jax.training.program import lower_program, start
+from mq_jax.training.lowering import lower_program
+from mq_jax.training.program import start
 
 # Nothing but schedules depends on it.
 _STEPS = 1000

@@ -25,7 +25,8 @@ from mq_jax.terminal.escaping import shell_word
 from mq_jax.terminal.streams import tell
 from mq_jax.tokenizers.imported import parameters_of, psi_of
 from mq_jax.training.build import build
-from mq_jax.training.program import checkpoint_target, start
+from mq_jax.training.lowering import checkpoint_target
+from mq_jax.training.program import start
 from mq_jax.training.train import monitored
 from mq_jax.training.validate import validate
 

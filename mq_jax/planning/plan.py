@@ -13,7 +13,7 @@ from mq_jax.planning import flops, hlo
 from mq_jax.planning.flops import Flops
 from mq_jax.planning.subjects import Subject, make_subject
 from mq_jax.runs.stages import is_prior
-from mq_jax.training.program import Lowered
+from mq_jax.training.lowering import Lowered
 
 # XLA's CPU backend drops rematerialisation's barriers before it schedules, and then merges what
 # they kept apart; and machine code, which level 0 makes sooner, changes nothing that is told here.

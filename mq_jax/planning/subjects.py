@@ -20,7 +20,7 @@ from mq_jax.runs.stages import is_prior
 from mq_jax.tokensets.manifest import is_token_set
 from mq_jax.tokensets.reading import open_tokens
 from mq_jax.training.build import Built, build
-from mq_jax.training.program import Lowered, lower_program
+from mq_jax.training.lowering import Lowered, lower_program
 
 # No FLOP and no byte depends on the number of steps, which only the schedules know.
 _STEPS = 1000

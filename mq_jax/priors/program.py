@@ -8,12 +8,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax.devices import sharding
-from mq_jax.metrics.collections import empty_window
 from mq_jax.priors.build import Built, init_state
 from mq_jax.priors.state import PriorState
 from mq_jax.priors.step import LOSS
 from mq_jax.training.initial import made_in_place
-from mq_jax.training.program import Lowered, lower_step, traced_once
+from mq_jax.training.lowering import Lowered, carried, lower_step, traced_once
 
 
 def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
@@ -45,12 +44,12 @@ def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str,
     Returns:
       {"state": PriorState, "window": collection}, with ShapeDtypeStructs for leaves.
     """
-
-    def carried():
-        state = init_state(built, config)
-        return {"state": state, "window": empty_window(_step_metrics(config, built, mesh, state))}
-
-    return sharding.placed(jax.eval_shape(carried), mesh, config.mesh.shard_from)
+    return carried(
+        lambda: init_state(built, config),
+        lambda state: _step_metrics(config, built, mesh, state),
+        mesh,
+        config.mesh.shard_from,
+    )
 
 
 def first_state(config: ConfigDict, built: Built, mesh: Mesh) -> PriorState:

@@ -73,5 +73,6 @@ def made_in_place(make: Callable, mesh: Mesh, shard_from: int, *given: Any) -> A
       What it makes, on the devices.
     """
     given = jax.device_put(given, sharding.replicated(mesh))
-    shapes = jax.eval_shape(make, *given)
+    # Jitted, so that JAX traces it once for this and for the program.
+    shapes = jax.eval_shape(jax.jit(make), *given)
     return made_once(make, *given, places=sharding.shardings(shapes, mesh, shard_from))

@@ -1,23 +1,20 @@
-"""The compiled train step of a run, and the arrays that it is restored to."""
+"""The compiled train step of a run, and the arrays that it starts from."""
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mq_jax.devices import sharding
-from mq_jax.images.scale import from_uint8
-from mq_jax.metrics.collections import computed, empty_like, empty_window
+from mq_jax.metrics.collections import computed, empty_like
 from mq_jax.runs.trees import all_finite, lower_copies
 from mq_jax.training.build import Built
-from mq_jax.training.first import drawn, first_state, init_state
-from mq_jax.training.frozen import frozen_shapes
+from mq_jax.training.first import drawn, first_state
+from mq_jax.training.lowering import Lowered, checkpoint_target, lower_program
 
 
 class Steps(NamedTuple):
@@ -65,24 +62,6 @@ class Program(NamedTuple):
 
     traced: Callable[[], Traced]
     steps: Callable[[], Steps]
-
-
-class Lowered(NamedTuple):
-    """A Program before XLA sees it.
-
-    Attributes:
-      target: as checkpoint_target returns it.
-      frozen: as target, of the weights that no level trains.
-      step: `jax.stages.Lowered` of Steps.step.
-      inner_step: likewise, or None.
-      names: names of the train step's metrics.
-    """
-
-    target: dict[str, Any]
-    frozen: Any
-    step: jax.stages.Lowered
-    inner_step: jax.stages.Lowered | None
-    names: tuple[str, ...]
 
 
 def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
@@ -155,91 +134,6 @@ def _flops(step):
     return (step.cost_analysis() or {}).get("flops", float("nan"))
 
 
-def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
-    """Traces the train step, donations and shardings included.
-
-    Args:
-      config: validated.
-      built: of the same configuration.
-      mesh: from sharding.make_mesh.
-
-    Returns:
-      A Lowered.
-    """
-    target = checkpoint_target(config, built, mesh)
-    shapes = _step_metrics(config, built, mesh, target["state"])
-    images = _batch(config, jnp.uint8, sharding.split(mesh))
-    frozen = sharding.whole(frozen_shapes(config), mesh)
-
-    def lower(train_step, inner_images):
-        def step(state, frozen, inner_images, outer_images):
-            batches = jax.tree.map(from_uint8, (inner_images, outer_images))
-            return traced_once(train_step)(state, *batches, frozen)
-
-        given = frozen, inner_images, images
-        return lower_step(step, target, given, shapes, "inner/loss", mesh)
-
-    inner_step = built.inner_step and lower(built.inner_step, images)
-    step = lower(built.train_step, _of_a_step(config, images))
-    return Lowered(target, frozen, step, inner_step, tuple(sorted(shapes)))
-
-
-def lower_step(
-    train_step: Callable,
-    target: Mapping[str, Any],
-    given: Sequence[Any],
-    shapes: Mapping[str, jax.ShapeDtypeStruct],
-    loss: str,
-    mesh: Mesh,
-) -> jax.stages.Lowered:
-    """Traces a step of any stage together with the window that its metrics are merged into.
-
-    Args:
-      train_step: (state, *given) -> (state, metrics).
-      target: {"state": ..., "window": ...} with shardings.
-      given: the rest of what a step takes, with shardings.
-      shapes: of the metrics, by name; a step may lack some.
-      loss: name of that which is returned.
-      mesh: from sharding.make_mesh.
-
-    Returns:
-      Of (state, window, *given) -> (state, window, loss), which donates the first two.
-    """
-    window, everywhere = type(target["window"]), sharding.replicated(mesh)
-
-    def step(state, window_so_far, *given):
-        state, metrics = train_step(state, *given)
-        # An inner step has no outer metrics: zeros, with a weight of zero.
-        absent = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
-        update = window.single_from_model_output(step=state.step, **(absent | metrics))
-        return state, window_so_far.merge(update), metrics[loss]
-
-    places = jax.tree.map(lambda leaf: leaf.sharding, target["state"]), everywhere, everywhere
-    # Donated: the old state is dead after this call and holds twice the parameters. Whole: what a
-    # step replaces without reading it, as most of a Past, would be dropped and be made anew.
-    jitted = jax.jit(step, donate_argnums=(0, 1), keep_unused=True, out_shardings=places)
-    return jitted.lower(target["state"], target["window"], *given)
-
-
-def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
-    """What a checkpoint holds, as shapes, dtypes and shardings; computes nothing.
-
-    Args:
-      config: validated.
-      built: of the same configuration.
-      mesh: from sharding.make_mesh.
-
-    Returns:
-      {"state": TrainState, "window": collection}, with ShapeDtypeStructs for leaves.
-    """
-
-    def carried():
-        state = init_state(built, config)
-        return {"state": state, "window": empty_window(_step_metrics(config, built, mesh, state))}
-
-    return sharding.placed(jax.eval_shape(carried), mesh, config.mesh.shard_from)
-
-
 def start(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
     """The arrays before the first step, as the seed has them.
 
@@ -267,35 +161,3 @@ def new_window(described: Any) -> Callable[[], Any]:
     """
     places = jax.tree.map(lambda leaf: leaf.sharding, described)
     return jax.jit(lambda: empty_like(described), out_shardings=places).lower().compile()
-
-
-def traced_once(train_step: Callable) -> Callable:
-    """A step that JAX traces once for the shapes of its metrics and for its program.
-
-    Args:
-      train_step: of any stage.
-
-    Returns:
-      The same, within whatever calls it.
-    """
-    return jax.jit(train_step, inline=True)
-
-
-def _step_metrics(config, built, mesh, state):
-    """Shapes and dtypes of the train step's metrics, by name."""
-    # Placed as in lower_program, without which JAX would trace the step for each of both.
-    images = _batch(config, jnp.float32, sharding.split(mesh))
-    state = sharding.placed(state, mesh, config.mesh.shard_from)
-    given = _of_a_step(config, images), images, sharding.whole(frozen_shapes(config), mesh)
-    return jax.eval_shape(traced_once(built.train_step), state, *given)[1]
-
-
-def _of_a_step(config, images):
-    """The inner batches of a step of both levels, one or several."""
-    return (images,) * config.train.unroll if config.train.unroll > 1 else images
-
-
-def _batch(config, dtype, placement):
-    size = config.data.image_size
-    shape = (config.train.batch_size, size, size, 3)
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=placement)

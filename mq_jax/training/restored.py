@@ -14,7 +14,7 @@ from mq_jax.runs import standing
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.choosing import chosen_step
 from mq_jax.training.build import Built, build
-from mq_jax.training.program import checkpoint_target
+from mq_jax.training.lowering import checkpoint_target
 from mq_jax.training.train import monitored
 
 

@@ -10,7 +10,7 @@ from mq_jax.bench import program
 from mq_jax.devices import sharding
 from mq_jax.models import winograd
 from mq_jax.training.build import build
-from mq_jax.training.program import lower_program
+from mq_jax.training.lowering import lower_program
 
 WIDE = {"model.channels": (32, 32), "model.blocks": 1}
 RECOMPUTED = {

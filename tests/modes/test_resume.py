@@ -25,7 +25,7 @@ from mq_jax.runs.writers import Writers
 from mq_jax.storage import lock
 from mq_jax.terminal.console import Progress
 from mq_jax.training import restored
-from mq_jax.training.program import checkpoint_target
+from mq_jax.training.lowering import checkpoint_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

@@ -12,7 +12,8 @@ from mq_jax.runs import workdir
 from mq_jax.runs.checkpoint import Checkpoints
 from mq_jax.runs.differing import FREE_FIELDS
 from mq_jax.training.build import build
-from mq_jax.training.program import checkpoint_target, compile_program, start
+from mq_jax.training.lowering import checkpoint_target
+from mq_jax.training.program import compile_program, start
 
 # The joint step, which compiles quickly: shardings are not its business.
 CONFIG = runs.configure(

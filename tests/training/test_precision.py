@@ -21,7 +21,7 @@ from mq_jax.tokenizers.coding import Weights, make_coding
 from mq_jax.training.build import build
 from mq_jax.training.first import init_state
 from mq_jax.training.frozen import frozen_shapes
-from mq_jax.training.program import lower_program
+from mq_jax.training.lowering import lower_program
 
 # Nets of two levels with every kind of layer, in the smallest widths, LPIPS and a discriminator.
 MQVAE = {"model__channels": (4, 4), "model__blocks": 1}

@@ -21,7 +21,8 @@ from mq_jax.priors import program as prior_program
 from mq_jax.runs.trees import all_finite, copied
 from mq_jax.training.build import build
 from mq_jax.training.first import drawn, first_state
-from mq_jax.training.program import Lowered, checkpoint_target, compiled, lower_program
+from mq_jax.training.lowering import Lowered, checkpoint_target, lower_program
+from mq_jax.training.program import compiled
 
 # What hands data to the host, or asks it to compute.
 HOST = ("infeed", "outfeed", "send", "recv", "host", "callback")

@@ -33,7 +33,7 @@ GRAPH = {
     "formats": "peers tokenizers",
     "tokensets": "tokenizers data images containers storage devices",
     "generation": "",
-    "priors": "tokensets generation training metrics data algorithm runs storage devices",
+    "priors": "tokensets generation training data algorithm runs storage devices",
     "samplers": "priors generation tokensets tokenizers images runs storage devices",
     "planning": "priors tokensets generation training metrics data runs devices terminal",
     "report": "evaluation images runs storage terminal",

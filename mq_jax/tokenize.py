@@ -136,7 +136,7 @@ _natural, _positive = functools.partial(_integer, 0), functools.partial(_integer
 if __name__ == "__main__":
     # Before the slow imports: Ctrl-C in them is no reason for a traceback.
     end_quietly()
-    # Before libraries start threads.
+    # Before them, too: it may begin the program once more.
     keep_memory()
     collect_seldom()
     sys.exit(main())

@@ -19,15 +19,18 @@ import sys
 if __name__ == "__main__":
     # Before the slow imports: Ctrl-C in them is no reason for a traceback.
     from mq_jax.devices.interrupt import end_quietly
+    from mq_jax.devices.memory import keep_memory
 
     end_quietly()
+    # Before them, too: it may begin the program once more.
+    keep_memory()
 
 from absl import flags
 from ml_collections import config_flags
 
 from mq_jax import commandline
 from mq_jax.bench.names import ESTIMATORS, PARTS
-from mq_jax.devices.memory import collect_seldom, keep_memory
+from mq_jax.devices.memory import collect_seldom
 from mq_jax.terminal.escaping import visible
 from mq_jax.terminal.streams import protect_streams
 
@@ -79,8 +82,6 @@ def run() -> None:
     """Parses the command line and runs one part."""
     protect_streams()
     commandline.answer_help(__doc__, _FLAGS)
-    # Before the libraries below start threads.
-    keep_memory()
     collect_seldom()
     # Only now: help needs none of JAX.
     from mq_jax.bench import hypergradients

@@ -1,9 +1,11 @@
-"""Memory that a process keeps between steps, and what seldom looks for more of it."""
+"""How a process gets memory for large arrays, and what seldom looks through small ones."""
 
 import contextlib
 import ctypes
 import gc
 import os
+import pathlib
+import sys
 
 # Of malloc.h and linux/mman.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -12,32 +14,43 @@ _HUGE_PAGE = 2**21
 # Address space alone, until it is written to; a quarter of the memory where that is less.
 _HEAP = 2**32
 
+# The version of glibc from which on the environment may ask for huge pages.
+_TUNABLE_SINCE = 2, 35
+
+# An option of Python's, without a meaning for it, that marks a program as begun once more.
+_BEGUN_AGAIN = "mq_jax_begun_again"
+
 # Made and not yet freed, before Python looks for cycles; 700 by default.
 _OBJECTS = 20_000
 
 
 def keep_memory() -> None:
-    """Lets glibc keep what is freed, and asks the system for huge pages.
+    """Lets large arrays lie in huge pages; where there are none, lets glibc keep what is freed.
 
     XLA's CPU backend allocates the temporary arrays of a step anew at each. glibc maps arrays of
     that size one by one and unmaps them when they are freed, so a step of MQVAE takes 40,000
-    page faults, a quarter of its time. Without maps of their own, without trimming and in one
-    arena, since the others hold 64 MiB each, the next step finds the same pages.
+    page faults, a quarter of its time; in huge pages it takes 600. glibc asks for these only where
+    the environment says so at the start of a program, so this one starts once more, as the same
+    process.
 
-    To be called before a library starts threads, each of which may open an arena. What the
-    environment says of malloc stays; without glibc nothing changes.
+    To be called first of all: what was begun is begun again. What the environment says of malloc
+    stays; without glibc nothing changes.
     """
     said = any(name.startswith(("MALLOC_", "LD_PRELOAD")) for name in os.environ)
     if said or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return
     try:
         libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version  # noqa: B018
-    except (AttributeError, OSError, TypeError):
+        libc.gnu_get_libc_version.restype = ctypes.c_char_p
+        version = tuple(map(int, libc.gnu_get_libc_version().split(b".")[:2]))
+    except (AttributeError, OSError, TypeError, ValueError):
         return
-    for parameter, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)):
-        libc.mallopt(parameter, value)
-    _ask_for_huge_pages(libc)
+    pages = _huge_pages()
+    if pages == "always":
+        return
+    if pages == "madvise" and version >= _TUNABLE_SINCE and _is_begun_by_name():
+        _begin_again()
+    _keep_freed(libc)
 
 
 def collect_seldom() -> None:
@@ -47,6 +60,50 @@ def collect_seldom() -> None:
     """
     _, second, third = gc.get_threshold()
     gc.set_threshold(_OBJECTS, second, third)
+
+
+def _huge_pages() -> str:
+    """Whether the system gives huge pages: always, madvise (where asked) or never; "": unknown."""
+    try:
+        text = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except OSError:
+        return ""
+    return text.partition("[")[2].partition("]")[0]
+
+
+def _is_begun_by_name() -> bool:
+    """Whether the process is `python -m mq_jax...`, for the first time, and no debugger's."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    arguments = sys.orig_argv
+    if spec is None or "-m" not in arguments or sys.gettrace() is not None:
+        return False
+    if _BEGUN_AGAIN in sys._xoptions:
+        return False
+    name = arguments[arguments.index("-m") + 1]
+    return name == spec.name.removesuffix(".__main__")
+
+
+def _begin_again() -> None:
+    """Runs the same command in this process, with huge pages; returns where that is not possible.
+
+    The standard streams, the process id and the folder stay.
+    """
+    said = os.environ.get("GLIBC_TUNABLES")
+    tunables = ":".join(filter(None, (said, "glibc.malloc.hugetlb=1")))
+    # What the environment says may be lost on the way; the mark is not, so that this ends.
+    command = [sys.executable, "-X", _BEGUN_AGAIN, *sys.orig_argv[1:]]
+    with contextlib.suppress(OSError, TypeError, ValueError):
+        os.execve(sys.executable, command, {**os.environ, "GLIBC_TUNABLES": tunables})
+
+
+def _keep_freed(libc: ctypes.CDLL) -> None:
+    """No maps of single arrays, no trimming, one arena, since the others hold 64 MiB each.
+
+    So the next step finds the same pages. Threads that compile wait for that arena's lock.
+    """
+    for parameter, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)):
+        libc.mallopt(parameter, value)
+    _ask_for_huge_pages(libc)
 
 
 def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:

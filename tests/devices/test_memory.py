@@ -1,6 +1,7 @@
-"""What is freed is found again, without a page fault."""
+"""Large arrays lie in huge pages, or are found again without a page fault."""
 
 import gc
+import os
 import platform
 import resource
 import subprocess
@@ -15,8 +16,10 @@ import ctypes
 import resource
 import sys
 
+from mq_jax.devices import memory
 from mq_jax.devices.memory import keep_memory
 
+memory._huge_pages = lambda: "never"
 {before}
 libc = ctypes.CDLL(None)
 libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
@@ -47,6 +50,17 @@ sys.argv = ["program", {argument!r}]
 runpy.run_module({name!r}, run_name="__main__")
 """
 
+_BEGUN = """
+import os
+import sys
+
+from mq_jax.devices import memory
+
+memory._huge_pages = lambda: {pages!r}
+memory.keep_memory()
+print(os.getpid(), *sys.argv[1:], os.environ.get("GLIBC_TUNABLES"))
+"""
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
 
 
@@ -60,6 +74,59 @@ def faults(before, **environment):
         check=True,
     )
     return int(done.stdout)
+
+
+def begun(folder, pages, *command, **environment):
+    """What a module of its own prints that keeps memory, less its process id, which stays."""
+    (folder / "begun.py").write_text(_BEGUN.format(pages=pages))
+    environment |= {"PATH": "", "PYTHONPATH": ":".join([str(folder), *sys.path])}
+    command = [sys.executable, *(command or ("-m", "begun")), "first", "--second"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    number, *told = out.split()
+    assert process.returncode == 0 and int(number) == process.pid
+    return told
+
+
+def version_of_glibc():
+    """Of the one that runs; () without."""
+    told = os.confstr("CS_GNU_LIBC_VERSION") if platform.libc_ver()[0] == "glibc" else ""
+    return tuple(map(int, told.removeprefix("glibc ").split("."))) if told else ()
+
+
+_asks_by_itself = pytest.mark.skipif(
+    version_of_glibc() < (2, 35), reason="glibc has no tunable for huge pages"
+)
+
+
+@_asks_by_itself
+def test_a_program_begins_once_more_as_the_same_process_to_get_huge_pages(tmp_path):
+    asked = "glibc.malloc.hugetlb=1"
+    assert begun(tmp_path, "madvise") == ["first", "--second", asked]
+    other = "glibc.rtld.optional_static_tls=512"
+    told = begun(tmp_path, "madvise", GLIBC_TUNABLES=other)
+    assert told == ["first", "--second", f"{other}:{asked}"]
+
+
+@pytest.mark.parametrize("pages", ["always", "never", ""])
+def test_it_does_not_where_there_are_none_to_ask_for(tmp_path, pages):
+    assert begun(tmp_path, pages) == ["first", "--second", "None"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("-m", "runpy", "begun"),
+        ("-c", "import begun"),
+        # Where what the environment says was lost on the way.
+        ("-X", memory._BEGUN_AGAIN, "-m", "begun"),
+    ],
+)
+def test_it_does_not_within_another_program_or_twice(tmp_path, command):
+    assert begun(tmp_path, "madvise", *command) == ["first", "--second", "None"]
 
 
 def test_freed_memory_is_found_again_without_page_faults():

@@ -27,14 +27,19 @@ import sys
 if __name__ == "__main__":
     # Before the slow imports: Ctrl-C in them is no reason for a traceback.
     from mq_jax.devices.interrupt import end_quietly
+    from mq_jax.devices.memory import keep_memory
+    from mq_jax.devices.sources import note_sources
 
     end_quietly()
+    # Before them, too: the first may begin the program once more, the second is of what they read.
+    keep_memory()
+    note_sources()
 
 from absl import flags
 from ml_collections import config_flags
 
 from mq_jax import commandline
-from mq_jax.devices.memory import collect_seldom, keep_memory
+from mq_jax.devices.memory import collect_seldom
 from mq_jax.terminal.streams import protect_streams
 
 MODES = (
@@ -234,8 +239,6 @@ def run() -> None:
     """Answers --help, or runs the mode that the command line asks for."""
     protect_streams()
     commandline.answer_help(__doc__, _FLAGS)
-    # Before the libraries below start threads.
-    keep_memory()
     collect_seldom()
     # Only now: help needs none of JAX.
     from mq_jax.modes.dispatch import run_program

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mq_jax.devices import sharding
+from mq_jax.devices.cache import FOUND, cache_events
 from mq_jax.planning import flops
 from mq_jax.training.build import build
 from mq_jax.training.first import init_state
@@ -20,9 +21,6 @@ from mq_jax.training.program import start
 
 # Nothing but schedules depends on it.
 _STEPS = 1000
-
-# What JAX records where a program comes out of its compilation cache.
-_FOUND = "/jax/compilation_cache/cache_hits"
 
 
 class Program(NamedTuple):
@@ -130,16 +128,8 @@ def _matrix(lowered):
 
 def _compiled(lowered):
     """(the compiled program, whether it came out of JAX's cache)."""
-    found: list[str] = []
-
-    def note(event, **_):
-        found.append(event)
-
-    jax.monitoring.register_event_listener(note)
-    try:
-        return lowered.compile(), _FOUND in found
-    finally:
-        jax.monitoring.unregister_event_listener(note)
+    with cache_events() as told:
+        return lowered.compile(), FOUND in told
 
 
 def _memory(compiled):

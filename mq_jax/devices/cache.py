@@ -1,12 +1,19 @@
 """Where this program keeps what it can make or fetch again."""
 
+import contextlib
 import os
 import pathlib
+import threading
+from collections.abc import Iterator
 
 import jax
 from absl import logging
 
 from mq_jax.devices.places import local_path
+
+# JAX's names: a program came out of its compilation cache; one was compiled and written there.
+FOUND = "/jax/compilation_cache/cache_hits"
+WRITTEN = "/jax/compilation_cache/cache_misses"
 
 
 def cache_directory() -> pathlib.Path | None:
@@ -39,6 +46,27 @@ def use_compilation_cache() -> None:
     place = "there is no home folder" if directory is None else f"{directory} cannot be written to"
     message = "Compiled programs are not kept: %s. JAX_COMPILATION_CACHE_DIR may name a folder"
     logging.info(message, place)
+
+
+@contextlib.contextmanager
+def cache_events() -> Iterator[list[str]]:
+    """What JAX tells of its compilation cache in this thread.
+
+    Yields:
+      FOUND and WRITTEN as they occur, among others, until the block ends.
+    """
+    told: list[str] = []
+    thread = threading.get_ident()
+
+    def note(event, **_):
+        if threading.get_ident() == thread:
+            told.append(event)
+
+    jax.monitoring.register_event_listener(note)
+    try:
+        yield told
+    finally:
+        jax.monitoring.unregister_event_listener(note)
 
 
 def _can_be_written(directory: pathlib.Path) -> bool:

@@ -30,7 +30,7 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
     shapes = _step_metrics(config, built, mesh, target["state"])
     given = (), *batch(config, built, sharding.split(mesh))
     step = lower_step(traced_once(built.train_step), target, given, shapes, LOSS, mesh)
-    return Lowered(target, (), step, None, tuple(sorted(shapes)))
+    return Lowered(target, (), step, None, shapes)
 
 
 def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:

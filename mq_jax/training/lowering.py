@@ -1,5 +1,6 @@
 """The train step of a run before XLA sees it, and what is carried from one to the next."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,11 @@ from ml_collections import ConfigDict
 from mq_jax.devices import sharding
 from mq_jax.images.scale import from_uint8
 from mq_jax.metrics.collections import empty_window
+from mq_jax.training import kept
 from mq_jax.training.build import Built
 from mq_jax.training.first import init_state
 from mq_jax.training.frozen import frozen_shapes
+from mq_jax.training.kept import KeptStep
 
 
 class Lowered(NamedTuple):
@@ -22,16 +25,21 @@ class Lowered(NamedTuple):
     Attributes:
       target: as checkpoint_target returns it.
       frozen: as target, of the weights that no level trains.
-      step: `jax.stages.Lowered` of Steps.step.
+      step: `jax.stages.Lowered` of Steps.step, or what an earlier start kept of it.
       inner_step: likewise, or None.
-      names: names of the train step's metrics.
+      metrics: shapes and dtypes of the train step's metrics, by name.
     """
 
     target: dict[str, Any]
     frozen: Any
-    step: jax.stages.Lowered
-    inner_step: jax.stages.Lowered | None
-    names: tuple[str, ...]
+    step: jax.stages.Lowered | KeptStep
+    inner_step: jax.stages.Lowered | KeptStep | None
+    metrics: Mapping[str, jax.ShapeDtypeStruct]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether nothing was traced, since an earlier start kept the steps."""
+        return isinstance(self.step, KeptStep)
 
 
 def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
@@ -47,8 +55,7 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
     """
     target = checkpoint_target(config, built, mesh)
     shapes = _step_metrics(config, built, mesh, target["state"])
-    images = _batch(config, jnp.uint8, sharding.split(mesh))
-    frozen = sharding.whole(frozen_shapes(config), mesh)
+    frozen, of_a_step, images = _given(config, mesh)
 
     def lower(train_step, inner_images):
         def step(state, frozen, inner_images, outer_images):
@@ -59,8 +66,40 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
         return lower_step(step, target, given, shapes, "inner/loss", mesh)
 
     inner_step = built.inner_step and lower(built.inner_step, images)
-    step = lower(built.train_step, _of_a_step(config, images))
-    return Lowered(target, frozen, step, inner_step, tuple(sorted(shapes)))
+    step = lower(built.train_step, of_a_step)
+    return Lowered(target, frozen, step, inner_step, shapes)
+
+
+def kept_program(config: ConfigDict, built: Built, mesh: Mesh, place: kept.Place) -> Lowered | None:
+    """The same where an earlier start kept its steps, without their trace.
+
+    Args:
+      config: validated.
+      built: of the same configuration.
+      mesh: from sharding.make_mesh.
+      place: from kept.place_of, of these.
+
+    Returns:
+      A Lowered; None where nothing is kept.
+    """
+    found = kept.read(place)
+    if found is None:
+        return None
+    shapes, payloads = found
+    target = checkpoint_target(config, built, mesh, shapes)
+    frozen, of_a_step, images = _given(config, mesh)
+    traced = functools.cache(lambda: lower_program(config, built, mesh))
+
+    def step(payload, inner_images, lower):
+        taken = target["state"], target["window"], frozen, inner_images, images
+        trees = (taken, {}), (target["state"], target["window"], 0.0)
+        return KeptStep(*payload, [jax.tree.structure(tree) for tree in trees], mesh, lower)
+
+    inner_step = None
+    if built.inner_step:
+        inner_step = step(payloads[1], images, lambda: traced().inner_step)
+    whole = step(payloads[0], of_a_step, lambda: traced().step)
+    return Lowered(target, frozen, whole, inner_step, shapes)
 
 
 def lower_step(
@@ -100,20 +139,26 @@ def lower_step(
     return jitted.lower(target["state"], target["window"], *given)
 
 
-def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
+def checkpoint_target(
+    config: ConfigDict,
+    built: Built,
+    mesh: Mesh,
+    metrics: Mapping[str, jax.ShapeDtypeStruct] | None = None,
+) -> dict[str, Any]:
     """What a checkpoint holds, as shapes, dtypes and shardings; computes nothing.
 
     Args:
       config: validated.
       built: of the same configuration.
       mesh: from sharding.make_mesh.
+      metrics: shapes and dtypes of the train step's, by name; None: the step is traced for them.
 
     Returns:
       {"state": TrainState, "window": collection}, with ShapeDtypeStructs for leaves.
     """
     return carried(
         lambda: init_state(built, config),
-        lambda state: _step_metrics(config, built, mesh, state),
+        lambda state: metrics or _step_metrics(config, built, mesh, state),
         mesh,
         config.mesh.shard_from,
     )
@@ -163,6 +208,12 @@ def _step_metrics(config, built, mesh, state):
     state = sharding.placed(state, mesh, config.mesh.shard_from)
     given = _of_a_step(config, images), images, sharding.whole(frozen_shapes(config), mesh)
     return jax.eval_shape(traced_once(built.train_step), state, *given)[1]
+
+
+def _given(config, mesh):
+    """Of a step beside the state: frozen weights, inner batches of both levels, one batch."""
+    images = _batch(config, jnp.uint8, sharding.split(mesh))
+    return sharding.whole(frozen_shapes(config), mesh), _of_a_step(config, images), images
 
 
 def _of_a_step(config, images):

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -10,11 +10,18 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mq_jax.devices.cache import WRITTEN, cache_events
 from mq_jax.metrics.collections import computed, empty_like
 from mq_jax.runs.trees import all_finite, lower_copies
+from mq_jax.training import kept
 from mq_jax.training.build import Built
 from mq_jax.training.first import drawn, first_state
-from mq_jax.training.lowering import Lowered, checkpoint_target, lower_program
+from mq_jax.training.lowering import (
+    Lowered,
+    checkpoint_target,
+    kept_program,
+    lower_program,
+)
 
 
 class Steps(NamedTuple):
@@ -57,28 +64,40 @@ class Program(NamedTuple):
     Attributes:
       traced: -> Traced, the same at each call; waits until the steps are traced.
       steps: -> Steps, the same at each call; waits until they are compiled, and with them all else
-        that a loop runs between steps.
+        that a loop runs between steps, unless an earlier start kept the steps.
     """
 
     traced: Callable[[], Traced]
     steps: Callable[[], Steps]
 
 
-def compile_program(config: ConfigDict, built: Built, mesh: Mesh) -> Program:
-    """Begins to trace and to compile the train step.
+def compile_program(
+    config: ConfigDict, built: Built, mesh: Mesh, place: kept.Place | None = None
+) -> Program:
+    """Begins to trace and to compile the train step, or to load what an earlier start kept.
 
     Args:
       config: validated.
       built: of the same configuration.
       mesh: from sharding.make_mesh.
+      place: from kept.place_of; None: nothing is kept.
 
     Returns:
       A Program.
     """
-    return compiled(lambda: lower_program(config, built, mesh))
+    if place is None:
+        return compiled(lambda: lower_program(config, built, mesh))
+
+    def lower():
+        return kept_program(config, built, mesh, place) or lower_program(config, built, mesh)
+
+    return compiled(lower, functools.partial(kept.keep, place))
 
 
-def compiled(lower: Callable[[], Lowered]) -> Program:
+def compiled(
+    lower: Callable[[], Lowered],
+    keep: Callable[[Mapping[str, jax.ShapeDtypeStruct], list[kept.Step]], None] | None = None,
+) -> Program:
     """Begins to trace and to compile the steps of any stage.
 
     On a CPU this returns meanwhile: XLA compiles without Python's lock, so that a run is started
@@ -86,6 +105,8 @@ def compiled(lower: Callable[[], Lowered]) -> Program:
 
     Args:
       lower: traces them.
+      keep: called beside the run with the metrics of a step and the steps, unless an earlier start
+        kept them.
 
     Returns:
       A Program.
@@ -95,20 +116,27 @@ def compiled(lower: Callable[[], Lowered]) -> Program:
     def trace():
         lowered = lower()
         # Before the steps, behind which XLA would have it wait.
-        traced = Traced(lowered.target, lowered.names, new_window(lowered.target["window"]))
+        window = new_window(lowered.target["window"])
+        traced = Traced(lowered.target, tuple(sorted(lowered.metrics)), window)
         compiling = [pool.submit(_compiled, s) for s in (lowered.step, lowered.inner_step) if s]
-        around = pool.submit(_compile_around_steps, lowered.target)
+        beside = []
+        if not lowered.is_kept:
+            # Else JAX's cache has these, too, and a line waits less for them than for a trace.
+            beside.append(pool.submit(_compile_around_steps, lowered.target))
+            if keep is not None:
+                pool.submit(lambda: keep(lowered.metrics, [each.result()[0] for each in compiling]))
         pool.shutdown(wait=False)
-        return traced, compiling, around
+        return traced, compiling, beside
 
     tracing = pool.submit(trace)
 
     @functools.cache
     def steps():
-        _, compiling, around = tracing.result()
-        around.result()
+        _, compiling, beside = tracing.result()
+        for each in beside:
+            each.result()
         (step, ended), *rest = [each.result() for each in compiling]
-        inner_step = rest[0][0] if rest else None
+        step, inner_step = step.compiled, rest[0][0].compiled if rest else None
         flops = _flops(step), _flops(inner_step) if inner_step else 0.0
         return Steps(step, inner_step, *flops, max([ended, *(end for _, end in rest)]) - began)
 
@@ -118,8 +146,10 @@ def compiled(lower: Callable[[], Lowered]) -> Program:
 
 
 def _compiled(lowered):
-    """A compiled step, and when it was ready."""
-    return lowered.compile(), time.monotonic()
+    """A kept.Step, and when it was ready."""
+    with cache_events() as told:
+        step = lowered.compile()
+    return kept.Step(lowered, step, WRITTEN in told), time.monotonic()
 
 
 def _compile_around_steps(target):

@@ -24,6 +24,7 @@ from mq_jax.training.account import log_beginning
 from mq_jax.training.build import build, settled_step
 from mq_jax.training.first import drawn, first_state
 from mq_jax.training.health import Watch
+from mq_jax.training.kept import place_of
 from mq_jax.training.loop import run_stage
 from mq_jax.training.origin import Beginning
 from mq_jax.training.program import compile_program
@@ -88,7 +89,7 @@ def _make_stage(
     feed = Feed(config, sources, mesh)
     built = build(config, steps, mesh)
     log_beginning(config, built.problem.objective.autoencoder.downsampling)
-    program = compile_program(config, built, mesh)
+    program = compile_program(config, built, mesh, place_of(config, steps, mesh))
     frozen = jax.device_put(frozen, sharding.replicated(mesh))
     evaluator = Evaluator(config, built.objective, eval_source, mesh, measures)
 

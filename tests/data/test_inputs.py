@@ -93,7 +93,7 @@ def trained_on(monkeypatch, tmp_path, images, **changes):
 
         return step
 
-    def compile_program(config, built, mesh):
+    def compile_program(config, built, mesh, place):
         # The steps compute nothing, so any program with arrays of the right shapes will do.
         joint = {"train__hypergradient": "joint"}
         simple = configure(images, **joint if config.train.hypergradient == "joint" else {})

@@ -26,6 +26,7 @@ from mq_jax.training.program import compiled
 
 # What hands data to the host, or asks it to compute.
 HOST = ("infeed", "outfeed", "send", "recv", "host", "callback")
+METRICS = {"loss": jax.ShapeDtypeStruct((), "float32")}
 # The rest of the family has the passes of these.
 QUICK = ("joint", "unrolled", "finite-difference", "pipelined")
 
@@ -162,7 +163,7 @@ def test_a_run_goes_on_while_its_steps_are_traced_and_compiled():
 
     def lower():
         assert traced.wait(60)
-        return Lowered(carried(), (), step, inner_step, ("loss",))
+        return Lowered(carried(), (), step, inner_step, METRICS)
 
     program = compiled(lower)
     traced.set()
@@ -183,7 +184,7 @@ def test_on_a_device_whose_kernels_are_timed_nothing_runs_beside_that(monkeypatc
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     step = Uncompiled()
     step.end.set()
-    compiled(lambda: Lowered(carried(), (), step, None, ()))
+    compiled(lambda: Lowered(carried(), (), step, None, {}))
     assert step.done
 
 
@@ -192,7 +193,7 @@ def test_why_a_step_cannot_be_compiled_is_told_to_who_waits_for_it():
         def compile(self):
             raise RuntimeError("no memory")
 
-    program = compiled(lambda: Lowered(carried(), (), Broken(), None, ()))
+    program = compiled(lambda: Lowered(carried(), (), Broken(), None, {}))
     assert program.traced().names == ()
     with pytest.raises(RuntimeError, match="no memory"):
         program.steps()
@@ -212,7 +213,7 @@ def test_nothing_that_a_loop_runs_between_steps_is_compiled_there():
     step, compiling = Uncompiled(), []
     step.end.set()
     with runs.quick_compilation():
-        program = compiled(lambda: Lowered(carried(), (), step, None, ("loss",)))
+        program = compiled(lambda: Lowered(carried(), (), step, None, METRICS))
         program.steps()
         state = first_state(*model(), drawn(*model()[:2]))
         monitoring.register_event_duration_secs_listener(

@@ -1,5 +1,6 @@
 """The compiled step of a prior's training, and the arrays that it starts from or is restored to."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,7 +13,32 @@ from mq_jax.priors.build import Built, init_state
 from mq_jax.priors.state import PriorState
 from mq_jax.priors.step import LOSS
 from mq_jax.training.initial import made_in_place
+from mq_jax.training.kept import Place
 from mq_jax.training.lowering import Lowered, carried, lower_step, traced_once
+from mq_jax.training.program import Program, compiled_or_kept
+
+
+def compile_program(
+    config: ConfigDict, built: Built, mesh: Mesh, place: Place | None = None
+) -> Program:
+    """Begins to trace and to compile the train step, or to load what an earlier start kept.
+
+    Args:
+      config: validated.
+      built: of the same configuration.
+      mesh: from sharding.make_mesh.
+      place: from kept.place_of; None: nothing is kept.
+
+    Returns:
+      A Program.
+    """
+    return compiled_or_kept(
+        lambda: lower_program(config, built, mesh),
+        lambda metrics: checkpoint_target(config, built, mesh, metrics),
+        lambda: [_given(config, built, mesh)],
+        mesh,
+        place,
+    )
 
 
 def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
@@ -28,25 +54,31 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
     """
     target = checkpoint_target(config, built, mesh)
     shapes = _step_metrics(config, built, mesh, target["state"])
-    given = (), *batch(config, built, sharding.split(mesh))
+    given = _given(config, built, mesh)
     step = lower_step(traced_once(built.train_step), target, given, shapes, LOSS, mesh)
     return Lowered(target, (), step, None, shapes)
 
 
-def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
+def checkpoint_target(
+    config: ConfigDict,
+    built: Built,
+    mesh: Mesh,
+    metrics: Mapping[str, jax.ShapeDtypeStruct] | None = None,
+) -> dict[str, Any]:
     """What a checkpoint holds, as shapes, dtypes and shardings; computes nothing.
 
     Args:
       config: validated.
       built: of the same configuration.
       mesh: from sharding.make_mesh.
+      metrics: as lowering.checkpoint_target's.
 
     Returns:
       {"state": PriorState, "window": collection}, with ShapeDtypeStructs for leaves.
     """
     return carried(
         lambda: init_state(built, config),
-        lambda state: _step_metrics(config, built, mesh, state),
+        lambda state: metrics or _step_metrics(config, built, mesh, state),
         mesh,
         config.mesh.shard_from,
     )
@@ -82,9 +114,14 @@ def batch(config: ConfigDict, built: Built, placement: Any) -> tuple:
     return tuple(jax.ShapeDtypeStruct(shape, jnp.int32, sharding=placement) for shape in shapes)
 
 
+def _given(config, built, mesh):
+    """Of the step beside the state: no frozen weights, a batch."""
+    return (), *batch(config, built, sharding.split(mesh))
+
+
 def _step_metrics(config, built, mesh, state):
     """Shapes and dtypes of the train step's metrics, by name."""
     # Placed as in lower_program, so that JAX traces the step once for both.
-    given = (), *batch(config, built, sharding.split(mesh))
+    given = _given(config, built, mesh)
     state = sharding.placed(state, mesh, config.mesh.shard_from)
     return jax.eval_shape(traced_once(built.train_step), state, *given)[1]

@@ -10,14 +10,14 @@ from mq_jax.generation.space import TokenSpace
 from mq_jax.priors.build import build
 from mq_jax.priors.feed import TokenFeed
 from mq_jax.priors.likelihood import Likelihood
-from mq_jax.priors.program import first_state, lower_program
+from mq_jax.priors.program import compile_program, first_state
 from mq_jax.priors.state import MONITOR
 from mq_jax.priors.step import LOSS
 from mq_jax.runs.standing import FIRST
 from mq_jax.tokensets.reading import TokenSet
 from mq_jax.training.account import log_compiling
+from mq_jax.training.kept import place_of
 from mq_jax.training.loop import run_stage
-from mq_jax.training.program import compiled
 from mq_jax.training.stage import Seen, Stage
 
 
@@ -61,7 +61,7 @@ def _make_stage(config, steps, space, tokens, eval_tokens) -> Stage:
     built = build(config, space, steps)
     _log_space(space)
     log_compiling(config.prior.kind)
-    program = compiled(lambda: lower_program(config, built, mesh))
+    program = compile_program(config, built, mesh, place_of(config, mesh, steps, space))
     likelihood = Likelihood(config, built.prior, eval_tokens, mesh)
     return Stage(
         config=config,

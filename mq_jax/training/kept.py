@@ -72,7 +72,7 @@ class Step(NamedTuple):
     is_fresh: bool
 
 
-def place_of(config: ConfigDict, steps: int, mesh: Mesh) -> Place | None:
+def place_of(config: ConfigDict, mesh: Mesh, *facts: Any) -> Place | None:
     """The place of a run's compiled steps, beside JAX's compilation cache.
 
     Its digests tell this program's sources, the configuration, the devices, the versions and
@@ -80,8 +80,9 @@ def place_of(config: ConfigDict, steps: int, mesh: Mesh) -> Place | None:
 
     Args:
       config: validated.
-      steps: of the whole run.
       mesh: of its devices.
+      facts: what else the steps are built from, as JSON or with a repr that tells it: the number
+        of steps, of a prior the space of its tokens.
 
     Returns:
       A Place; None where JAX keeps nothing, for several processes, and where it is not known which
@@ -99,7 +100,7 @@ def place_of(config: ConfigDict, steps: int, mesh: Mesh) -> Place | None:
         "settings": [jax.config.values, _environment()],
     }
     machine = _digest(compiler)
-    decisive = {"sources": sources, "config": config.to_dict(), "steps": steps}
+    decisive = {"sources": sources, "config": config.to_dict(), "facts": facts}
     return Place(folder / "steps", _digest([machine, decisive]), machine)
 
 

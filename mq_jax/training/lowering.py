@@ -55,29 +55,34 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
     """
     target = checkpoint_target(config, built, mesh)
     shapes = _step_metrics(config, built, mesh, target["state"])
-    frozen, of_a_step, images = _given(config, mesh)
+    given = given_to_steps(config, built, mesh)
 
-    def lower(train_step, inner_images):
+    def lower(train_step, taken):
         def step(state, frozen, inner_images, outer_images):
             batches = jax.tree.map(from_uint8, (inner_images, outer_images))
             return traced_once(train_step)(state, *batches, frozen)
 
-        given = frozen, inner_images, images
-        return lower_step(step, target, given, shapes, "inner/loss", mesh)
+        return lower_step(step, target, taken, shapes, "inner/loss", mesh)
 
-    inner_step = built.inner_step and lower(built.inner_step, images)
-    step = lower(built.train_step, of_a_step)
-    return Lowered(target, frozen, step, inner_step, shapes)
+    inner_step = lower(built.inner_step, given[1]) if built.inner_step else None
+    return Lowered(target, given[0][0], lower(built.train_step, given[0]), inner_step, shapes)
 
 
-def kept_program(config: ConfigDict, built: Built, mesh: Mesh, place: kept.Place) -> Lowered | None:
-    """The same where an earlier start kept its steps, without their trace.
+def kept_program(
+    place: kept.Place,
+    mesh: Mesh,
+    target: Callable[[Mapping[str, jax.ShapeDtypeStruct]], dict[str, Any]],
+    given: Sequence[Sequence[Any]],
+    lower: Callable[[], Lowered],
+) -> Lowered | None:
+    """The steps of any stage where an earlier start kept them, without their trace.
 
     Args:
-      config: validated.
-      built: of the same configuration.
+      place: from kept.place_of.
       mesh: from sharding.make_mesh.
-      place: from kept.place_of, of these.
+      target: shapes of the train step's metrics -> as carried returns it.
+      given: for each step, that of both levels first, what lower_step is given.
+      lower: traces the same steps, for what cannot be loaded.
 
     Returns:
       A Lowered; None where nothing is kept.
@@ -86,20 +91,35 @@ def kept_program(config: ConfigDict, built: Built, mesh: Mesh, place: kept.Place
     if found is None:
         return None
     shapes, payloads = found
-    target = checkpoint_target(config, built, mesh, shapes)
-    frozen, of_a_step, images = _given(config, mesh)
-    traced = functools.cache(lambda: lower_program(config, built, mesh))
+    described, traced = target(shapes), functools.cache(lower)
+    state, window = described["state"], described["window"]
 
-    def step(payload, inner_images, lower):
-        taken = target["state"], target["window"], frozen, inner_images, images
-        trees = (taken, {}), (target["state"], target["window"], 0.0)
-        return KeptStep(*payload, [jax.tree.structure(tree) for tree in trees], mesh, lower)
+    def step(number):
+        trees = ((state, window, *given[number]), {}), (state, window, 0.0)
+        again = lambda: (traced().step, traced().inner_step)[number]  # noqa: E731
+        return KeptStep(
+            *payloads[number], [jax.tree.structure(tree) for tree in trees], mesh, again
+        )
 
-    inner_step = None
-    if built.inner_step:
-        inner_step = step(payloads[1], images, lambda: traced().inner_step)
-    whole = step(payloads[0], of_a_step, lambda: traced().step)
-    return Lowered(target, frozen, whole, inner_step, shapes)
+    return Lowered(described, given[0][0], step(0), step(1) if given[1:] else None, shapes)
+
+
+def given_to_steps(config: ConfigDict, built: Built, mesh: Mesh) -> list[tuple]:
+    """What each step takes beside the state.
+
+    Args:
+      config: validated.
+      built: of the same configuration.
+      mesh: from sharding.make_mesh.
+
+    Returns:
+      (frozen weights, inner batches, outer batch) with shardings, of the step of both levels and,
+      where there is one, of the inner level.
+    """
+    images = _batch(config, jnp.uint8, sharding.split(mesh))
+    frozen = sharding.whole(frozen_shapes(config), mesh)
+    inner = [(frozen, images, images)] if built.inner_step else []
+    return [(frozen, _of_a_step(config, images), images), *inner]
 
 
 def lower_step(
@@ -208,12 +228,6 @@ def _step_metrics(config, built, mesh, state):
     state = sharding.placed(state, mesh, config.mesh.shard_from)
     given = _of_a_step(config, images), images, sharding.whole(frozen_shapes(config), mesh)
     return jax.eval_shape(traced_once(built.train_step), state, *given)[1]
-
-
-def _given(config, mesh):
-    """Of a step beside the state: frozen weights, inner batches of both levels, one batch."""
-    images = _batch(config, jnp.uint8, sharding.split(mesh))
-    return sharding.whole(frozen_shapes(config), mesh), _of_a_step(config, images), images
 
 
 def _of_a_step(config, images):

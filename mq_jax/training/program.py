@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from mq_jax.training.first import drawn, first_state
 from mq_jax.training.lowering import (
     Lowered,
     checkpoint_target,
+    given_to_steps,
     kept_program,
     lower_program,
 )
@@ -85,13 +86,41 @@ def compile_program(
     Returns:
       A Program.
     """
+    return compiled_or_kept(
+        lambda: lower_program(config, built, mesh),
+        lambda metrics: checkpoint_target(config, built, mesh, metrics),
+        lambda: given_to_steps(config, built, mesh),
+        mesh,
+        place,
+    )
+
+
+def compiled_or_kept(
+    lower: Callable[[], Lowered],
+    target: Callable[[Mapping[str, jax.ShapeDtypeStruct]], dict[str, Any]],
+    given: Callable[[], Sequence[Sequence[Any]]],
+    mesh: Mesh,
+    place: kept.Place | None,
+) -> Program:
+    """Begins to trace and to compile the steps of any stage, or to load what is kept of them.
+
+    Args:
+      lower: as compiled's.
+      target: as lowering.kept_program's.
+      given: -> likewise.
+      mesh: likewise.
+      place: likewise; None: nothing is kept.
+
+    Returns:
+      A Program.
+    """
     if place is None:
-        return compiled(lambda: lower_program(config, built, mesh))
+        return compiled(lower)
 
-    def lower():
-        return kept_program(config, built, mesh, place) or lower_program(config, built, mesh)
+    def found():
+        return kept_program(place, mesh, target, given(), lower) or lower()
 
-    return compiled(lower, functools.partial(kept.keep, place))
+    return compiled(found, functools.partial(kept.keep, place))
 
 
 def compiled(

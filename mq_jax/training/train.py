@@ -89,7 +89,7 @@ def _make_stage(
     feed = Feed(config, sources, mesh)
     built = build(config, steps, mesh)
     log_beginning(config, built.problem.objective.autoencoder.downsampling)
-    program = compile_program(config, built, mesh, place_of(config, steps, mesh))
+    program = compile_program(config, built, mesh, place_of(config, mesh, steps))
     frozen = jax.device_put(frozen, sharding.replicated(mesh))
     evaluator = Evaluator(config, built.objective, eval_source, mesh, measures)
 

@@ -9,12 +9,17 @@ import stat
 
 import jax
 import numpy as np
+import prior_runs
 import pytest
 import runs
 
 from mq_jax.devices import sharding, sources
 from mq_jax.devices.cache import WRITTEN
 from mq_jax.devices.sharding import make_mesh
+from mq_jax.generation.space import TokenSpace
+from mq_jax.priors import build as prior_build
+from mq_jax.priors import program as prior_program
+from mq_jax.runs import trees
 from mq_jax.training import kept, lowering, program
 from mq_jax.training.build import build
 from mq_jax.training.program import compile_program, start
@@ -37,7 +42,7 @@ def noted(monkeypatch):
     monkeypatch.setattr(kept, "noted_sources", lambda: "sources")
 
 
-def keeping(place, fresh):
+def keeping(begin, fresh):
     """The steps of a start that keeps them, as XLA compiled them or as JAX's cache had them."""
     done = concurrent.futures.Future()
 
@@ -49,7 +54,7 @@ def keeping(place, fresh):
         patch.setattr(kept, "noted_sources", lambda: "sources")
         patch.setattr(kept, "keep", lambda *given: done.set_result(KEEP(*given)))
         patch.setattr(program, "cache_events", cache_events)
-        steps = compile_program(*model(), place).steps()
+        steps = begin().steps()
         done.result(60)
     return steps
 
@@ -58,7 +63,7 @@ def keeping(place, fresh):
 def first(tmp_path_factory):
     """Where a start has kept its steps, and these."""
     place = kept.Place(tmp_path_factory.mktemp("cache") / "steps", "start", "machine")
-    return place, keeping(place, fresh=True)
+    return place, keeping(lambda: compile_program(*model(), place), fresh=True)
 
 
 def after_two_steps(steps):
@@ -72,7 +77,11 @@ def after_two_steps(steps):
     for step in (steps.inner_step, steps.step):
         *before, loss = step(*before, (), images, images)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
-    return [np.asarray(leaf).tobytes() for leaf in map(bare, jax.tree.leaves((before, loss)))]
+    return bits((before, loss))
+
+
+def bits(tree):
+    return [np.asarray(leaf).tobytes() for leaf in map(bare, jax.tree.leaves(tree))]
 
 
 def bare(leaf):
@@ -99,6 +108,28 @@ def test_kept_steps_are_those_that_were_compiled_and_nothing_is_traced_for_them(
     assert after_two_steps(found) == after_two_steps(steps)
 
 
+def test_so_are_those_of_priors(tmp_path, monkeypatch):
+    config, mesh = prior_runs.configure(prior__kind="decoder"), model()[2]
+    built = prior_build.build(config, TokenSpace(3, 4, 1, prior_runs.SIZE, 2), STEPS)
+    given = config, built, mesh, kept.Place(tmp_path / "steps", "start", "machine")
+    compiled = keeping(lambda: prior_program.compile_program(*given), fresh=True)
+    state = prior_program.first_state(*given[:3])
+    batch = jax.tree.map(
+        lambda leaf: np.ones(leaf.shape, leaf.dtype),
+        prior_program.batch(config, built, sharding.split(mesh)),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(prior_program, "lower_program", refuse)
+        patch.setattr(prior_program, "_step_metrics", refuse)
+        again = prior_program.compile_program(*given)
+        found, new_window = again.steps(), again.traced().new_window
+    after = [
+        steps.step(trees.copied(state), new_window(), (), *jax.device_put(batch))
+        for steps in (compiled, found)
+    ]
+    assert bits(after[0]) == bits(after[1])
+
+
 def test_only_their_owner_reads_and_writes_them(first):
     place, _ = first
     files = list(place.folder.iterdir())
@@ -110,12 +141,12 @@ def test_only_their_owner_reads_and_writes_them(first):
 def test_starts_that_trace_the_same_share_a_program_though_it_came_out_of_jaxs_cache(first):
     place, steps = first
     other = place._replace(start="other")
-    keeping(other, fresh=False)
+    keeping(lambda: compile_program(*model(), other), fresh=False)
     assert kept.read(other) == kept.read(place)
     assert len(list(place.folder.iterdir())) == 4
     # Else nothing is kept: written once more, such a program has no machine code.
     elsewhere = place._replace(folder=place.folder.parent / "elsewhere")
-    keeping(elsewhere, fresh=False)
+    keeping(lambda: compile_program(*model(), elsewhere), fresh=False)
     assert list(elsewhere.folder.iterdir()) == []
 
 
@@ -203,23 +234,23 @@ def cached(tmp_path):
 def test_a_place_tells_all_that_decides_about_a_step(cached, monkeypatch):
     config, _, mesh = model()
     other = runs.configure(train__hypergradient="joint")
-    first = kept.place_of(config, STEPS, mesh)
-    assert first == kept.place_of(config, STEPS, mesh) and first.folder == cached / "steps"
-    places = [first, kept.place_of(other, STEPS, mesh), kept.place_of(config, STEPS + 1, mesh)]
+    first = kept.place_of(config, mesh, STEPS)
+    assert first == kept.place_of(config, mesh, STEPS) and first.folder == cached / "steps"
+    places = [first, kept.place_of(other, mesh, STEPS), kept.place_of(config, mesh, STEPS + 1)]
     # How these are compiled is decided by what is traced.
     assert {place.machine for place in places} == {first.machine}
-    places = [*places, kept.place_of(config, STEPS, make_mesh(2, 1, jax.devices()[:2]))]
+    places = [*places, kept.place_of(config, make_mesh(2, 1, jax.devices()[:2]), STEPS)]
     with jax.default_matmul_precision("highest"):
-        places.append(kept.place_of(config, STEPS, mesh))
+        places.append(kept.place_of(config, mesh, STEPS))
     for name, value in {
         "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
         "LIBTPU_INIT_ARGS": "--other",
     }.items():
         monkeypatch.setenv(name, value)
-        places.append(kept.place_of(config, STEPS, mesh))
+        places.append(kept.place_of(config, mesh, STEPS))
     for name in ("_processor", "_installed", "noted_sources"):
         monkeypatch.setattr(kept, name, lambda: ["another"])
-        places.append(kept.place_of(config, STEPS, mesh))
+        places.append(kept.place_of(config, mesh, STEPS))
     assert len({place.start for place in places}) == len(places)
     # The last differs in the sources.
     assert len({place.machine for place in places}) == len(places) - 3
@@ -229,7 +260,7 @@ def test_nothing_is_kept_where_jax_keeps_nothing_or_it_is_not_known_what_runs(ca
     config, _, mesh = model()
 
     def place():
-        return kept.place_of(config, STEPS, mesh)
+        return kept.place_of(config, mesh, STEPS)
 
     assert place() is not None
     for folder in ("gs://bucket/cache", None):

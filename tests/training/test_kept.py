@@ -12,9 +12,9 @@ import numpy as np
 import prior_runs
 import pytest
 import runs
+from jax.experimental.compilation_cache import compilation_cache
 
 from mq_jax.devices import sharding, sources
-from mq_jax.devices.cache import WRITTEN
 from mq_jax.devices.sharding import make_mesh
 from mq_jax.generation.space import TokenSpace
 from mq_jax.priors import build as prior_build
@@ -42,28 +42,49 @@ def noted(monkeypatch):
     monkeypatch.setattr(kept, "noted_sources", lambda: "sources")
 
 
-def keeping(begin, fresh):
-    """The steps of a start that keeps them, as XLA compiled them or as JAX's cache had them."""
+@contextlib.contextmanager
+def jaxs_cache(folder):
+    """JAX keeps compiled programs in a folder, and looks there."""
+    changes = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_enable_compilation_cache": True,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in changes}
+    try:
+        for name, value in changes.items():
+            jax.config.update(name, value)
+        # JAX asks once whether, and where.
+        compilation_cache.reset_cache()
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+def keeping(begin, cache):
+    """The steps of a start that keeps them, whose programs JAX's cache may have."""
     done = concurrent.futures.Future()
-
-    @contextlib.contextmanager
-    def cache_events():
-        yield [WRITTEN] * fresh
-
-    with pytest.MonkeyPatch.context() as patch, runs.quick_compilation():
+    with pytest.MonkeyPatch.context() as patch, runs.quick_compilation(), jaxs_cache(cache):
         patch.setattr(kept, "noted_sources", lambda: "sources")
         patch.setattr(kept, "keep", lambda *given: done.set_result(KEEP(*given)))
-        patch.setattr(program, "cache_events", cache_events)
         steps = begin().steps()
         done.result(60)
     return steps
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory):
+def cache(tmp_path_factory):
+    """A folder of JAX's."""
+    return tmp_path_factory.mktemp("jax")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, cache):
     """Where a start has kept its steps, and these."""
-    place = kept.Place(tmp_path_factory.mktemp("cache") / "steps", "start", "machine")
-    return place, keeping(lambda: compile_program(*model(), place), fresh=True)
+    place = kept.Place(tmp_path_factory.mktemp("kept") / "steps", "start", "machine")
+    return place, keeping(lambda: compile_program(*model(), place), cache)
 
 
 def after_two_steps(steps):
@@ -112,7 +133,7 @@ def test_so_are_those_of_priors(tmp_path, monkeypatch):
     config, mesh = prior_runs.configure(prior__kind="decoder"), model()[2]
     built = prior_build.build(config, TokenSpace(3, 4, 1, prior_runs.SIZE, 2), STEPS)
     given = config, built, mesh, kept.Place(tmp_path / "steps", "start", "machine")
-    compiled = keeping(lambda: prior_program.compile_program(*given), fresh=True)
+    compiled = keeping(lambda: prior_program.compile_program(*given), tmp_path / "jax")
     state = prior_program.first_state(*given[:3])
     batch = jax.tree.map(
         lambda leaf: np.ones(leaf.shape, leaf.dtype),
@@ -138,15 +159,15 @@ def test_only_their_owner_reads_and_writes_them(first):
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
-def test_starts_that_trace_the_same_share_a_program_though_it_came_out_of_jaxs_cache(first):
+def test_starts_that_trace_the_same_share_a_program_though_it_came_out_of_jaxs_cache(first, cache):
     place, steps = first
     other = place._replace(start="other")
-    keeping(lambda: compile_program(*model(), other), fresh=False)
+    keeping(lambda: compile_program(*model(), other), cache)
     assert kept.read(other) == kept.read(place)
     assert len(list(place.folder.iterdir())) == 4
     # Else nothing is kept: written once more, such a program has no machine code.
     elsewhere = place._replace(folder=place.folder.parent / "elsewhere")
-    keeping(lambda: compile_program(*model(), elsewhere), fresh=False)
+    keeping(lambda: compile_program(*model(), elsewhere), cache)
     assert list(elsewhere.folder.iterdir()) == []
 
 

@@ -43,7 +43,8 @@ class Place(NamedTuple):
     """Where the steps of a run are kept.
 
     Attributes:
-      folder: of all that is kept; need not be there.
+      folder: of all that is kept, a file for each start and each program, named by its digest;
+        need not be there.
       start: a digest of all that decides what is traced.
       machine: a digest of all that decides, beside what is traced, how it is compiled.
     """
@@ -51,10 +52,6 @@ class Place(NamedTuple):
     folder: pathlib.Path
     start: str
     machine: str
-
-    def file(self, digest: str) -> pathlib.Path:
-        """The file of a start or of a program."""
-        return self.folder / digest
 
 
 class Step(NamedTuple):
@@ -153,10 +150,10 @@ def read(
       there is nothing of this user alone: whoever can write a program decides what it does.
     """
     try:
-        layout, metrics, digests = msgpack.unpackb(_read(place.file(place.start)))
+        layout, metrics, digests = msgpack.unpackb(_read(place.folder / place.start))
         if layout != _LAYOUT:
             return None
-        files = [place.file(digest) for digest in digests]
+        files = [place.folder / digest for digest in digests]
         described = {
             name: jax.ShapeDtypeStruct(tuple(shape), dtype)
             for name, (shape, dtype) in metrics.items()
@@ -182,7 +179,7 @@ def keep(place: Place, metrics: Mapping[str, jax.ShapeDtypeStruct], steps: Seque
         digests = []
         for step in steps:
             digests.append(_digest([place.machine, step.lowered.as_text()]))
-            file = place.file(digests[-1])
+            file = place.folder / digests[-1]
             if step.is_fresh:
                 _write(file, serialize_executable.serialize(step.compiled)[0])
             elif not file.exists():
@@ -190,7 +187,7 @@ def keep(place: Place, metrics: Mapping[str, jax.ShapeDtypeStruct], steps: Seque
         described = {name: (leaf.shape, leaf.dtype.name) for name, leaf in metrics.items()}
         # What was edited meanwhile would be taken for what was traced.
         if noted_sources():
-            _write(place.file(place.start), msgpack.packb((_LAYOUT, described, digests)))
+            _write(place.folder / place.start, msgpack.packb((_LAYOUT, described, digests)))
         _make_room(place.folder)
     except (OSError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
         logging.info("The compiled steps are not kept for the next start: %s", error)

@@ -16,7 +16,6 @@ from mq_jax.training import kept
 from mq_jax.training.build import Built
 from mq_jax.training.first import init_state
 from mq_jax.training.frozen import frozen_shapes
-from mq_jax.training.kept import KeptStep
 
 
 class Lowered(NamedTuple):
@@ -32,14 +31,14 @@ class Lowered(NamedTuple):
 
     target: dict[str, Any]
     frozen: Any
-    step: jax.stages.Lowered | KeptStep
-    inner_step: jax.stages.Lowered | KeptStep | None
+    step: jax.stages.Lowered | kept.KeptStep
+    inner_step: jax.stages.Lowered | kept.KeptStep | None
     metrics: Mapping[str, jax.ShapeDtypeStruct]
 
     @property
     def is_kept(self) -> bool:
         """Whether nothing was traced, since an earlier start kept the steps."""
-        return isinstance(self.step, KeptStep)
+        return isinstance(self.step, kept.KeptStep)
 
 
 def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
@@ -97,7 +96,7 @@ def kept_program(
     def step(number):
         trees = ((state, window, *given[number]), {}), (state, window, 0.0)
         again = lambda: (traced().step, traced().inner_step)[number]  # noqa: E731
-        return KeptStep(
+        return kept.KeptStep(
             *payloads[number], [jax.tree.structure(tree) for tree in trees], mesh, again
         )
 

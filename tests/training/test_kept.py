@@ -174,7 +174,7 @@ def test_starts_that_trace_the_same_share_a_program_though_it_came_out_of_jaxs_c
 def copied(place, folder):
     """The same start and its programs in another folder, as their owner's."""
     folder.mkdir()
-    for file in (place.file(place.start), *(file for file, _ in kept.read(place)[1])):
+    for file in (place.folder / place.start, *(file for file, _ in kept.read(place)[1])):
         (folder / file.name).write_bytes(file.read_bytes())
         (folder / file.name).chmod(0o600)
     return place._replace(folder=folder)
@@ -186,7 +186,7 @@ def test_what_is_not_whole_or_not_of_this_user_alone_is_not_read(
 ):
     place = copied(first[0], tmp_path / "steps")
     assert kept.read(place) is not None
-    file = place.file(place.start)
+    file = place.folder / place.start
     if spoil == "group":
         file.chmod(0o660)
     elif spoil == "owner":

@@ -1,6 +1,5 @@
 """The compiled step of a prior's training, and the arrays that it starts from or is restored to."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -34,9 +33,10 @@ def compile_program(
     """
     return compiled_or_kept(
         lambda: lower_program(config, built, mesh),
-        lambda metrics: checkpoint_target(config, built, mesh, metrics),
+        lambda: init_state(built, config),
         lambda: [_given(config, built, mesh)],
         mesh,
+        config.mesh.shard_from,
         place,
     )
 
@@ -59,26 +59,20 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
     return Lowered(target, (), step, None, shapes)
 
 
-def checkpoint_target(
-    config: ConfigDict,
-    built: Built,
-    mesh: Mesh,
-    metrics: Mapping[str, jax.ShapeDtypeStruct] | None = None,
-) -> dict[str, Any]:
+def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
     """What a checkpoint holds, as shapes, dtypes and shardings; computes nothing.
 
     Args:
       config: validated.
       built: of the same configuration.
       mesh: from sharding.make_mesh.
-      metrics: as lowering.checkpoint_target's.
 
     Returns:
       {"state": PriorState, "window": collection}, with ShapeDtypeStructs for leaves.
     """
     return carried(
         lambda: init_state(built, config),
-        lambda state: metrics or _step_metrics(config, built, mesh, state),
+        lambda state: _step_metrics(config, built, mesh, state),
         mesh,
         config.mesh.shard_from,
     )

@@ -69,18 +69,20 @@ def lower_program(config: ConfigDict, built: Built, mesh: Mesh) -> Lowered:
 
 def kept_program(
     place: kept.Place,
-    mesh: Mesh,
-    target: Callable[[Mapping[str, jax.ShapeDtypeStruct]], dict[str, Any]],
+    make_state: Callable[[], Any],
     given: Sequence[Sequence[Any]],
+    mesh: Mesh,
+    shard_from: int,
     lower: Callable[[], Lowered],
 ) -> Lowered | None:
     """The steps of any stage where an earlier start kept them, without their trace.
 
     Args:
       place: from kept.place_of.
-      mesh: from sharding.make_mesh.
-      target: shapes of the train step's metrics -> as carried returns it.
+      make_state: as carried's.
       given: for each step, that of both levels first, what lower_step is given.
+      mesh: from sharding.make_mesh.
+      shard_from: as sharding.shardings has it.
       lower: traces the same steps, for what cannot be loaded.
 
     Returns:
@@ -90,8 +92,8 @@ def kept_program(
     if found is None:
         return None
     shapes, payloads = found
-    described, traced = target(shapes), functools.cache(lower)
-    state, window = described["state"], described["window"]
+    target, traced = carried(make_state, lambda _: shapes, mesh, shard_from), functools.cache(lower)
+    state, window = target["state"], target["window"]
 
     def step(number):
         trees = ((state, window, *given[number]), {}), (state, window, 0.0)
@@ -100,7 +102,7 @@ def kept_program(
             *payloads[number], [jax.tree.structure(tree) for tree in trees], mesh, again
         )
 
-    return Lowered(described, given[0][0], step(0), step(1) if given[1:] else None, shapes)
+    return Lowered(target, given[0][0], step(0), step(1) if given[1:] else None, shapes)
 
 
 def given_to_steps(config: ConfigDict, built: Built, mesh: Mesh) -> list[tuple]:
@@ -158,26 +160,20 @@ def lower_step(
     return jitted.lower(target["state"], target["window"], *given)
 
 
-def checkpoint_target(
-    config: ConfigDict,
-    built: Built,
-    mesh: Mesh,
-    metrics: Mapping[str, jax.ShapeDtypeStruct] | None = None,
-) -> dict[str, Any]:
+def checkpoint_target(config: ConfigDict, built: Built, mesh: Mesh) -> dict[str, Any]:
     """What a checkpoint holds, as shapes, dtypes and shardings; computes nothing.
 
     Args:
       config: validated.
       built: of the same configuration.
       mesh: from sharding.make_mesh.
-      metrics: shapes and dtypes of the train step's, by name; None: the step is traced for them.
 
     Returns:
       {"state": TrainState, "window": collection}, with ShapeDtypeStructs for leaves.
     """
     return carried(
         lambda: init_state(built, config),
-        lambda state: metrics or _step_metrics(config, built, mesh, state),
+        lambda state: _step_metrics(config, built, mesh, state),
         mesh,
         config.mesh.shard_from,
     )

@@ -15,7 +15,7 @@ from mq_jax.metrics.collections import computed, empty_like
 from mq_jax.runs.trees import all_finite, lower_copies
 from mq_jax.training import kept
 from mq_jax.training.build import Built
-from mq_jax.training.first import drawn, first_state
+from mq_jax.training.first import drawn, first_state, init_state
 from mq_jax.training.lowering import (
     Lowered,
     checkpoint_target,
@@ -88,27 +88,30 @@ def compile_program(
     """
     return compiled_or_kept(
         lambda: lower_program(config, built, mesh),
-        lambda metrics: checkpoint_target(config, built, mesh, metrics),
+        lambda: init_state(built, config),
         lambda: given_to_steps(config, built, mesh),
         mesh,
+        config.mesh.shard_from,
         place,
     )
 
 
 def compiled_or_kept(
     lower: Callable[[], Lowered],
-    target: Callable[[Mapping[str, jax.ShapeDtypeStruct]], dict[str, Any]],
+    make_state: Callable[[], Any],
     given: Callable[[], Sequence[Sequence[Any]]],
     mesh: Mesh,
+    shard_from: int,
     place: kept.Place | None,
 ) -> Program:
     """Begins to trace and to compile the steps of any stage, or to load what is kept of them.
 
     Args:
       lower: as compiled's.
-      target: as lowering.kept_program's.
+      make_state: as lowering.kept_program's.
       given: -> likewise.
       mesh: likewise.
+      shard_from: likewise.
       place: likewise; None: nothing is kept.
 
     Returns:
@@ -118,7 +121,7 @@ def compiled_or_kept(
         return compiled(lower)
 
     def found():
-        return kept_program(place, mesh, target, given(), lower) or lower()
+        return kept_program(place, make_state, given(), mesh, shard_from, lower) or lower()
 
     return compiled(found, functools.partial(kept.keep, place))
 
